@@ -1,0 +1,63 @@
+"""p(x|z_0): how data become numbers that can be diffused, and come back.
+
+Discrete data of V levels sit at the centres of V bins of [−1, 1], f = 2 (x + ½)/V − 1, and
+p(x|z_0) ∝ q(z_0|x) is a softmax over the vocabulary (VDM, §3.3). Continuous data are left alone and
+p(x|z_0) = N(x; z_0/α_0, e^{γ_0} I).
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vdm_jax.diffusion.process import Noise, expand, sum_except_batch
+
+
+def encode(x: Array, vocabulary: int | None) -> Array:
+    """Levels 0 … V−1 → bin centres in (−1, 1); float32. Continuous data (vocabulary None) pass."""
+    if vocabulary is None:
+        return jnp.asarray(x)
+    return 2 * (x.astype(jnp.result_type(float)) + 0.5) / vocabulary - 1
+
+
+def logits(z: Array, level: Noise, vocabulary: int) -> Array:
+    """log q(z_0|x = k) up to a constant, for every level k. z: [B, …]; returns [B, …, V]."""
+    centres = encode(jnp.arange(vocabulary), vocabulary)
+    centred = (z / expand(level.alpha, z.ndim))[..., None]
+    scale = jnp.exp(-0.5 * level.gamma)
+    return -0.5 * jnp.square((centred - centres.reshape((1,) * z.ndim + (-1,))) * expand(scale, z.ndim + 1))
+
+
+def log_prob(x: Array, z: Array, level: Noise, vocabulary: int | None) -> Array:
+    """log p(x|z_0) in nats, [B]: probabilities for discrete data, densities for continuous.
+
+    x: levels (or real numbers), z = z_0: [B, …]; level: that of γ_0.
+    """
+    if vocabulary is None:
+        scale = jnp.exp(-0.5 * level.gamma)
+        error = (x - z / expand(level.alpha, z.ndim)) * expand(scale, z.ndim)
+        gamma = expand(level.gamma, z.ndim)
+        return -0.5 * sum_except_batch(jnp.square(error) + gamma + math.log(2 * math.pi))
+    every = logits(z, level, vocabulary)
+    chosen = jnp.take_along_axis(every, x.astype(jnp.int32)[..., None], axis=-1)[..., 0]
+    return sum_except_batch(chosen - jax.nn.logsumexp(every, axis=-1))
+
+
+def decode(z: Array, level: Noise, vocabulary: int | None, keys: Array | None = None) -> Array:
+    """z_0 → data: the most likely level, or with keys [B] a draw of p(x|z_0).
+
+    Returns int32 levels for discrete data and z_0/α_0 (plus e^{γ_0/2} noise) for continuous data.
+    """
+    if vocabulary is None:
+        mean = z / expand(level.alpha, z.ndim)
+        if keys is None:
+            return mean
+        eps = jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], z.dtype))(keys)
+        return mean + expand(jnp.exp(0.5 * level.gamma), z.ndim) * eps
+    every = logits(z, level, vocabulary)
+    if keys is None:
+        return jnp.argmax(every, axis=-1).astype(jnp.int32)
+    return jax.vmap(jax.random.categorical)(keys, every).astype(jnp.int32)

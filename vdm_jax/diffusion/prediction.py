@@ -1,0 +1,74 @@
+"""One conversion of a network's output, shared by loss, sampler and likelihood: ε ↔ x ↔ v ↔ score.
+
+    z = α x + σ ε,      v = α ε − σ x (Salimans & Ho 2022),      score = ∇ log q(z|x) = −ε/σ
+
+ε is the noise of all steps so far, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from vdm_jax.diffusion.process import Noise, expand
+
+KINDS = ("eps", "x", "v", "score")
+
+# (z [B, …], level, conditioning) → raw output [B, …]
+Denoise = Callable[[Array, Noise, Any], Array]
+
+
+class Prediction(NamedTuple):
+    """x̂ and ε̂ of one network call, [B, …]; variance only where the network has learned one."""
+
+    x: Array
+    eps: Array
+    variance: Array | None = None
+
+
+def x_from_eps(z: Array, eps: Array, level: Noise) -> Array:
+    """x = (z − σ ε)/α."""
+    return (z - expand(level.sigma, z.ndim) * eps) / expand(level.alpha, z.ndim)
+
+
+def eps_from_x(z: Array, x: Array, level: Noise) -> Array:
+    """ε = (z − α x)/σ."""
+    return (z - expand(level.alpha, z.ndim) * x) / expand(level.sigma, z.ndim)
+
+
+def v_from(x: Array, eps: Array, level: Noise) -> Array:
+    """v = α ε − σ x."""
+    return expand(level.alpha, x.ndim) * eps - expand(level.sigma, x.ndim) * x
+
+
+def score_from_eps(eps: Array, level: Noise) -> Array:
+    """∇ log q(z) = −ε/σ, σ cumulative."""
+    return -eps / expand(level.sigma, eps.ndim)
+
+
+def split(raw: Array, z: Array, level: Noise, kind: str = "eps", clip: float | None = None) -> Prediction:
+    """Raw network output → (x̂, ε̂), consistent with z = α x̂ + σ ε̂.
+
+    kind: what the network predicts, one of KINDS. clip: x̂ is clipped to [−clip, clip] and ε̂ follows.
+    For v any α² + σ² is allowed: x̂ = (α z − σ v)/(α² + σ²), ε̂ = (σ z + α v)/(α² + σ²).
+    """
+    alpha, sigma = expand(level.alpha, z.ndim), expand(level.sigma, z.ndim)
+    if kind == "eps":
+        x, eps = x_from_eps(z, raw, level), raw
+    elif kind == "x":
+        x, eps = raw, eps_from_x(z, raw, level)
+    elif kind == "v":
+        total = jnp.square(alpha) + jnp.square(sigma)
+        x, eps = (alpha * z - sigma * raw) / total, (sigma * z + alpha * raw) / total
+    elif kind == "score":
+        eps = -sigma * raw
+        x = x_from_eps(z, eps, level)
+    else:
+        raise ValueError(f"prediction kind {kind!r} is not one of {KINDS}")
+    if clip is not None:
+        x = jnp.clip(x, -clip, clip)
+        eps = eps_from_x(z, x, level)
+    return Prediction(x, eps)

@@ -1,0 +1,102 @@
+"""The forward process in γ = −log SNR: q(z_t|x), q(z_t|z_s), q(z_s|z_t, x).
+
+    q(z_t | x)      = N(α_t x, σ_t² I),      σ_t²/α_t² = e^{γ_t}
+    q(z_t | z_s)    = N(α_{t|s} z_s, σ²_{t|s} I),      α_{t|s} = α_t/α_s,   σ²_{t|s} = −expm1(−δ) σ_t²
+    q(z_s | z_t, x) = N(μ_Q, σ_Q² I),                  σ_Q² = −expm1(−δ) σ_s²
+
+with s < t and δ = γ_t − γ_s > 0, which the schedule gives without cancellation (VDM, eq. 1–4 and
+appendix A). A process says only how α and σ follow from γ; everything else is common to all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Process(NamedTuple):
+    """How α, σ and the prior follow from γ. All functions are elementwise."""
+
+    alpha: Callable[[Array], Array]
+    sigma: Callable[[Array], Array]
+    dlog_alpha: Callable[[Array], Array]  # d log α / dγ, the drift of the flow
+    prior_variance: Callable[[Array], Array]  # of p(z_1), from γ_1
+
+
+def _alpha_vp(gamma: Array) -> Array:
+    return jnp.exp(0.5 * jax.nn.log_sigmoid(-gamma))
+
+
+def _sigma_vp(gamma: Array) -> Array:
+    return jnp.exp(0.5 * jax.nn.log_sigmoid(gamma))
+
+
+# Variance preserving: α² = sigmoid(−γ), σ² = sigmoid(γ), p(z_1) = N(0, I).
+VP = Process(_alpha_vp, _sigma_vp, lambda g: -0.5 * jax.nn.sigmoid(g), jnp.ones_like)
+
+# Variance exploding: α = 1, σ² = e^γ. Its prior has the variance 1 + e^{γ_1}, which gives the same
+# prior term as VP's N(0, I).
+VE = Process(jnp.ones_like, lambda g: jnp.exp(0.5 * g), jnp.zeros_like, lambda g1: 1 + jnp.exp(g1))
+
+
+class Noise(NamedTuple):
+    """A noise level as a denoiser sees it; each field is [B] (or a scalar).
+
+    t is the level in the units the network was trained on; it is the method that sets it.
+    """
+
+    gamma: Array
+    alpha: Array
+    sigma: Array
+    t: Array
+
+
+def expand(a: Array, ndim: int) -> Array:
+    """[B] → [B, 1, …, 1] with ndim axes; scalars pass."""
+    return a if a.ndim == 0 else a.reshape(a.shape + (1,) * (ndim - a.ndim))
+
+
+def sum_except_batch(a: Array) -> Array:
+    """[B, …] → [B]."""
+    return jnp.sum(a, axis=tuple(range(1, a.ndim)))
+
+
+def noise(gamma: Array, t: Array, process: Process = VP) -> Noise:
+    """The level γ; gamma and t of one shape."""
+    return Noise(gamma, process.alpha(gamma), process.sigma(gamma), t)
+
+
+def q_sample(x: Array, eps: Array, level: Noise) -> Array:
+    """z_t = α_t x + σ_t ε (VDM eq. 1). x, eps: [B, …]; level: [B]."""
+    return expand(level.alpha, x.ndim) * x + expand(level.sigma, x.ndim) * eps
+
+
+def forward_coefficients(frm: Noise, to: Noise, delta: Array) -> tuple[Array, Array]:
+    """(α_{t|s}, σ_{t|s}) of q(z_t|z_s), frm = s, to = t, delta = γ_t − γ_s > 0."""
+    return to.alpha / frm.alpha, to.sigma * jnp.sqrt(-jnp.expm1(-delta))
+
+
+def posterior(z: Array, eps: Array, frm: Noise, to: Noise, delta: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of q(z_s|z_t, x = (z_t − σ_t ε)/α_t) (VDM, eq. 4 and appendix A.4).
+
+        μ_Q = (α_s/α_t) (z_t + expm1(−δ) σ_t ε),      σ_Q = σ_s √(−expm1(−δ))
+
+    z, eps: [B, …]; frm = t, to = s, delta = γ_t − γ_s > 0. Returns [B, …] and [B].
+    """
+    shrink = jnp.expm1(-delta)
+    ratio = expand(to.alpha / frm.alpha, z.ndim)
+    mean = ratio * (z + expand(shrink * frm.sigma, z.ndim) * eps)
+    return mean, to.sigma * jnp.sqrt(-shrink)
+
+
+def flow(z: Array, eps: Array, level: Noise, process: Process = VP) -> Array:
+    """dz/dγ of the probability-flow ODE: (d log α/dγ) z + ½ σ ε̂ (Song et al. 2021, eq. 13, in γ).
+
+    For VP this is ½ (σ ε̂ − σ² z). z, eps: [B, …].
+    """
+    drift = expand(process.dlog_alpha(level.gamma), z.ndim)
+    return drift * z + 0.5 * expand(level.sigma, z.ndim) * eps

@@ -1,0 +1,144 @@
+"""Samplers: a time grid and a step rule, run by one `lax.scan`.
+
+A step sees the transition t → s as two noise levels and δ = γ_t − γ_s. Noise is keyed per image:
+image k of a seed gets the same noise whatever the batch size or the number of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from vdm_jax.diffusion.prediction import Denoise, Prediction
+from vdm_jax.diffusion.process import VP, Noise, Process, expand, flow, posterior
+from vdm_jax.diffusion.schedules import Schedule
+
+
+class Transition(NamedTuple):
+    """One step of the reverse process, t → s: every field a scalar array (or [N] for a whole grid)."""
+
+    frm: Noise
+    to: Noise
+    delta: Array  # γ_t − γ_s > 0
+    index: Array  # number of the step, 0 at t = 1
+
+
+# (keys [B], carry, transition) → carry
+Step = Callable[[Array, Any, Transition], Any]
+# z [B, …], level (scalar fields) → Prediction
+Predict = Callable[[Array, Noise], Prediction]
+
+
+def uniform_grid(num_steps: int) -> np.ndarray:
+    """t from 1 to 0 in equal steps, float64 [num_steps + 1]."""
+    return np.linspace(1.0, 0.0, num_steps + 1)
+
+
+def transitions(
+    schedule: Schedule,
+    grid: np.ndarray,
+    level_of: Callable[[Array], Noise],
+) -> Transition:
+    """The steps of a decreasing time grid [N + 1], stacked to [N].
+
+    level_of: γ → Noise, with t in the units of the network. t − s is taken in float64 on the host.
+    """
+    grid = np.asarray(grid, np.float64)
+    if grid.ndim != 1 or len(grid) < 2 or not np.all(np.diff(grid) < 0):
+        raise ValueError("a time grid decreases strictly from t = 1 towards 0 and has two points or more")
+    t = jnp.asarray(grid, jnp.result_type(float))
+    levels = level_of(schedule.gamma(t))
+    delta = schedule.delta(t[:-1], jnp.asarray(-np.diff(grid), t.dtype))
+    first = jax.tree.map(lambda a: a[:-1], levels)
+    second = jax.tree.map(lambda a: a[1:], levels)
+    return Transition(first, second, delta, jnp.arange(len(grid) - 1))
+
+
+def run(step: Step, carry: Any, keys: Array, steps: Transition, trajectory: bool = False) -> tuple[Any, Any]:
+    """Run the steps by one scan; returns (last carry, all carries [N, …] or None).
+
+    keys: [B], one per image; a step gets keys that are new for its number.
+    """
+
+    def body(carry: Any, transition: Transition) -> tuple[Any, Any]:
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, transition.index)
+        carry = step(step_keys, carry, transition)
+        return carry, carry if trajectory else None
+
+    return lax.scan(body, carry, steps)
+
+
+def prior_sample(keys: Array, shape: tuple[int, ...], gamma_1: Array, process: Process = VP) -> Array:
+    """z_1 ~ p(z_1), [B, *shape]."""
+    eps = jax.vmap(lambda k: jax.random.normal(k, shape, jnp.result_type(float)))(keys)
+    return jnp.sqrt(process.prior_variance(gamma_1)) * eps
+
+
+def ancestral(predict: Predict) -> Step:
+    """z_s ~ q(z_s|z_t, x = x̂(z_t)) (VDM eq. 5; DDPM algorithm 2 with variance β̃)."""
+
+    def step(keys: Array, z: Array, transition: Transition) -> Array:
+        frm, to, delta, _ = transition
+        mean, deviation = posterior(z, predict(z, frm).eps, frm, to, delta)
+        eps = jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], z.dtype))(keys)
+        return mean + expand(deviation, z.ndim) * eps
+
+    return step
+
+
+def ddim(predict: Predict, eta: float = 0.0) -> Step:
+    """z_s = α_s x̂ + √(σ_s² − η² σ_Q²) ε̂ + η σ_Q ε (Song et al. 2021, eq. 12).
+
+    η = 0 is deterministic; η = 1 is ancestral sampling.
+    """
+
+    def step(keys: Array, z: Array, transition: Transition) -> Array:
+        frm, to, delta, _ = transition
+        x, eps, _ = predict(z, frm)
+        # σ_Q² = −expm1(−δ) σ_s², so σ_s² − η² σ_Q² = σ_s² (1 + η² expm1(−δ)).
+        direction = to.sigma * jnp.sqrt(1 + eta**2 * jnp.expm1(-delta))
+        z_s = expand(to.alpha, z.ndim) * x + expand(direction, z.ndim) * eps
+        if eta == 0:
+            return z_s
+        noise = jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], z.dtype))(keys)
+        return z_s + eta * expand(to.sigma * jnp.sqrt(-jnp.expm1(-delta)), z.ndim) * noise
+
+    return step
+
+
+def euler(predict: Predict, process: Process = VP) -> Step:
+    """One Euler step of the probability-flow ODE in γ: z_s = z_t − δ dz/dγ."""
+
+    def step(keys: Array, z: Array, transition: Transition) -> Array:
+        frm, _, delta, _ = transition
+        return z - expand(delta, z.ndim) * flow(z, predict(z, frm).eps, frm, process)
+
+    return step
+
+
+def heun(predict: Predict, process: Process = VP) -> Step:
+    """One step of Heun's method (order 2) on the probability-flow ODE in γ; two network calls."""
+
+    def step(keys: Array, z: Array, transition: Transition) -> Array:
+        frm, to, delta, _ = transition
+        d = expand(delta, z.ndim)
+        slope = flow(z, predict(z, frm).eps, frm, process)
+        guess = z - d * slope
+        return z - 0.5 * d * (slope + flow(guess, predict(guess, to).eps, to, process))
+
+    return step
+
+
+def predictor(denoise: Denoise, split: Callable[..., Prediction], cond: Any) -> Predict:
+    """Denoiser and conversion as one function of (z, level); scalar levels are spread over the batch."""
+
+    def predict(z: Array, level: Noise) -> Prediction:
+        spread = jax.tree.map(lambda a: jnp.broadcast_to(a, z.shape[:1]), level)
+        return split(denoise(z, spread, cond), z, spread)
+
+    return predict

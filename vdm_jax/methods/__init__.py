@@ -1,0 +1,15 @@
+"""One page per paper: which choices make it, built from a config."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from vdm_jax.methods import vdm
+from vdm_jax.methods.base import Method
+
+_BUILDERS = {"vdm": vdm.build}
+
+
+def build(config: ConfigDict) -> Method:
+    """The method that `config.method` names."""
+    return _BUILDERS[config.method](config)

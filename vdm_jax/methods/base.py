@@ -1,0 +1,81 @@
+"""What a paper has to say for the trainer, the evaluator and the planner to run it.
+
+Those three are written once, on `Method`. Losses are per example, so masks, loss by t and any split of
+the batch come for free; noise and times depend on (seed, step, position in the global batch) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Params = Any
+Extra = Any
+Batch = dict[str, Array]
+Terms = dict[str, Array]
+
+
+class Context(NamedTuple):
+    """Where the examples of a loss stand in the global batch.
+
+    keys: [b], one per example; key: one for the whole global batch (the u of stratified times);
+    index: int [b], places in the global batch; total: its size; gather: [b, …] → [total, …], the
+    identity under jit and an all-gather where the batch is split by hand.
+    """
+
+    keys: Array
+    key: Array
+    index: Array
+    total: int
+    gather: Callable[[Array], Array] = lambda a: a
+
+
+class Phase(NamedTuple):
+    """One optimiser's share of a step.
+
+    trains: top-level names of the parameter tree that it updates; the other subtrees are stopped.
+    loss: (params, extra, batch, context) → (per-example loss [b], aux of per-example arrays).
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    loss: Callable[[Params, Extra, Batch, Context], tuple[Array, Terms]]
+
+
+class Method(NamedTuple):
+    """A paper as functions of parameters and data.
+
+    init: key → params. init_extra: () → state that is neither trained nor data (checkpointed).
+    phases: in order, each with its optimiser. update_extra: (extra, aux in global order) → extra.
+    variant: step → hashable, a static choice on the host (two compiled steps, never lax.cond).
+    sample: (params, keys [b], conditioning [b], num_steps, trajectory) → data [b, …]
+    denoise: params → Denoise, for samplers, guidance and likelihoods of one's own.
+    bits_per_dim: (params, batch, keys [b]) → named terms, each [b] in bits/dim ('total' among them).
+    describe: params → {name: 0-d array}, scalars for the log (the endpoints of a schedule).
+    """
+
+    init: Callable[[Array], Params]
+    phases: tuple[Phase, ...]
+    sample: Callable[..., Array]
+    denoise: Callable[[Params], Callable[..., Array]]
+    schedule: Callable[[Params], Any]
+    bits_per_dim: Callable[[Params, Batch, Array], Terms] | None = None
+    init_extra: Callable[[], Extra] = lambda: ()
+    update_extra: Callable[[Extra, Terms], Extra] = lambda extra, aux: extra
+    variant: Callable[[int], Hashable] = lambda step: None
+    describe: Callable[[Params], Terms] = lambda params: {}
+
+
+def normal_like(keys: Array, shape: tuple[int, ...], purpose: int) -> Array:
+    """Standard normal [b, *shape]; row k depends on keys[k] and the purpose alone."""
+    draw = lambda k: jax.random.normal(jax.random.fold_in(k, purpose), shape, jnp.result_type(float))
+    return jax.vmap(draw)(keys)
+
+
+def example_keys(key: Array, index: Array) -> Array:
+    """One key per place in the global batch: [b]."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)

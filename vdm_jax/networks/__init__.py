@@ -1,0 +1,1 @@
+"""Score networks as pure init/apply pairs."""

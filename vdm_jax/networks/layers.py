@@ -1,0 +1,77 @@
+"""Layers that the networks share: embeddings of time, Fourier features, keyed dropout, attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def timestep_embedding(t: Array, features: int) -> Array:
+    """[sin(1000 t ω_k), cos(1000 t ω_k)], ω_k = 10⁴^{−k/(n−1)}, k < n = features/2 (DDPM, VDM).
+
+    t: [B] → [B, features]; features even.
+    """
+    half = features // 2
+    frequencies = jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half, dtype=t.dtype))
+    angles = (1000 * t)[:, None] * frequencies[None, :]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def fourier_features(z: Array, exponents: Sequence[int]) -> Array:
+    """sin(2ⁿ π z), cos(2ⁿ π z) for n in exponents (VDM §5.2). [..., C] → [..., 2·C·len(exponents)].
+
+    Order: all sines, then all cosines; within each, the exponents of a channel lie together.
+    """
+    frequencies = jnp.pi * 2.0 ** jnp.asarray(exponents, z.dtype)
+    angles = z[..., None] * frequencies.reshape((1,) * z.ndim + (-1,))
+    angles = angles.reshape(*z.shape[:-1], -1)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def dropout(x: Array, rate: float, keys: Array | None) -> Array:
+    """Inverted dropout with one key per example; keys: [B] or None (off).
+
+    `nn.Dropout` draws one mask for the batch, so it would change with the number of devices.
+    """
+    if keys is None or rate == 0:
+        return x
+    keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
+
+
+def fold(keys: Array | None, data: Array | int) -> Array | None:
+    """Keys [B] for one layer or one purpose; None stays None."""
+    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+
+
+class Attention(nn.Module):
+    """Self-attention over all pixels with a residual and a zero-initialised output. [B, H, W, C]."""
+
+    heads: int = 1
+    groups: int = 32
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, height, width, channels = x.shape
+        h = nn.GroupNorm(self.groups, dtype=self.dtype, name="norm")(x)
+        h = h.reshape(batch, height * width, channels)
+        q, k, v = (
+            nn.Dense(channels, dtype=self.dtype, name=name)(h).reshape(
+                batch, height * width, self.heads, channels // self.heads
+            )
+            for name in ("q", "k", "v")
+        )
+        logits = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(logits / math.sqrt(channels // self.heads), axis=-1)
+        h = jnp.einsum("bhqk,bkhc->bqhc", weights.astype(self.dtype), v)
+        zeros = nn.initializers.zeros
+        h = nn.Dense(channels, kernel_init=zeros, dtype=self.dtype, name="proj_out")(
+            h.reshape(batch, height, width, channels)
+        )
+        return x + h

@@ -1,0 +1,124 @@
+"""The U-Net of Variational Diffusion Models (Kingma et al. 2021, appendix B): no resampling.
+
+    z, sin(2ⁿπz), cos(2ⁿπz) → conv → L blocks down → block, attention, block → L + 1 blocks up, each on
+    (h, skip) → norm, swish, conv → + z
+
+The blocks of each side are one module scanned over stacked parameters, so compile time does not grow
+with depth. `remat`, `unroll` and `dtype` change neither the parameter tree nor its initial values.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from vdm_jax.networks.conv import Conv
+from vdm_jax.networks.layers import Attention, dropout, fold, fourier_features, timestep_embedding
+
+
+class ResBlock(nn.Module):
+    """norm-swish-conv, + projection of the conditioning, norm-swish-dropout-conv; residual."""
+
+    features: int
+    dropout_rate: float = 0.0
+    groups: int = 32
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, cond: Array, keys: Array | None) -> Array:
+        """x: [B, H, W, C], cond: [B, E], keys: [B] or None → [B, H, W, features]."""
+        zeros = nn.initializers.zeros
+        h = nn.swish(nn.GroupNorm(self.groups, dtype=self.dtype, name="norm1")(x))
+        h = Conv(self.features, dtype=self.dtype, name="conv1")(h)
+        shift = nn.Dense(self.features, use_bias=False, kernel_init=zeros, dtype=self.dtype, name="cond_proj")(cond)
+        h = h + shift[:, None, None, :]
+        h = nn.swish(nn.GroupNorm(self.groups, dtype=self.dtype, name="norm2")(h))
+        h = dropout(h, self.dropout_rate, keys)
+        h = Conv(self.features, kernel_init=zeros, dtype=self.dtype, name="conv2")(h)
+        if x.shape[-1] != self.features:
+            x = nn.Dense(self.features, dtype=self.dtype, name="shortcut")(x)
+        return x + h
+
+
+class Block(nn.Module):
+    """One step of the scan over depth: a ResBlock on (h, skip) and, if asked for, attention.
+
+    carry: h. Input: (layer number, skip or None). Output for the other side: the new h.
+    """
+
+    features: int
+    dropout_rate: float
+    attention: bool
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, h: Array, layer: Array, skip: Array | None, cond: Array, keys: Array | None
+    ) -> tuple[Array, Array]:
+        x = h if skip is None else jnp.concatenate([h, skip], axis=-1)
+        block = ResBlock(self.features, self.dropout_rate, self.groups, self.dtype, name="res")
+        h = block(x, cond, fold(keys, layer))
+        if self.attention:
+            h = Attention(groups=self.groups, dtype=self.dtype, name="attn")(h)
+        return h, h
+
+
+class VDMUNet(nn.Module):
+    """ε̂(z_t, t): z [B, H, W, C] float32, t [B] in [0, 1], conditioning [B] → [B, H, W, C].
+
+    width: n channels everywhere; depth: L. fourier: the exponents n of the Fourier features, ()
+    for none. remat: recompute blocks in the backward pass. unroll: how many blocks a loop body holds.
+    z, its Fourier features and the output residual stay float32; everything else computes in dtype.
+    """
+
+    width: int
+    depth: int
+    fourier: tuple[int, ...] = (7, 8)
+    attention: bool = False
+    dropout_rate: float = 0.0
+    groups: int = 32
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+    unroll: int = 1
+
+    def _blocks(self, length: int, name: str, with_skip: bool) -> nn.Module:
+        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, 0 if with_skip else nn.broadcast, nn.broadcast, nn.broadcast),
+            length=length,
+            unroll=min(self.unroll, length),
+        )
+        return scanned(self.width, self.dropout_rate, self.attention, self.groups, self.dtype, name=name)
+
+    @nn.compact
+    def __call__(self, z: Array, t: Array, conditioning: Array, keys: Array | None = None) -> Array:
+        n, dtype = self.width, self.dtype
+        cond = jnp.concatenate([timestep_embedding(t, n), conditioning[:, None]], axis=-1)
+        cond = nn.swish(nn.Dense(4 * n, dtype=dtype, name="dense0")(cond))
+        cond = nn.swish(nn.Dense(4 * n, dtype=dtype, name="dense1")(cond))
+
+        h = jnp.concatenate([z, fourier_features(z, self.fourier)], axis=-1) if self.fourier else z
+        h = Conv(n, dtype=dtype, name="conv_in")(h)
+        first = h
+
+        layers = jnp.arange(self.depth)
+        h, skips = self._blocks(self.depth, "down", False)(h, layers, None, cond, fold(keys, 0))
+
+        middle = lambda name: ResBlock(n, self.dropout_rate, self.groups, dtype, name=name)
+        h = middle("mid1")(h, cond, fold(keys, 1))
+        h = Attention(groups=self.groups, dtype=dtype, name="mid_attn")(h)
+        h = middle("mid2")(h, cond, fold(keys, 2))
+
+        skips = jnp.concatenate([first[None], skips])[::-1]
+        layers = jnp.arange(self.depth + 1)
+        h, _ = self._blocks(self.depth + 1, "up", True)(h, layers, skips, cond, fold(keys, 3))
+
+        h = nn.swish(nn.GroupNorm(self.groups, dtype=dtype, name="norm_out")(h))
+        zeros = nn.initializers.zeros
+        h = Conv(z.shape[-1], kernel_init=zeros, dtype=dtype, name="conv_out")(h)
+        return z + h.astype(z.dtype)
