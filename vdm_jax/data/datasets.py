@@ -1,0 +1,160 @@
+"""Data sets by name: `load('digits', 'train')`.
+
+Splits: 'train' is all of the training images, 'fit' and 'tune' are its two parts (the last tenth,
+at most 5,000, is for tuning), 'test' is what numbers are reported on. ImageNet's validation images
+are 'test', as in the papers.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vdm_jax.data import arrays, folder, imagenet, named
+from vdm_jax.data.sources import Arrays, Source, take
+from vdm_jax.errors import UserError
+
+SPLITS = ("train", "fit", "tune", "test")
+BYTES = 256
+MAX_TUNE = 5000
+_CHECKED_RECORDS = 16
+
+Reader = Callable[[str, str, Sequence[int] | None], tuple[Source, str]]
+
+_READERS: dict[str, Reader] = {
+    "digits": arrays.digits,
+    "swirl": arrays.swirl,
+    "mnist": partial(named.read_idx_set, name="mnist"),
+    "fashion_mnist": partial(named.read_idx_set, name="fashion_mnist"),
+    "cifar10": named.read_cifar10,
+    "imagenet32": partial(imagenet.read_old, size=32),
+    "imagenet64": partial(imagenet.read_old, size=64),
+    "imagenet32_resized": partial(imagenet.read_new, size=32),
+    "imagenet64_resized": partial(imagenet.read_new, size=64),
+    "npz": arrays.npz,
+    "folder": folder.read,
+}
+_BY_PATH = ("npz", "folder")  # the user says what these hold
+
+
+class Dataset(NamedTuple):
+    """One split of a data set, and exactly which one it is."""
+
+    source: Any  # random access to {"image": uint8 [H, W, C] or float32 [D]}, "label" if it has any
+    name: str
+    version: str
+    split: str
+    shape: tuple[int, ...]
+    vocabulary: int | None  # pixel values are 0 … vocabulary - 1; None for continuous points
+
+    @property
+    def num_examples(self) -> int:
+        """Records in this split."""
+        return len(self.source)
+
+
+def names() -> tuple[str, ...]:
+    """The legal values of data.name."""
+    return tuple(_READERS)
+
+
+def load(
+    name: str,
+    split: str,
+    *,
+    path: str = "",
+    shape: Sequence[int] | None = None,
+    vocabulary: int | None = None,
+) -> Dataset:
+    """Open one split of a data set.
+
+    path: where it lies, for those that don't ship with the package. shape, vocabulary: what 'npz'
+    and 'folder' hold; the others know. Raises UserError when it isn't there or isn't whole, with
+    what to run or fetch.
+    """
+    _known("data.name", name, names())
+    _known("split", split, SPLITS)
+    source, version = _READERS[name]("test" if split == "test" else "train", path, shape)
+    if len(source) == 0:
+        raise UserError(f"the {split} split of {name} ({version}) is empty; check data.path={path!r}")
+    if split in ("fit", "tune"):
+        source = _carve(source, split, name)
+    image = source[0]["image"]
+    return Dataset(source, name, version, split, image.shape, _vocabulary(name, image, vocabulary))
+
+
+def _known(field: str, value: str, legal: Sequence[str]) -> None:
+    if value not in legal:
+        near = difflib.get_close_matches(value, legal, n=1, cutoff=0.0)[0]
+        raise UserError(f"{field}={value!r} is not one of {', '.join(legal)}; did you mean {near!r}?")
+
+
+def _carve(source: Source, split: str, name: str) -> Source:
+    """'fit' or 'tune': the training records without, or only, the last tenth (at most MAX_TUNE)."""
+    held = min(len(source) // 10, MAX_TUNE)
+    if held == 0:
+        raise UserError(f"{name} has {len(source)} training records, too few to hold out a tenth")
+    cut = len(source) - held
+    return take(source, np.arange(cut) if split == "fit" else np.arange(cut, len(source)))
+
+
+def _vocabulary(name: str, image: np.ndarray, given: int | None) -> int | None:
+    if image.dtype != np.uint8:
+        return None
+    if name == "digits":
+        return arrays.DIGITS_VOCABULARY
+    return given or BYTES if name in _BY_PATH else BYTES
+
+
+def check(dataset: Dataset, shape: Sequence[int], vocabulary: int | None) -> None:
+    """Raise UserError if the images are not what the config says.
+
+    Compares data.shape and data.vocabulary with the data set, then reads records (arrays whole,
+    files a few from all over the split) for their dtype, shape and range.
+    """
+    what = f"{dataset.name} ({dataset.version})"
+    if tuple(shape) != dataset.shape:
+        raise UserError(
+            f"data.shape={tuple(shape)} but the records of {what} are {dataset.shape}; "
+            f"set --config.data.shape='{dataset.shape}' or choose other data"
+        )
+    if (vocabulary or None) != dataset.vocabulary:
+        raise UserError(
+            f"data.vocabulary={vocabulary} but that of {what} is {dataset.vocabulary}; "
+            f"set --config.data.vocabulary={dataset.vocabulary} or choose other data"
+        )
+    if isinstance(dataset.source, Arrays):
+        _check_values(dataset, dataset.source.images, "")
+        return
+    count = dataset.num_examples
+    for index in np.unique(np.linspace(0, count - 1, min(_CHECKED_RECORDS, count)).astype(int)):
+        image = dataset.source[int(index)]["image"]
+        if image.shape != dataset.shape:
+            raise UserError(
+                f"data.shape={tuple(shape)} but record {index} of {what} is {image.shape}; "
+                "resize the images to one size"
+            )
+        _check_values(dataset, image[None], f"record {index} of ")
+
+
+def _check_values(dataset: Dataset, images: np.ndarray, where: str) -> None:
+    """images: [N, …]. Their dtype and range against dataset.vocabulary."""
+    what = f"{where}the {dataset.split} split of {dataset.name} ({dataset.version})"
+    if dataset.vocabulary is None:
+        if images.dtype != np.float32:
+            raise UserError(f"{what} is {images.dtype}, not float32; convert it")
+        if not np.isfinite(images).all():
+            raise UserError(f"{what} holds NaN or infinite values; remove them")
+        return
+    if images.dtype != np.uint8:
+        raise UserError(f"{what} is {images.dtype}, not uint8; convert it")
+    highest = int(images.max())
+    if highest >= dataset.vocabulary:
+        raise UserError(
+            f"data.vocabulary={dataset.vocabulary} allows values up to {dataset.vocabulary - 1} "
+            f"but {what} holds {highest}; set --config.data.vocabulary to {highest + 1} or more"
+        )

@@ -1,0 +1,43 @@
+"""A folder of images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from vdm_jax.data.paths import SPLIT_SEED, existing, split_indices
+from vdm_jax.data.sources import Source, list_images, open_files
+from vdm_jax.errors import UserError
+
+
+def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Source, str]:
+    """All images under data.path, of one size, grey or RGB as data.shape says.
+
+    With subfolders train and test these are the split; otherwise the files, sorted by name, are
+    split 90/10 by a fixed seed. Training files are permuted by that seed too, since names often
+    follow classes and the last tenth of them is for tuning.
+    """
+    root = existing(path, "a folder of images, with or without subfolders train and test")
+    parts = {name: root / name for name in ("train", "test") if (root / name).exists()}
+    if len(parts) == 1:
+        missing = ({"train", "test"} - parts.keys()).pop()
+        raise UserError(f"data.path={path!r} has {next(iter(parts))}/ but no {missing}/; add it")
+    base = parts.get(part, root)
+    files = list_images(base)
+    if not files:
+        raise UserError(f"data.path={path!r} has no images in {base}; it should hold PNG or JPEG files")
+    names = "\n".join(file.removeprefix(str(base)) for file in files)
+    version = f"folder:{root.name}:{hashlib.sha256(names.encode()).hexdigest()[:12]}"
+    if parts:
+        order = np.arange(len(files))
+        if part == "train":
+            order = np.random.default_rng(SPLIT_SEED).permutation(len(files))
+        version = f"{version} {part}/"
+    else:
+        order = split_indices(len(files), part)
+        version = f"{version} split 90/10 seed {SPLIT_SEED}"
+    if len(order) == 0:
+        raise UserError(f"data.path={path!r} has {len(files)} images, too few to hold out a tenth; add some")
+    return open_files([files[i] for i in order], shape), version

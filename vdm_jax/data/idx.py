@@ -1,0 +1,53 @@
+"""MNIST's idx files, gzipped or not."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import numpy as np
+from etils import epath
+
+from vdm_jax.data.paths import file_hash
+from vdm_jax.data.sources import Arrays
+from vdm_jax.errors import UserError
+
+_STEMS = {"train": "train", "test": "t10k"}
+
+
+def _find(folder: epath.Path, part: str, kind: str) -> epath.Path | None:
+    """The file of `kind` 'images-idx3' or 'labels-idx1' in `folder`, gzipped or not, or None."""
+    stem = _STEMS[part]
+    for name in (f"{stem}-{kind}-ubyte", f"{stem}-{kind.replace('-idx', '.idx')}-ubyte"):
+        for suffix in ("", ".gz"):
+            if (folder / (name + suffix)).exists():
+                return folder / (name + suffix)
+    return None
+
+
+def decode(path: epath.Path) -> np.ndarray:
+    """The uint8 array of an idx file, LeCun's format for MNIST. UserError if it is not whole."""
+    data = path.read_bytes()
+    try:
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        if data[:3] != b"\x00\x00\x08":
+            raise ValueError("it does not start as an idx file of bytes")
+        header = 4 + 4 * data[3]
+        return np.frombuffer(data, np.uint8, offset=header).reshape(np.frombuffer(data[4:header], ">i4"))
+    except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
+        raise UserError(f"{path} is not a whole idx file ({error}); fetch it again") from error
+
+
+def read(part: str, folder: epath.Path) -> tuple[Arrays, str] | None:
+    """Images [N, H, W, 1] and labels [N] in `folder`; None if the images aren't there."""
+    images_path = _find(folder, part, "images-idx3")
+    labels_path = _find(folder, part, "labels-idx1")
+    if images_path is None:
+        return None
+    images, labels = decode(images_path), None
+    if labels_path is not None:
+        labels = decode(labels_path)
+        if labels.shape != images.shape[:1]:
+            raise UserError(f"{labels_path} has {len(labels)} labels for {len(images)} images; fetch both again")
+    version = f"idx:{images_path.name}:{file_hash(images_path)}"
+    return Arrays(images[..., None], labels), version

@@ -1,0 +1,67 @@
+"""mnist, fashion_mnist and cifar10: public data sets that the user has in one of a few forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from etils import epath
+
+from vdm_jax.data import idx, prepared
+from vdm_jax.data.arrays import npz
+from vdm_jax.data.paths import existing
+from vdm_jax.data.sources import Source
+from vdm_jax.errors import UserError
+
+_IDX_PLACES = {
+    "mnist": ("/usr/share/datasets/mnist", "~/datasets/mnist"),
+    "fashion_mnist": ("/usr/share/datasets/fashion-mnist", "~/datasets/fashion-mnist"),
+}
+_IDX_REMEDY = {
+    "mnist": "fetch MNIST's four idx files (train-images-idx3-ubyte.gz and so on)",
+    "fashion_mnist": "install the Debian package dataset-fashion-mnist or fetch its four idx files "
+    "(train-images-idx3-ubyte.gz and so on)",
+}
+
+
+def read_idx_set(part: str, path: str, shape: Sequence[int] | None, *, name: str) -> tuple[Source, str]:
+    """mnist, fashion_mnist: uint8 [28, 28, 1] with labels.
+
+    path: a folder with the idx files or with TFDS data sets, an `.npz` file, or '' for the usual
+    places.
+    """
+    if path.endswith(".npz"):
+        return npz(part, path, shape)
+    places = [existing(path, f"the folder with the files of {name}")] if path else _usual(name)
+    for folder in places:
+        found = idx.read(part, folder)
+        if found is not None:
+            return found
+    from_tfds = prepared.read(name, part, path)
+    if from_tfds is None:
+        raise UserError(
+            f"{name} is not in {f'data.path={path!r}' if path else 'any usual place'}: "
+            f"{_IDX_REMEDY[name]} into {path or _IDX_PLACES[name][-1]}, "
+            f"or run {prepared.command(name, path)}"
+        )
+    return from_tfds
+
+
+def _usual(name: str) -> list[epath.Path]:
+    places = (epath.Path(place).expanduser() for place in _IDX_PLACES[name])
+    return [place for place in places if place.exists()]
+
+
+def read_cifar10(part: str, path: str, shape: Sequence[int] | None) -> tuple[Source, str]:
+    """cifar10: uint8 [32, 32, 3] with labels, from TFDS or from an `.npz` file."""
+    if path.endswith(".npz"):
+        return npz(part, path, shape)
+    if path:
+        existing(path, "the folder that holds TFDS data sets, or an .npz file")
+    found = prepared.read("cifar10", part, path)
+    if found is None:
+        raise UserError(
+            f"cifar10 is not in {f'data.path={path!r}' if path else 'the TFDS folder'}: run "
+            f"{prepared.command('cifar10', path)}, or set --config.data.path to an .npz file with "
+            "x_train and x_test"
+        )
+    return found

@@ -1,0 +1,103 @@
+"""Data sets prepared by TensorFlow Datasets as array_record files, read without TensorFlow.
+
+Only what lies on the disk is read: the builder is made from its own folder, so nothing is ever
+downloaded. Preparing one takes TensorFlow once (`pip install 'vdm_jax[prepare]'`), on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from vdm_jax.data.sources import Record, Source
+from vdm_jax.errors import UserError
+
+_FORMAT = "array_record"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The images, and labels if there are any, of a TFDS data source."""
+
+    records: Any
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.records[index]
+        kept: Record = {"image": np.asarray(record["image"])}
+        if "label" in record:
+            kept["label"] = int(record["label"])
+        return kept
+
+
+def command(builder: str, path: str = "") -> str:
+    """The command that prepares `builder`, e.g. 'cifar10', under `path` or in TFDS's own folder."""
+    where = f", data_dir={path!r}" if path else ""
+    call = f"tfds.builder({builder!r}, file_format={_FORMAT!r}{where}).download_and_prepare()"
+    return f"pip install 'vdm_jax[prepare]' && python -c \"import tensorflow_datasets as tfds; {call}\""
+
+
+def read(builder: str, split: str, path: str) -> tuple[Source, str] | None:
+    """Source and version of a prepared builder, e.g. 'imagenet_resized/32x32', or None.
+
+    path: the folder of one version of the builder, or the folder that holds TFDS data sets, or ''
+    for $TFDS_DATA_DIR or ~/tensorflow_datasets. split: TFDS's own name. UserError if it is there
+    but unreadable.
+    """
+    folder = find(builder, path)
+    if folder is None:
+        return None
+    info = _info(folder)
+    formats = {info.get("fileFormat"), *info.get("alternativeFileFormats", ())}
+    if _FORMAT not in formats:
+        raise UserError(
+            f"{folder} is prepared as {info.get('fileFormat')}, which only TensorFlow reads; "
+            f"prepare it as {_FORMAT} in another folder: {command(builder, 'FOLDER')}"
+        )
+    import tensorflow_datasets as tfds  # half a second: only for those who use it
+
+    try:
+        records = tfds.builder_from_directory(folder, file_format=_FORMAT).as_data_source(split)
+        records[0]
+    except Exception as error:  # TFDS and array_record raise many kinds, RuntimeError among them
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{folder} has no readable split {split!r} ({reason}); prepare it again: {command(builder)}"
+        ) from error
+    return Prepared(records), f"tfds:{builder}:{info['version']}"
+
+
+def find(builder: str, path: str) -> epath.Path | None:
+    """The newest prepared version of `builder`, or None."""
+    root = epath.Path(path or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    if (root / "dataset_info.json").exists():
+        return root if _full_name(_info(root)) == builder else None
+    versions = root / builder
+    if not versions.exists():
+        return None
+    folders = [folder for folder in versions.iterdir() if (folder / "dataset_info.json").exists()]
+    return max(folders, key=_version, default=None)
+
+
+def _version(folder: epath.Path) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else -1 for part in folder.name.split("."))
+
+
+def _full_name(info: dict[str, Any]) -> str:
+    return "/".join(filter(None, (info.get("name"), info.get("configName"))))
+
+
+def _info(folder: epath.Path) -> dict[str, Any]:
+    try:
+        info: dict[str, Any] = json.loads((folder / "dataset_info.json").read_text())
+        info["name"], info["version"]
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(f"{folder}/dataset_info.json is damaged ({error}); prepare it again") from error
+    return info

@@ -1,0 +1,196 @@
+"""Random access to records, whatever they are stored in.
+
+A source has `__len__` and `__getitem__(int) -> record`; a record is `{"image": uint8 [H, W, C]}`
+or, for points, `{"image": float32 [D]}`, with an integer "label" where the data has labels. Sources
+hold paths and offsets, never open files, so that threads can share them and they can be pickled.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from vdm_jax.errors import UserError
+
+Record = dict[str, Any]
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+
+
+class Source(Protocol):
+    """Random access to records."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Records in memory. images: uint8 [N, H, W, C] or float32 [N, D]; labels: int [N] or None."""
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Record:
+        record: Record = {"image": self.images[index]}
+        if self.labels is not None:
+            record["label"] = int(self.labels[index])
+        return record
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """The records of `source` at `indices` [M]."""
+
+    source: Source
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[int(self.indices[index])]
+
+
+def take(source: Source, indices: np.ndarray) -> Source:
+    """The records at `indices`. Arrays stay arrays, so that they can be checked as a whole."""
+    if isinstance(source, Arrays):
+        labels = None if source.labels is None else source.labels[indices]
+        return Arrays(source.images[indices], labels)
+    return Subset(source, indices)
+
+
+def decode_image(data: bytes, channels: int, where: str) -> np.ndarray:
+    """Decode an image file to uint8 [H, W, channels], channels 1 (grey) or 3 (RGB).
+
+    Raises UserError when it can't be decoded, or when eight bits a channel would lose something:
+    16-bit files would be clipped and transparency would uncover colours nobody sees.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            file.load()
+            image: Image.Image = file.copy()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{where} is not a readable image ({error}); remove or replace it") from error
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise UserError(f"{where} has Pillow mode {image.mode!r}; convert it to an 8-bit grey or RGB image")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if np.asarray(image)[..., 3].min() < 255:
+            raise UserError(f"{where} has transparent pixels; flatten it onto a background first")
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _decode_sized(data: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
+    image = decode_image(data, shape[-1], where)
+    if image.shape != shape:
+        raise UserError(
+            f"{where} is {image.shape[0]}x{image.shape[1]} but the first image is "
+            f"{shape[0]}x{shape[1]}; resize the images to one size before training"
+        )
+    return image
+
+
+def pick_channels(data: bytes, shape: Sequence[int] | None, where: str) -> int:
+    """Channels to decode to: those of data.shape if it is given, else what the first file has."""
+    if shape:
+        if len(shape) != 3 or shape[-1] not in (1, 3):
+            raise UserError(
+                f"data.shape={tuple(shape)} can't be read from image files ({where}); "
+                "use (height, width, 1) for grey or (height, width, 3) for RGB"
+            )
+        return int(shape[-1])
+    colour = decode_image(data, 3, where)
+    return 1 if np.ptp(colour, axis=-1).max() == 0 else 3
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Image files, all of one size. shape: [H, W, C] that each must decode to."""
+
+    paths: Sequence[str]
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Record:
+        path = self.paths[index]
+        return {"image": _decode_sized(epath.Path(path).read_bytes(), self.shape, path)}
+
+
+def open_files(paths: Sequence[str], shape: Sequence[int] | None) -> Files:
+    """Files of one size, that of the first, in the given order; channels as in `shape`."""
+    data = epath.Path(paths[0]).read_bytes()
+    channels = pick_channels(data, shape, paths[0])
+    return Files(paths, decode_image(data, channels, paths[0]).shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Archive:
+    """Image files in an uncompressed tar, read in place. offsets, sizes: int64 [N], by name."""
+
+    path: str
+    offsets: np.ndarray
+    sizes: np.ndarray
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __getitem__(self, index: int) -> Record:
+        data = _read_at(self.path, int(self.offsets[index]), int(self.sizes[index]))
+        return {"image": _decode_sized(data, self.shape, f"image {index} of {self.path}")}
+
+
+def _read_at(path: str, offset: int, size: int) -> bytes:
+    with epath.Path(path).open("rb") as file:
+        file.seek(offset)
+        data: bytes = file.read(size)
+    return data
+
+
+def open_archive(path: epath.Path, shape: Sequence[int] | None) -> Archive:
+    """Index the images of a tar by one walk over its headers; nothing is unpacked."""
+    names, offsets, sizes = [], [], []
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # else a million headers stay in memory
+                if member.isfile() and is_image(member.name):
+                    names.append(member.name)
+                    offsets.append(member.offset_data)
+                    sizes.append(member.size)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UserError(f"{path} is not a whole uncompressed tar archive ({error}); fetch it again") from error
+    if not names:
+        raise UserError(f"{path} holds no images; expected PNG files inside it")
+    order = np.asarray(sorted(range(len(names)), key=names.__getitem__))
+    places = np.asarray(offsets, np.int64)[order], np.asarray(sizes, np.int64)[order]
+    data = _read_at(str(path), int(places[0][0]), int(places[1][0]))
+    where = f"image 0 of {path}"
+    channels = pick_channels(data, shape, where)
+    return Archive(str(path), *places, decode_image(data, channels, where).shape)
+
+
+def is_image(name: str) -> bool:
+    """Whether the name is an image file's; hidden files (as macOS adds to archives) are not."""
+    name = name.rsplit("/", 1)[-1]
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def list_images(folder: epath.Path) -> list[str]:
+    """Paths of all images under `folder`, at any depth, sorted by their path inside it."""
+    return sorted(str(path) for path in folder.rglob("*") if is_image(path.name))
