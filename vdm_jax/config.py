@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -272,3 +273,48 @@ def fourier_exponents(vocabulary: int) -> tuple[int, int]:
 def gamma_0_for(vocabulary: int) -> float:
     """−13.3 + 2 ln(256/V): the same noise relative to the width of a bin as VDM's for bytes."""
     return -13.3 + 2 * math.log(256 / vocabulary)
+
+
+_PACKAGE = pathlib.Path(__file__).resolve().parent
+
+
+def packaged() -> dict[str, pathlib.Path]:
+    """'configs/digits.py' → file, of the installed package or of the checkout around it."""
+    folder = next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), None)
+    files = sorted(folder.glob("*.py")) if folder else []
+    return {f"configs/{f.name}": f for f in files if not f.name.startswith("_")}
+
+
+def locate(argument: str) -> str:
+    """`--config=PATH[:variant]` with PATH from here, else from the package; other arguments pass."""
+    if not argument.startswith("--config="):
+        return argument
+    path, colon, variant = argument.removeprefix("--config=").partition(":")
+    known = packaged()
+    if not pathlib.Path(path).is_file():
+        if path not in known:
+            raise UserError(f"no config at {path!r}; {nearest(path, known)}")
+        path = str(known[path])
+    return f"--config={path}{colon}{variant}"
+
+
+def explain_unknown(argv: Sequence[str], fallback: str) -> str:
+    """The first override in argv that names no field, with the nearest that exists."""
+    table = field_table()
+    for argument in argv:
+        name = argument.removeprefix("--config.").partition("=")[0]
+        if argument.startswith("--config.") and name not in table:
+            return f"config.{name}; {nearest(name, table)}"
+    return fallback.strip().splitlines()[0]
+
+
+def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
+    """A config as JSON keeps it → ConfigDict on today's fields; fields it lacks have defaults."""
+    config = base()
+    table = field_table()
+    for name, value in flatten(saved):
+        if name not in table:
+            raise UserError(f"the saved config has the field {name}, which this version does not know")
+        section, _, leaf = name.rpartition(".")
+        (config[section] if section else config)[leaf] = value
+    return config

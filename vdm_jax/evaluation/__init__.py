@@ -1,0 +1,1 @@
+"""Bits/dim over whole splits, sample grids and plots."""

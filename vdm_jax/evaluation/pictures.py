@@ -1,0 +1,106 @@
+"""Sample grids, the strip from noise to image, and plots, as PNG."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import matplotlib
+import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
+from PIL import Image
+
+
+def to_bytes(images: np.ndarray, vocabulary: int) -> np.ndarray:
+    """Levels 0 … V−1 → uint8 0 … 255."""
+    return np.round(np.asarray(images, np.float64) * (255 / (vocabulary - 1))).astype(np.uint8)
+
+
+def grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.ndarray:
+    """uint8 [N, H, W, C] → one picture, row by row, light lines between; C is 1 or 3."""
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = -(-count // columns)
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 200, np.uint8)
+    for k, image in enumerate(images):
+        top, left = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def save_image(path: epath.Path, picture: np.ndarray, smallest: int = 512) -> None:
+    """Write uint8 [H, W, C] as PNG, enlarged by whole numbers so that small images can be seen."""
+    scale = max(1, smallest // max(picture.shape[:2]))
+    picture = picture.repeat(scale, 0).repeat(scale, 1)
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    path.write_bytes(buffer.getvalue())
+
+
+def save_figure(path: epath.Path, figure: Figure) -> None:
+    """Write a matplotlib figure as PNG."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"savefig.dpi": 120}):
+        figure.savefig(buffer, format="png", bbox_inches="tight")
+    path.write_bytes(buffer.getvalue())
+
+
+def save_samples(path: epath.Path, samples: np.ndarray, vocabulary: int | None) -> None:
+    """A grid of images, or a scatter plot of points [N, D]."""
+    if vocabulary is not None and samples.ndim == 4 and samples.shape[-1] in (1, 3):
+        save_image(path, grid(to_bytes(samples, vocabulary)))
+        return
+    figure = Figure((5, 5))
+    axes = figure.subplots()
+    points = samples.reshape(len(samples), -1)
+    axes.scatter(points[:, 0], points[:, min(1, points.shape[1] - 1)], s=4, alpha=0.6)
+    axes.set(title=f"{len(points)} samples", aspect="equal")
+    save_figure(path, figure)
+
+
+def save_strip(path: epath.Path, states: np.ndarray, final: np.ndarray, vocabulary: int | None) -> None:
+    """From noise (left) to data (right): one row per sample.
+
+    states: latents z_t [K, n, …] at K times, scaled by the caller to data units; final: [n, …] data.
+    """
+    if vocabulary is None:
+        figure = Figure((2.2 * (len(states) + 1), 2.4))
+        for axes, points in zip(figure.subplots(1, len(states) + 1), [*states, final], strict=True):
+            axes.scatter(points[:, 0], points[:, 1], s=2, alpha=0.6)
+            axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xticks=[], yticks=[])
+        save_figure(path, figure)
+        return
+    pixels = np.clip((states + 1) / 2 * vocabulary - 0.5, 0, vocabulary - 1)
+    columns = np.concatenate([pixels, final[None]]).swapaxes(0, 1)
+    save_image(path, grid(to_bytes(columns.reshape(-1, *final.shape[1:]), vocabulary), len(states) + 1))
+
+
+def save_schedule(path: epath.Path, schedule: Any) -> None:
+    """γ(t) and γ′(t) of a schedule on its endpoints."""
+    t = np.linspace(0, 1, 201, dtype=np.float32)
+    figure = Figure((9, 3.4))
+    left, right = figure.subplots(1, 2)
+    left.plot(t, np.asarray(schedule.gamma(t)))
+    left.plot([0, 1], [schedule.gamma_0, schedule.gamma_1], ":", color="grey")
+    left.set(xlabel="t", ylabel="γ(t) = −log SNR")
+    right.plot(t, np.asarray(schedule.dgamma(t)))
+    right.set(xlabel="t", ylabel="γ′(t)", ylim=(0, None))
+    save_figure(path, figure)
+
+
+def save_loss_by_t(path: epath.Path, values: dict[str, np.ndarray], bins: int = 20) -> None:
+    """Diffusion loss (bits/dim) and ‖ε − ε̂‖²/D by t, in bins, with standard errors."""
+    t = values["t"].reshape(-1)
+    place = np.minimum((t * bins).astype(int), bins - 1)
+    figure = Figure((9, 3.4))
+    names = (("diffusion", "diffusion loss (bits/dim)"), ("error", "‖ε − ε̂‖² / D"))
+    for axes, (name, label) in zip(figure.subplots(1, 2), names, strict=True):
+        groups = [values[name].reshape(-1)[place == b] for b in range(bins)]
+        mean = [g.mean() if len(g) else np.nan for g in groups]
+        error = [g.std() / math.sqrt(len(g)) if len(g) else np.nan for g in groups]
+        axes.errorbar((np.arange(bins) + 0.5) / bins, mean, error, fmt="o-", ms=3, lw=1)
+        axes.set(xlabel="t", ylabel=label)
+    save_figure(path, figure)

@@ -1,0 +1,80 @@
+"""What each --mode does with a checked config, a working directory and perhaps other weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from vdm_jax import methods, weights
+from vdm_jax.evaluation import report
+from vdm_jax.methods.base import Method
+from vdm_jax.training import checkpoints, devices, metrics, workdir
+from vdm_jax.training.loop import train
+from vdm_jax.training.state import num_parameters
+
+
+def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
+    """Train or resume, then evaluate and sample."""
+    workdir.check_same(directory, config)
+    initial = weights.load(path, config, methods.build(config))[0] if path else None
+    train(config, directory, initial)
+
+
+def _prepare(config: ConfigDict, directory: epath.Path, path: str | None) -> tuple[Method, Any, int, Any]:
+    """(method, params, step, mesh) for eval and sample; the directory is claimed once all is well."""
+    workdir.check_same(directory, config)
+    method = methods.build(config)
+    params, step = weights.load(path or str(directory), config, method)
+    mesh = devices.data_mesh(config.data.batch_size)
+    return method, jax.device_put(params, devices.replicated(mesh)), step, mesh
+
+
+def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
+    """Bits/dim over the split, into eval.json."""
+    report.check_data(config)
+    method, params, step, mesh = _prepare(config, directory, path)
+    workdir.claim(directory, config)
+    report.write_evaluation(config, method, params, mesh, directory, step)
+
+
+def run_sample(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
+    """A grid, the arrays and a strip, into samples/."""
+    method, params, step, mesh = _prepare(config, directory, path)
+    workdir.claim(directory, config)
+    written = report.write_samples(config, method, params, mesh, directory, step)
+    print(f"written: {', '.join(map(str, written))}")
+
+
+def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
+    """What a config builds and what a directory holds; changes nothing."""
+    method = methods.build(config)
+    shapes = jax.eval_shape(method.init, jax.random.key(0))
+    print(f"config      {config.method} on {config.data.name}, examples of shape {tuple(config.data.shape)}")
+    for name, part in shapes.items():
+        print(f"parameters  {num_parameters(part):,} in {name}")
+    found = checkpoints.steps(directory)
+    print(f"workdir     {directory}: {'checkpoints ' + ', '.join(map(str, found)) if found else 'no checkpoints'}")
+    if path or found:
+        params, step = weights.load(path or str(directory), config, method)
+        print(f"weights     {path or directory}, step {step}")
+        for name, value in method.describe(params).items():
+            print(f"{name:<11} {float(value):.4f}")
+    rows = metrics.read(directory / "metrics.jsonl")
+    for split in dict.fromkeys(row["split"] for row in rows):
+        last = [row for row in rows if row["split"] == split][-1]
+        print(f"metrics     {split}, step {last['step']}: bits/dim {last.get('bits_per_dim')}")
+    if (directory / "eval.json").exists():
+        print(f"eval        {report.sentence(json.loads((directory / 'eval.json').read_text()))}")
+
+
+RUN: dict[str, Callable[[ConfigDict, epath.Path, str | None], None]] = {
+    "train": run_train,
+    "eval": run_eval,
+    "sample": run_sample,
+    "inspect": run_inspect,
+}

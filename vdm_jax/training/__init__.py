@@ -1,0 +1,1 @@
+"""State, train step, loop, checkpoints and metrics, written once on `methods.base.Method`."""

@@ -1,0 +1,83 @@
+"""Checkpoints by Orbax: state and data position together, committed atomically, kept by number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from vdm_jax.errors import UserError
+from vdm_jax.training.state import TrainState
+
+
+def folder(workdir: epath.Path) -> epath.Path:
+    """Where a working directory keeps its checkpoints."""
+    return workdir / "checkpoints"
+
+
+def steps(workdir: epath.Path) -> list[int]:
+    """Committed steps, ascending; [] if there are none."""
+    path = folder(workdir)
+    return sorted(ocp.utils.checkpoint_steps(path)) if path.exists() else []
+
+
+def manager(workdir: epath.Path, keep: int) -> ocp.CheckpointManager:
+    """Saves in the background; keeps the newest `keep`; removes what a killed run left half-written."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True, create=True)
+    return ocp.CheckpointManager(folder(workdir), options=options)
+
+
+def save(saver: ocp.CheckpointManager, state: TrainState, iterator: Any) -> None:
+    """Save under state.step; returns before the bytes are on the disk."""
+    items = ocp.args.Composite(
+        state=ocp.args.StandardSave(state._asdict()),
+        data=grain.checkpoint.CheckpointSave(iterator),
+    )
+    saver.save(int(state.step), args=items, force=True)
+
+
+def restore(saver: ocp.CheckpointManager, step: int, like: TrainState, iterator: Any) -> TrainState:
+    """The state at `step`, laid out like the abstract state `like`; moves the iterator there too."""
+    items = ocp.args.Composite(
+        state=ocp.args.StandardRestore(like._asdict()),
+        data=grain.checkpoint.CheckpointRestore(iterator),
+    )
+    try:
+        restored = saver.restore(step, args=items)
+    except Exception as error:  # Orbax raises bare Exceptions, KeyError and ValueError alike
+        raise UserError(
+            f"the checkpoint {step} in {saver.directory} cannot be read ({_first_line(error)}); "
+            "remove that folder to go on from the one before it"
+        ) from error
+    return TrainState(**restored["state"])
+
+
+def restore_weights(workdir: epath.Path, which: str, like: Any, step: int | None = None) -> tuple[Any, int]:
+    """('ema' or 'params' of the newest checkpoint on one device, its step), for eval and sampling."""
+    found = steps(workdir)
+    if not found:
+        raise UserError(f"{folder(workdir)} holds no checkpoint; train first, with --mode=train")
+    step = found[-1] if step is None else step
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {which: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like)}
+    arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            tree = reader.restore(
+                folder(workdir) / str(step) / "state",
+                args=ocp.args.PyTreeRestore(item=abstract, restore_args=arguments, partial_restore=True),
+            )
+    except Exception as error:
+        raise UserError(
+            f"the checkpoint {step} in {folder(workdir)} cannot be read ({_first_line(error)}); "
+            "remove that folder to use the one before it"
+        ) from error
+    return tree[which], step
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
