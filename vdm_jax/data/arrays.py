@@ -66,7 +66,8 @@ def npz(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arrays, str]
     file = existing(path, "an .npz file with the arrays x_train and x_test, or x")
     version = f"npz:{file.name}:{file_hash(file)}"
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        with file.open("rb") as stream:
+            arrays = np.load(stream, allow_pickle=False)
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise ValueError("it is a single array; save it with np.savez(path, x=array)")
             source, made_here = _pick_arrays(arrays, part, file.name)

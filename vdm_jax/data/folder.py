@@ -13,12 +13,18 @@ from vdm_jax.errors import UserError
 
 
 def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Source, str]:
-    """All images under data.path, of one size, grey or RGB as data.shape says.
+    """All images under data.path, of one size, grey or RGB as data.shape says (RGB where it says nothing).
 
     With subfolders train and test these are the split; otherwise the files, sorted by name, are
     split 90/10 by a fixed seed. Training files are permuted by that seed too, since names often
     follow classes and the last tenth of them is for tuning.
     """
+    if shape and (len(shape) != 3 or shape[-1] not in (1, 3)):
+        raise UserError(
+            f"data.shape={tuple(shape)} can't be read from image files; use (height, width, 1) for grey "
+            "or (height, width, 3) for RGB"
+        )
+    channels = int(shape[-1]) if shape else 3
     root = existing(path, "a folder of images, with or without subfolders train and test")
     parts = {name: root / name for name in ("train", "test") if (root / name).exists()}
     if len(parts) == 1:
@@ -40,4 +46,4 @@ def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Source, str
         version = f"{version} split 90/10 seed {SPLIT_SEED}"
     if len(order) == 0:
         raise UserError(f"data.path={path!r} has {len(files)} images, too few to hold out a tenth; add some")
-    return open_files([files[i] for i in order], shape), version
+    return open_files([files[i] for i in order], channels), version

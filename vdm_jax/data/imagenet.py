@@ -55,9 +55,9 @@ def _old_files(part: str, path: str, name: str) -> tuple[Source, str] | None:
     archive, unpacked = folder / f"{name}.tar", folder / name
     source: Source
     if archive.exists():
-        source, version = open_archive(archive, (0, 0, 3)), archive.name
+        source, version = open_archive(archive, 3), archive.name
     elif unpacked.exists() and (paths := list_images(unpacked)):
-        source, version = open_files(paths, (0, 0, 3)), f"folder {name}"
+        source, version = open_files(paths, 3), f"folder {name}"
     else:
         return None
     if part == "train":  # file names may follow classes; the last ones are the tuning images

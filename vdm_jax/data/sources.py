@@ -103,19 +103,6 @@ def _decode_sized(data: bytes, shape: tuple[int, ...], where: str) -> np.ndarray
     return image
 
 
-def pick_channels(data: bytes, shape: Sequence[int] | None, where: str) -> int:
-    """Channels to decode to: those of data.shape if it is given, else what the first file has."""
-    if shape:
-        if len(shape) != 3 or shape[-1] not in (1, 3):
-            raise UserError(
-                f"data.shape={tuple(shape)} can't be read from image files ({where}); "
-                "use (height, width, 1) for grey or (height, width, 3) for RGB"
-            )
-        return int(shape[-1])
-    colour = decode_image(data, 3, where)
-    return 1 if np.ptp(colour, axis=-1).max() == 0 else 3
-
-
 @dataclass(frozen=True, eq=False)
 class Files:
     """Image files, all of one size. shape: [H, W, C] that each must decode to."""
@@ -131,11 +118,9 @@ class Files:
         return {"image": _decode_sized(epath.Path(path).read_bytes(), self.shape, path)}
 
 
-def open_files(paths: Sequence[str], shape: Sequence[int] | None) -> Files:
-    """Files of one size, that of the first, in the given order; channels as in `shape`."""
-    data = epath.Path(paths[0]).read_bytes()
-    channels = pick_channels(data, shape, paths[0])
-    return Files(paths, decode_image(data, channels, paths[0]).shape)
+def open_files(paths: Sequence[str], channels: int) -> Files:
+    """Files in the given order, all of the size of the first; grey or RGB by `channels`."""
+    return Files(paths, decode_image(epath.Path(paths[0]).read_bytes(), channels, paths[0]).shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +147,8 @@ def _read_at(path: str, offset: int, size: int) -> bytes:
     return data
 
 
-def open_archive(path: epath.Path, shape: Sequence[int] | None) -> Archive:
-    """Index the images of a tar by one walk over its headers; nothing is unpacked."""
+def open_archive(path: epath.Path, channels: int) -> Archive:
+    """Index the images of a tar by one walk over its headers (a minute for a million); nothing is unpacked."""
     names, offsets, sizes = [], [], []
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
@@ -180,9 +165,7 @@ def open_archive(path: epath.Path, shape: Sequence[int] | None) -> Archive:
     order = np.asarray(sorted(range(len(names)), key=names.__getitem__))
     places = np.asarray(offsets, np.int64)[order], np.asarray(sizes, np.int64)[order]
     data = _read_at(str(path), int(places[0][0]), int(places[1][0]))
-    where = f"image 0 of {path}"
-    channels = pick_channels(data, shape, where)
-    return Archive(str(path), *places, decode_image(data, channels, where).shape)
+    return Archive(str(path), *places, decode_image(data, channels, f"image 0 of {path}").shape)
 
 
 def is_image(name: str) -> bool:
@@ -193,4 +176,4 @@ def is_image(name: str) -> bool:
 
 def list_images(folder: epath.Path) -> list[str]:
     """Paths of all images under `folder`, at any depth, sorted by their path inside it."""
-    return sorted(str(path) for path in folder.rglob("*") if is_image(path.name))
+    return sorted(str(at / name) for at, _, names in folder.walk() for name in names if is_image(name))

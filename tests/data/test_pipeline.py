@@ -1,0 +1,192 @@
+"""Batches: which examples, in which order, how augmented, and the same again after a resume or on more processes."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from vdm_jax import data
+from vdm_jax.data.augment import augment
+from vdm_jax.errors import UserError
+
+
+@pytest.fixture
+def counted(tmp_path) -> data.Dataset:
+    """100 images 4x4x3, no two alike: image i is filled with i, but for a mark that shows every augmentation."""
+    images = np.broadcast_to(np.arange(100, dtype=np.uint8).reshape(-1, 1, 1, 1), (100, 4, 4, 3)).copy()
+    images[:, 0, 1] += np.array([100, 110, 120], np.uint8)
+    np.savez(tmp_path / "counted.npz", x_train=images, y_train=np.arange(100), x_test=images[:10])
+    return data.load("npz", "train", path=str(tmp_path / "counted.npz"))
+
+
+def _take(iterator, count):
+    return list(itertools.islice(iterator, count))
+
+
+def _identities(batches) -> list[int]:
+    """Which examples these are, in order, when nothing is augmented."""
+    return np.concatenate([batch["image"][:, 3, 2, 0] for batch in batches]).tolist()
+
+
+def _assert_same(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys()
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], other[name])
+
+
+def test_an_epoch_has_every_example_once_in_a_new_order(counted):
+    iterator = data.train_iterator(counted, seed=1, batch_size=20)
+    epochs = [_identities(_take(iterator, 5)) for _ in range(3)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(100))
+    assert epochs[0] != list(range(100))
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_a_batch_may_span_epochs_and_drops_nothing(counted):
+    iterator = data.train_iterator(counted, seed=1, batch_size=30)
+    seen = _identities(_take(iterator, 10))
+    assert sorted(seen) == sorted(3 * list(range(100)))
+
+
+def test_labels_stay_with_their_images(counted):
+    for batch in _take(data.train_iterator(counted, seed=2, batch_size=16, augment=("flip", "rot90")), 10):
+        assert batch["label"].dtype == np.int32
+        np.testing.assert_array_equal(batch["label"], batch["image"].min(axis=(1, 2, 3)))
+
+
+def test_the_stream_is_a_function_of_the_seed(counted):
+    def batches(seed, threads=1):
+        iterator = data.train_iterator(counted, seed=seed, batch_size=10, augment=("flip",), num_threads=threads)
+        return _take(iterator, 25)
+
+    _assert_same(batches(3), batches(3, threads=4))
+    assert _identities(batches(3)) != _identities(batches(4))
+
+
+def test_augmentations_differ_between_epochs_and_bits_tell_the_truth(counted):
+    iterator = data.train_iterator(counted, seed=0, batch_size=100, augment=("flip", "rot90", "channels"))
+    bits = []
+    for batch in _take(iterator, 20):
+        order = np.argsort(batch["label"])
+        bits.append(batch["conditioning"][order])
+        for image, label, bit in zip(batch["image"], batch["label"], batch["conditioning"], strict=True):
+            if bit == 0:
+                np.testing.assert_array_equal(image, counted.source[int(label)]["image"])
+    bits = np.asarray(bits)
+    assert not np.array_equal(bits[0], bits[1])
+    assert abs(bits.mean() - 7 / 8) < 4 * np.sqrt(7 / 64 / bits.size)
+
+
+def test_without_augmentation_images_are_untouched_and_the_bit_is_zero(counted):
+    for batch in _take(data.train_iterator(counted, seed=0, batch_size=50), 4):
+        np.testing.assert_array_equal(batch["conditioning"], np.zeros(50, np.float32))
+        np.testing.assert_array_equal(batch["image"], counted.source.images[batch["label"]])
+
+
+@pytest.mark.parametrize("stop", [0, 3, 7, 13])
+def test_resumed_equals_straight_across_epochs(counted, stop):
+    def start():
+        return data.train_iterator(counted, seed=9, batch_size=30, augment=("rot90", "channels"))
+
+    straight = _take(start(), 20)
+    first = start()
+    head = _take(first, stop)
+    state = first.get_state()
+    assert state == {"next_index": stop}
+    resumed = start()
+    resumed.set_state(state)
+    _assert_same(straight, head + _take(resumed, 20 - stop))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_together_make_the_batches_of_one(counted, processes):
+    def batches(index, count):
+        return _take(
+            data.train_iterator(
+                counted,
+                seed=5,
+                batch_size=12,
+                augment=("flip", "rot90", "channels"),
+                process_index=index,
+                process_count=count,
+            ),
+            30,
+        )
+
+    shares = [batches(index, processes) for index in range(processes)]
+    joined = [
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for parts in zip(*shares, strict=True)
+    ]
+    _assert_same(batches(0, 1), joined)
+
+
+def test_a_job_of_one_process_resumes_on_two(counted):
+    def start(index, count):
+        return data.train_iterator(counted, seed=5, batch_size=12, process_index=index, process_count=count)
+
+    one = start(0, 1)
+    _take(one, 11)
+    state, expected = one.get_state(), next(one)
+    halves = []
+    for index in range(2):
+        share = start(index, 2)
+        share.set_state(state)
+        halves.append(next(share)["label"])
+    np.testing.assert_array_equal(np.concatenate(halves), expected["label"])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_evaluation_sees_each_example_once_in_order(processes):
+    test = data.load("digits", "test")
+    shares = [
+        list(data.eval_batches(test, batch_size=64, process_index=index, process_count=processes))
+        for index in range(processes)
+    ]
+    assert {len(share) for share in shares} == {5}  # ceil(297 / 64) on every process
+    joined = {
+        name: np.concatenate([part[name] for parts in zip(*shares, strict=True) for part in parts])
+        for name in shares[0][0]
+    }
+    np.testing.assert_array_equal(joined["index"], np.arange(320))
+    np.testing.assert_array_equal(joined["mask"], (np.arange(320) < 297).astype(np.float32))
+    np.testing.assert_array_equal(joined["image"][:297], test.source.images)
+    np.testing.assert_array_equal(joined["label"][:297], test.source.labels)
+    np.testing.assert_array_equal(joined["image"][297:], np.repeat(test.source.images[-1:], 23, axis=0))
+    np.testing.assert_array_equal(joined["conditioning"], np.zeros(320, np.float32))
+    assert {name: joined[name].dtype for name in ("mask", "index")} == {"mask": np.float32, "index": np.int32}
+
+
+def test_evaluation_of_a_split_smaller_than_the_batch_and_of_whole_batches(counted):
+    (batch,) = data.eval_batches(counted, batch_size=128)
+    assert batch["mask"].sum() == 100
+    whole = list(data.eval_batches(counted, batch_size=50))
+    assert [batch["mask"].sum() for batch in whole] == [50, 50]
+
+
+def test_augment_in_the_pipeline_is_the_function(counted):
+    """Some draw of `augment` explains every image: nothing else happens to them."""
+    rng = np.random.default_rng(0)
+    (batch,) = _take(data.train_iterator(counted, seed=0, batch_size=20, augment=("flip", "rot90")), 1)
+    for image, label in zip(batch["image"], batch["label"], strict=True):
+        original = counted.source[int(label)]["image"]
+        orbit = {augment(original, rng, ("flip", "rot90"))[0].tobytes() for _ in range(200)}
+        assert image.tobytes() in orbit
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 101}, r"data\.batch_size=101 is larger than the train split of npz, which has 100"),
+        ({"batch_size": 10, "process_count": 4}, r"data\.batch_size=10 must .* divide by the 4 processes; try 8"),
+        ({"batch_size": 0}, r"data\.batch_size=0 must be positive"),
+        ({"batch_size": 10, "augment": ("rotate",)}, r"data\.augment has 'rotate'.*'rot90'"),
+        ({"batch_size": 10, "seed": -1}, r"training\.seed=-1"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(counted, settings, message):
+    with pytest.raises(UserError, match=message):
+        data.train_iterator(counted, **({"seed": 0} | settings))
