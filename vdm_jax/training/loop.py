@@ -21,8 +21,11 @@ from vdm_jax.training.state import TrainState, init_state, num_parameters
 from vdm_jax.training.step import make_train_step, metric_names
 
 
-def train(config: ConfigDict, directory: epath.Path, initial: Any = None) -> TrainState:
-    """Train to training.num_steps, then evaluate and sample. initial: params to start from."""
+def train(config: ConfigDict, directory: epath.Path, initial: Any = None, finish: bool = True) -> TrainState:
+    """Train to training.num_steps, then, if finish, evaluate and sample.
+
+    initial: params to start from, where the directory holds no checkpoint yet.
+    """
     dataset = data.load(
         config.data.name,
         config.data.split,
@@ -45,7 +48,7 @@ def train(config: ConfigDict, directory: epath.Path, initial: Any = None) -> Tra
     method = methods.build(config)
     workdir.check_same(directory, config)
     workdir.claim(directory, config)
-    return _run(config, directory, method, mesh, iterator, dataset, initial)
+    return _run(config, directory, method, mesh, iterator, dataset, initial, finish)
 
 
 def _run(
@@ -56,6 +59,7 @@ def _run(
     iterator: Any,
     dataset: data.Dataset,
     initial: Any,
+    finish: bool,
 ) -> TrainState:
     section, batch_size = config.training, config.data.batch_size
     optimizers = {phase.name: optimizer(config) for phase in method.phases}
@@ -113,9 +117,10 @@ def _run(
     saver.close()
     progress.close()
     stop_if_bad(state, directory)
-    weights = state.ema if config.evaluation.weights == "ema" else state.params
-    result = report.finish(config, method, weights, mesh, directory, int(state.step))
-    writer.write(int(state.step), result["split"], report.scalars(result))
+    if finish:
+        weights = state.ema if config.evaluation.weights == "ema" else state.params
+        result = report.finish(config, method, weights, mesh, directory, int(state.step))
+        writer.write(int(state.step), result["split"], report.scalars(result))
     writer.close()
     return state
 
