@@ -62,7 +62,8 @@ def test_swirl_is_standardised_and_deterministic():
 
 def test_swirl_test_points_are_an_independent_draw_of_the_same_spiral():
     train, test = (data.load("swirl", split).source.images for split in ("train", "test"))
-    assert not set(map(bytes, test)) & set(map(bytes, train))
+    correlation = np.corrcoef(train[: len(test)].T, test.T)[:2, 2:]
+    np.testing.assert_allclose(correlation, 0, atol=0.06)
     moments = np.cov(test.T)  # 5,000 draws: standard errors near 0.014
     np.testing.assert_allclose(moments, np.cov(train.T), atol=0.06)
     np.testing.assert_allclose(test.mean(axis=0), 0, atol=0.06)
@@ -108,6 +109,14 @@ def test_npz_without_a_split_gets_a_seeded_one_that_the_version_states(tmp_path,
     np.testing.assert_array_equal(train.source.labels, order[:36])
     np.testing.assert_array_equal(test.source.labels, order[36:])
     np.testing.assert_array_equal(test.source.images[:, 2, 1, 0], order[36:])
+
+
+def test_at_most_5000_images_are_for_tuning(tmp_path):
+    images = (np.arange(60_000) % 251).astype(np.uint8).reshape(-1, 1, 1)
+    np.savez(tmp_path / "x.npz", x_train=images)
+    tune = data.load("npz", "tune", path=str(tmp_path / "x.npz"))
+    np.testing.assert_array_equal(tune.source.images[..., 0], images[55_000:])
+    assert data.load("npz", "fit", path=str(tmp_path / "x.npz")).num_examples == 55_000
 
 
 def test_npz_of_points_and_of_few_grey_levels(tmp_path):
@@ -158,7 +167,7 @@ def test_npz_files_that_are_not_data_are_user_errors(tmp_path, arrays, message):
         data.load("npz", "train", path=str(tmp_path / "bad.npz"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "array"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "array", "folder"])
 def test_damaged_npz_files_are_user_errors(tmp_path, damage):
     path = tmp_path / "bad.npz"
     np.savez_compressed(path, x_train=np.random.default_rng(0).integers(0, 256, (99, 8, 8)).astype(np.uint8))
@@ -169,6 +178,9 @@ def test_damaged_npz_files_are_user_errors(tmp_path, damage):
     if damage == "array":
         with path.open("wb") as file:
             np.save(file, IMAGES)
+    elif damage == "folder":
+        path.unlink()
+        path.mkdir()
     else:
         path.write_bytes(contents[damage])
     with pytest.raises(UserError, match=r"not a readable \.npz file .*write it again"):
@@ -206,6 +218,7 @@ def test_all_the_names_are_there():
         ("folder", "train", "", "data.path is empty; set --config.data.path to a folder of images"),
         ("cifar10", "train", "/nowhere", "data.path='/nowhere' does not exist"),
         ("imagenet32", "test", "/nowhere", "data.path='/nowhere' does not exist"),
+        ("imagenet64_resized", "test", "/nowhere", "data.path='/nowhere' does not exist"),
     ],
 )
 def test_names_splits_and_paths_that_are_wrong_are_named(name, split, path, message):

@@ -64,8 +64,8 @@ def npz(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arrays, str]
     any, are y_train and y_test, or y (or labels).
     """
     file = existing(path, "an .npz file with the arrays x_train and x_test, or x")
-    version = f"npz:{file.name}:{file_hash(file)}"
     try:
+        version = f"npz:{file.name}:{file_hash(file)}"
         with file.open("rb") as stream:
             arrays = np.load(stream, allow_pickle=False)
             if not isinstance(arrays, np.lib.npyio.NpzFile):

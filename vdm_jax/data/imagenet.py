@@ -68,6 +68,8 @@ def _old_files(part: str, path: str, name: str) -> tuple[Source, str] | None:
 def read_new(part: str, path: str, shape: Sequence[int] | None, *, size: int) -> tuple[Source, str]:
     """NEW at `size` 32 or 64: uint8 [size, size, 3] with labels, from TFDS."""
     builder = f"imagenet_resized/{size}x{size}"
+    if path:
+        existing(path, "the folder that holds TFDS data sets")
     found = prepared.read(builder, _TFDS_SPLITS[part], path)
     if found is None:
         raise UserError(

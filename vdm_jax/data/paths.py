@@ -23,7 +23,11 @@ def existing(path: str, what: str) -> epath.Path:
     if not path:
         raise UserError(f"data.path is empty; set --config.data.path to {what}")
     found = epath.Path(path).expanduser()
-    if not found.exists():
+    try:
+        there = found.exists()
+    except (ImportError, OSError) as error:  # gs:// without gcsfs, or without permission
+        raise UserError(f"data.path={path!r} can't be read: {error}") from error
+    if not there:
         raise UserError(f"data.path={path!r} does not exist; it should be {what}")
     return found
 
