@@ -51,7 +51,9 @@ def summarise(values: dict[str, np.ndarray]) -> dict[str, Any]:
     total = values["total"]
     passes, examples = total.shape
     means = {k: float(v.mean()) for k, v in values.items() if k not in ("total", "t", "error")}
-    spread = float(total.mean(1).std(ddof=1) / np.sqrt(passes)) if passes > 1 else None
+    # Noise is independent between images, so their variances over passes pool: N (P − 1) degrees of
+    # freedom, where the spread of the P means would have P − 1.
+    spread = float(np.sqrt(total.var(0, ddof=1).mean() / (passes * examples))) if passes > 1 else None
     return {
         "bits_per_dim": float(total.mean()),
         "standard_error": float(total.mean(0).std(ddof=1) / np.sqrt(examples)) if examples > 1 else None,
