@@ -12,6 +12,7 @@ against the table below before anything is compiled or written. Variants are nam
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -317,4 +318,17 @@ def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
             raise UserError(f"the saved config has the field {name}, which this version does not know")
         section, _, leaf = name.rpartition(".")
         (config[section] if section else config)[leaf] = value
+    return config
+
+
+def load(argument: str) -> ConfigDict:
+    """The config that `--config=ARGUMENT` names, e.g. 'configs/cifar10.py:mini,fixed'; checked."""
+    path, _, variant = locate(f"--config={argument}").removeprefix("--config=").partition(":")
+    spec = importlib.util.spec_from_file_location("vdm_jax_config_file", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(variant)
+    check(config)
     return config

@@ -1,0 +1,154 @@
+"""A trained model in a notebook: `model = vdm_jax.load(path)`; no flags, no global state."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax import Array
+from ml_collections import ConfigDict
+
+from vdm_jax import methods, weights
+from vdm_jax import config as configs
+from vdm_jax.diffusion import decoders, likelihood
+from vdm_jax.diffusion.prediction import Prediction
+from vdm_jax.diffusion.process import q_sample
+from vdm_jax.errors import UserError
+from vdm_jax.methods.base import Method, example_keys
+from vdm_jax.training import workdir
+
+
+class Model(NamedTuple):
+    """Parameters with the functions that go with them. Images are integer levels [N, H, W, C]."""
+
+    config: ConfigDict
+    method: Method
+    params: Any
+    step: int
+
+    def sample(
+        self,
+        count: int = 16,
+        *,
+        seed: int = 0,
+        num_steps: int | None = None,
+        sampler: str | None = None,
+        trajectory: bool = False,
+    ) -> Any:
+        """`count` samples [count, …]; with trajectory also the latents z_s [num_steps, count, …].
+
+        Sample k depends on (seed, k) alone. sampler: 'ancestral', 'ddim', 'euler' or 'heun'.
+        """
+        method = self._with({"sampling.sampler": sampler}).method
+        keys = example_keys(jax.random.key(seed), jnp.arange(count))
+        run = jax.jit(method.sample, static_argnums=(3, 4))
+        steps = num_steps or self.config.sampling.num_steps
+        return jax.device_get(run(self.params, keys, jnp.zeros(count), steps, trajectory))
+
+    def bits_per_dim(
+        self,
+        images: np.ndarray,
+        *,
+        seed: int = 0,
+        passes: int = 1,
+        estimator: str | None = None,
+        num_timesteps: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Terms of the bound on −log₂ p(x)/D, each [N] and a mean over passes; 'total' is their sum.
+
+        estimator: 'vlb' (num_timesteps = 0 for continuous time) or 'ode'.
+        """
+        changes = {"evaluation.estimator": estimator, "evaluation.num_timesteps": num_timesteps}
+        method = self._with(changes).method
+        assert method.bits_per_dim is not None
+        batch = {"image": self._check(images), "conditioning": jnp.zeros(len(images))}
+        run = jax.jit(method.bits_per_dim)
+        rows = []
+        for number in range(passes):
+            key = jax.random.fold_in(jax.random.key(seed), number)
+            rows.append(run(self.params, batch, example_keys(key, jnp.arange(len(images)))))
+        return {k: np.mean([np.asarray(row[k]) for row in rows], axis=0) for k in rows[0]}
+
+    def noise(self, images: np.ndarray, gamma: float, *, seed: int = 0) -> Array:
+        """z_t = α f + σ ε at γ = −log SNR, [N, …]."""
+        ode, f = self._ode(), decoders.encode(self._check(images), self.vocabulary)
+        keys = example_keys(jax.random.key(seed), jnp.arange(len(images)))
+        eps = jax.vmap(lambda k: jax.random.normal(k, f.shape[1:]))(keys)
+        return q_sample(f, eps, ode.level_of(jnp.asarray(gamma)))
+
+    def denoise(self, z: Array, gamma: float) -> Prediction:
+        """x̂ (in [−1, 1], bin centres) and ε̂ of latents z [N, …] at γ = −log SNR."""
+        ode = self._ode()
+        run = jax.jit(lambda z, g: ode.predict(z, ode.level_of(g), jnp.zeros(len(z))))
+        return run(jnp.asarray(z), jnp.asarray(gamma))
+
+    def encode(self, images: np.ndarray) -> Array:
+        """Latents z_1 of images along the probability-flow ODE, [N, …]; near N(0, I).
+
+        Starts at the mean of q(z_0|x); `decode` gives the images back.
+        """
+        ode, f = self._ode(), decoders.encode(self._check(images), self.vocabulary)
+        z_0 = ode.level_of(ode.gamma_0).alpha * f
+        return jax.jit(lambda z: likelihood.encode(ode, z, jnp.zeros(len(z))))(z_0)
+
+    def decode(self, latents: Array) -> np.ndarray:
+        """Latents z_1 → images, the inverse of `encode`."""
+        ode = self._ode()
+        z_0 = jax.jit(lambda z: likelihood.decode(ode, z, jnp.zeros(len(z))))(latents)
+        return np.asarray(decoders.decode(z_0, ode.level_of(ode.gamma_0), self.vocabulary))
+
+    @property
+    def schedule(self) -> Any:
+        """γ(t) with .gamma(t), .dgamma(t) and .delta(t, dt)."""
+        return self.method.schedule(self.params)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of levels of a value; None for continuous data."""
+        return self.config.data.vocabulary or None
+
+    def _ode(self) -> likelihood.ODE:
+        return self.method.ode(self.params)
+
+    def _with(self, changes: dict[str, Any]) -> Model:
+        """This model under other settings of sampling and evaluation; None leaves a field."""
+        config = ConfigDict(self.config.to_dict())
+        for name, value in changes.items():
+            if value is not None:
+                section, _, field = name.partition(".")
+                config[section][field] = value
+        configs.check(config)
+        return self._replace(config=config, method=methods.build(config))
+
+    def _check(self, images: np.ndarray) -> Array:
+        shape, levels = tuple(self.config.data.shape), self.vocabulary
+        images = np.asarray(images)
+        if images.shape[1:] != shape:
+            raise UserError(f"images of shape {images.shape[1:]} given, the model is for {shape}")
+        if levels and images.size and (images.min() < 0 or images.max() >= levels):
+            raise UserError(f"images must be levels 0 to {levels - 1}, these go to {images.max()}")
+        return jnp.asarray(images)
+
+
+def load(path: str, config: ConfigDict | str | None = None) -> Model:
+    """A model from a working directory, one of its checkpoints, or published weights.
+
+    config: only for weights that come without one: a ConfigDict, or the name of a packaged config
+    with its variants, such as 'configs/cifar10.py'.
+    """
+    location = epath.Path(path).expanduser()
+    if isinstance(config, str):
+        config = configs.load(config)
+    if config is None:
+        owner = location.parent.parent if location.parent.name == "checkpoints" else location
+        saved = workdir.saved_config(owner) if owner.is_dir() else None
+        if saved is None:
+            raise UserError(f"{path} holds no config.json; say which config it belongs to, e.g. 'configs/cifar10.py'")
+        config = configs.from_saved(saved)
+    configs.check(config)
+    method = methods.build(config)
+    params, step = weights.load(path, config, method)
+    return Model(config, method, params, step)
