@@ -11,8 +11,8 @@ from etils import epath
 from jax import Array
 from ml_collections import ConfigDict
 
-from vdm_jax import methods, weights
 from vdm_jax import config as configs
+from vdm_jax import methods, weights
 from vdm_jax.diffusion import decoders, likelihood
 from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import q_sample
