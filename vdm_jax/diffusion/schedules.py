@@ -67,6 +67,15 @@ class Linear(NamedTuple):
         return jnp.broadcast_to(dt, jnp.shape(t))
 
 
+def _share(t: Array, since_0: Array, until_1: Array) -> Array:
+    """since_0/(since_0 + until_1) from the nearer end: 0 and 1 are exact however the two terms are rounded.
+
+    (a/(a + 0) is not 1 under jit, where XLA may compute a twice with different roundings.)
+    """
+    total = since_0 + until_1
+    return jnp.where(t < 0.5, since_0 / total, 1 - until_1 / total)
+
+
 class Cosine(NamedTuple):
     """α = cos, truncated so that γ runs from gamma_0 to gamma_1 (Ho & Salimans 2022, §2).
 
@@ -91,8 +100,7 @@ class Cosine(NamedTuple):
         return rise / (self.gamma_1 - self.gamma_0)
 
     def value(self, t: Array) -> Array:
-        since_0, until_1 = self.delta(t, t), self.delta(jnp.ones_like(t), 1 - t)
-        return since_0 / (since_0 + until_1)
+        return _share(t, self.delta(t, t), self.delta(jnp.ones_like(t), 1 - t))
 
     def slope(self, t: Array) -> Array:
         a, b, complement = self._angles()
@@ -105,8 +113,11 @@ class Monotone(NamedTuple):
 
         N(t) = |skip| t + (1/K) Σ_k |out_k| tanh(½ (|rate_k| (2t − 1) + bias_k)).
 
-    skip: []; rate, bias, out: [K]. The differences are taken by tanh x − tanh y =
-    tanh(x − y) (1 − tanh x tanh y), so S(0) = 0 and S(1) = 1 whatever order the sums run in.
+    skip: []; rate, bias, out: [K]. With u = |rate| (2t − 1) + bias and u′ that of t − dt, a unit rises by
+
+        tanh ½u − tanh ½u′ = 2 tanh(|rate| dt) (sigmoid u · sigmoid −u′ + sigmoid −u · sigmoid u′),
+
+    a sum of positive terms, so nothing cancels however saturated the units are.
     """
 
     skip: Array
@@ -117,25 +128,33 @@ class Monotone(NamedTuple):
     def _rise(self, t: Array, dt: Array) -> Array:
         """N(t) − N(t − dt)."""
         t, dt = jnp.broadcast_arrays(t, dt)
-        expand = lambda leaf: jnp.expand_dims(leaf, tuple(range(t.ndim)))
-        rate, bias, out = (expand(leaf) for leaf in (jnp.abs(self.rate), self.bias, jnp.abs(self.out)))
-        tanh = lambda u: jnp.tanh(0.5 * (rate * (2 * u[..., None] - 1) + bias))
-        bend = jnp.tanh(rate * dt[..., None]) * (1 - tanh(t) * tanh(t - dt))
+        rate, out = self._leaves(t.ndim)
+        u, before = self._inputs(t), self._inputs(t - dt)
+        both = jax.nn.sigmoid(u) * jax.nn.sigmoid(-before) + jax.nn.sigmoid(-u) * jax.nn.sigmoid(before)
+        bend = 2 * jnp.tanh(rate * dt[..., None]) * both
         return jnp.abs(self.skip) * dt + jnp.mean(out * bend, axis=-1)
+
+    def _leaves(self, ndim: int) -> tuple[Array, Array]:
+        """|rate| and |out| behind ndim axes."""
+        axes = tuple(range(ndim))
+        return jnp.expand_dims(jnp.abs(self.rate), axes), jnp.expand_dims(jnp.abs(self.out), axes)
+
+    def _inputs(self, t: Array) -> Array:
+        """u(t) of every unit, [..., K]."""
+        rate, _ = self._leaves(t.ndim)
+        return rate * (2 * t[..., None] - 1) + jnp.expand_dims(self.bias, tuple(range(t.ndim)))
 
     def delta(self, t: Array, dt: Array) -> Array:
         return self._rise(t, dt) / self._rise(jnp.ones_like(t), jnp.ones_like(t))
 
     def value(self, t: Array) -> Array:
-        since_0, until_1 = self._rise(t, t), self._rise(jnp.ones_like(t), 1 - t)
-        return since_0 / (since_0 + until_1)
+        return _share(t, self._rise(t, t), self._rise(jnp.ones_like(t), 1 - t))
 
     def slope(self, t: Array) -> Array:
-        u = jnp.asarray(t)[..., None]
-        expand = lambda leaf: jnp.expand_dims(leaf, tuple(range(u.ndim - 1)))
-        rate, bias, out = (expand(leaf) for leaf in (jnp.abs(self.rate), self.bias, jnp.abs(self.out)))
-        tanh = jnp.tanh(0.5 * (rate * (2 * u - 1) + bias))
-        bend = jnp.mean(out * rate * (1 - jnp.square(tanh)), axis=-1)
+        t = jnp.asarray(t)
+        rate, out = self._leaves(t.ndim)
+        u = self._inputs(t)
+        bend = jnp.mean(4 * out * rate * jax.nn.sigmoid(u) * jax.nn.sigmoid(-u), axis=-1)
         return (jnp.abs(self.skip) + bend) / self._rise(jnp.ones_like(t), jnp.ones_like(t))
 
 
