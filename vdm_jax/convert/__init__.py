@@ -1,0 +1,1 @@
+"""Published checkpoints of the original code bases → our parameter trees, strict about every leaf."""

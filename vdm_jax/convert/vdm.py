@@ -1,0 +1,199 @@
+"""Weights of google-research/vdm ↔ our parameters {'network': …, 'schedule': …}.
+
+    state = read("checkpoint-final")                         # whatever of it the user has copied
+    params = from_original(state["ema_params"], config)      # its published numbers use the average
+
+The original names every block (`down.block_0`, …); ours are stacked along a leading axis. Its learned
+schedules are b + |w| t and l1(t) + l3(tanh(½ l2(2t − 1)))/K with |kernels|, whose endpoints move with
+the weights; ours have the endpoints as leaves of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from vdm_jax.convert import clu
+from vdm_jax.convert.vdm_layout import (
+    Flat,
+    Shapes,
+    check_shapes,
+    flatten,
+    leaves,
+    of_original,
+    of_ours,
+    schedule_shapes,
+)
+from vdm_jax.errors import UserError
+
+Tree = dict[str, Any]
+
+GROUPS = 32  # of every group norm of the original
+FOURIER = (7, 8)  # its sin, cos(2π 2^k z), k = 6, 7, as our exponents of 2ⁿπz
+
+
+def read(path: str) -> Tree:
+    """The train state at `path`, as numpy: 'step', 'params' and 'ema_params', what there is of them.
+
+    path: as in `clu.find`. A bare parameter tree comes back as {'params': tree}. The group norms of
+    Flax before 0.3.6 have leaves of shape [1, 1, 1, C], which become [C].
+    Raises UserError if nothing is there or it is not what the original writes.
+    """
+    file = clu.find(path)
+    if file is None:
+        raise UserError(f"no published checkpoint at {path}; give its ckpt-N.flax or the directory that holds it")
+    state = clu.restore(file)
+    state = state if isinstance(state, dict) else {}
+    if "score_model" in state:
+        state = {"params": state}
+    trees = {name: state[name] for name in ("params", "ema_params") if name in state}
+    if not trees or not all(isinstance(t, dict) and "score_model" in t for t in trees.values()):
+        held = ", ".join(sorted(map(str, state))[:5]) or "no dictionary"
+        raise UserError(f"{file} holds {held}, not the weights of google-research/vdm (params/score_model/…)")
+    step = np.asarray(state.get("step"))
+    counted = {"step": int(step)} if step.ndim == 0 and step.dtype.kind in "iu" else {}
+    return counted | {name: _without_unit_axes(tree) for name, tree in trees.items()}
+
+
+def _without_unit_axes(tree: Tree) -> Tree:
+    flat = flatten_dict(tree)
+    for path, leaf in flat.items():
+        in_norm = str(path[-2]).startswith("GroupNorm_") if len(path) > 1 else False
+        if in_norm and getattr(leaf, "shape", ())[:-1] == (1, 1, 1):
+            flat[path] = leaf.reshape(-1)
+    return unflatten_dict(flat)
+
+
+def describe(tree: Tree) -> dict[str, Any]:
+    """The config fields that the original's tensors determine, with their values."""
+    layout = of_original(flatten(tree))
+    fields = {
+        "model.network": "unet",
+        "model.width": layout.width,
+        "model.depth": layout.depth,
+        "model.attention": layout.attention,
+        "model.fourier": FOURIER if layout.fourier else (),
+        "model.groups": GROUPS,
+        "model.prediction": "eps",
+        "schedule.kind": layout.schedule,
+    }
+    return fields | ({"schedule.features": layout.features} if layout.features else {})
+
+
+def differences(tree: Tree, config: Mapping[str, Any]) -> list[str]:
+    """'model.width: 128 in the weights, 256 in the config', for every field that differs.
+
+    config: 'section.field' → value, as `config.flatten` gives; fields it lacks are not compared.
+    """
+    return [
+        f"{name}: {value!r} in the weights, {config[name]!r} in the config"
+        for name, value in describe(tree).items()
+        if name in config and config[name] != value
+    ]
+
+
+def from_original(tree: Tree, config: Mapping[str, Any] | None = None) -> Tree:
+    """The original's params → ours, in its dtype.
+
+    config: as in `differences`; if given, it must describe the same model.
+    Raises UserError naming the fields that differ, or the first leaf that is missing, unexpected or
+    misshapen.
+    """
+    if config is not None and (wrong := differences(tree, config)):
+        raise UserError(
+            f"the weights belong to another config ({'; '.join(wrong)}); take the config they were trained with"
+        )
+    flat = flatten(tree)
+    layout = of_original(flat)
+    table = leaves(layout)
+    shapes = {name: leaf.shape for name, leaf in table.items()}
+    check_shapes(flat, shapes | schedule_shapes(layout))
+
+    single = {leaf.path: flat[name] for name, leaf in table.items() if leaf.layer is None}
+    layers: dict[str, list[np.ndarray]] = {}
+    for name, leaf in table.items():
+        if leaf.layer is not None:
+            layers.setdefault(leaf.path, []).append(flat[name])
+    stacks = {path: np.stack(arrays) for path, arrays in layers.items()}
+    return {
+        "network": unflatten_dict(single | stacks, sep="/"),
+        "schedule": _schedule_from(flat, layout.schedule),
+    }
+
+
+def to_original(params: Tree) -> Tree:
+    """Our params → the original's; the inverse of `from_original`.
+
+    Bit-exact but for a monotone network, whose endpoints go back into the original's l1 and l3. What
+    is not a tensor is not checked: the original's Fourier exponents are 7 and 8, its empty schedule
+    is linear.
+    """
+    flat, schedule = flatten(params["network"]), flatten(params["schedule"])
+    layout = of_ours(flat, schedule)
+    table = leaves(layout)
+    shapes: Shapes = {}
+    for leaf in table.values():  # the last layer has the last word
+        shapes[leaf.path] = leaf.shape if leaf.layer is None else (leaf.layer + 1, *leaf.shape)
+    check_shapes(flat, shapes)
+    tree = {
+        name: flat[leaf.path] if leaf.layer is None else flat[leaf.path][leaf.layer] for name, leaf in table.items()
+    }
+    gamma = _schedule_to(schedule, layout.schedule)
+    check_shapes(gamma, schedule_shapes(layout))
+    return unflatten_dict(tree | gamma, sep="/")
+
+
+def _schedule_from(flat: Flat, kind: str) -> Tree:
+    """Leaves of methods.vdm's schedule section."""
+    if kind == "linear":
+        return {}
+    if kind == "learned_scalar":
+        return {"gamma_0": flat["gamma/b"].reshape(()), "span": flat["gamma/w"].reshape(())}
+    shape = {
+        "skip": flat["gamma/l1/kernel"].reshape(()),
+        "rate": flat["gamma/l2/kernel"].reshape(-1),
+        "bias": flat["gamma/l2/bias"],
+        "out": flat["gamma/l3/kernel"].reshape(-1),
+    }
+    start, end = _ends(shape)
+    bias = flat["gamma/l1/bias"].reshape(())
+    return {
+        "gamma_0": np.asarray(bias + start, bias.dtype),
+        "span": np.asarray(end - start, bias.dtype),
+        "shape": shape,
+    }
+
+
+def _schedule_to(leaves: Flat, kind: str) -> Flat:
+    if kind == "linear":
+        return {}
+    expected: Shapes = {"gamma_0": (), "span": ()}
+    if kind == "learned_monotone":
+        size = leaves["shape/out"].shape
+        expected |= {"shape/skip": (), **{f"shape/{k}": size for k in ("rate", "bias", "out")}}
+    check_shapes(leaves, expected)
+    gamma_0, span = leaves["gamma_0"], leaves["span"]
+    if kind == "learned_scalar":
+        return {"gamma/w": span.reshape(1), "gamma/b": gamma_0.reshape(1)}
+    shape = {name: leaves[f"shape/{name}"] for name in ("skip", "rate", "bias", "out")}
+    start, end = _ends(shape)
+    # γ₀ + |span| (N(t) − N(0)) / (N(1) − N(0)), written as one un-normalised network
+    scale = np.abs(span) / (end - start)
+    as_leaf = lambda value, *size: np.asarray(value, gamma_0.dtype).reshape(size)
+    return {
+        "gamma/l1/kernel": as_leaf(scale * shape["skip"], 1, 1),
+        "gamma/l1/bias": as_leaf(gamma_0 - scale * start, 1),
+        "gamma/l2/kernel": shape["rate"].reshape(1, -1),
+        "gamma/l2/bias": shape["bias"],
+        "gamma/l3/kernel": as_leaf(scale * shape["out"], -1, 1),
+    }
+
+
+def _ends(shape: Flat) -> tuple[np.ndarray, np.ndarray]:
+    """N(0) and N(1) of `schedules.Monotone` before its normalisation, in float64 whatever JAX's mode."""
+    skip, rate, bias, out = (np.asarray(shape[k], float) for k in ("skip", "rate", "bias", "out"))
+    bend = lambda sign: np.mean(np.abs(out) * np.tanh(0.5 * (sign * np.abs(rate) + bias)))
+    return bend(-1), np.abs(skip) + bend(1)
