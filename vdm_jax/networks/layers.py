@@ -67,7 +67,8 @@ class Attention(nn.Module):
             )
             for name in ("q", "k", "v")
         )
-        logits = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=jnp.float32)
+        precise = jnp.promote_types(q.dtype, jnp.float32)
+        logits = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=precise)
         weights = jax.nn.softmax(logits / math.sqrt(channels // self.heads), axis=-1)
         h = jnp.einsum("bhqk,bkhc->bqhc", weights.astype(self.dtype), v)
         zeros = nn.initializers.zeros
