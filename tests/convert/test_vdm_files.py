@@ -6,6 +6,8 @@ import io
 import pickle
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import msgpack
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from flax.serialization import msgpack_serialize
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vdm_jax import config as configs
+from vdm_jax import weights
 from vdm_jax.convert import clu, vdm
 from vdm_jax.convert.vdm_layout import Layout, leaves, schedule_shapes
 from vdm_jax.errors import UserError
+from vdm_jax.methods import build
 
 LAYOUT = Layout(3, 32, 3, True, True, "learned_scalar", 0)
 
@@ -235,3 +239,21 @@ def test_fields_that_differ_from_the_config_are_named() -> None:
     monotone = tree(LAYOUT._replace(schedule="learned_monotone", features=16, fourier=False))
     assert vdm.describe(monotone)["schedule.features"] == 16
     assert vdm.describe(monotone)["model.fourier"] == ()
+
+
+def test_loaded_weights_fit_the_method_of_the_config(copy: Path) -> None:
+    config = configs.base()
+    config.data.shape, config.data.vocabulary = (8, 8, 3), 256
+    config.model.width, config.model.depth, config.model.attention = 32, 3, True
+    method = build(config)
+    for which, sign in (("ema", 1), ("raw", -1)):
+        config.evaluation.weights = which
+        params, step = weights.load(str(copy.parent), config, method)
+        assert step == 10
+        assert jax.tree.map(jnp.shape, params) == jax.tree.map(
+            jnp.shape, jax.eval_shape(method.init, jax.random.key(0))
+        )
+        np.testing.assert_array_equal(params["schedule"]["span"], tree(offset=sign * 10)["gamma"]["w"][0])
+    config.data.shape = (8, 8, 1)
+    with pytest.raises(UserError, match="network/conv_in/kernel"):
+        weights.load(str(copy), config, build(config))

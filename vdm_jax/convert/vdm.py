@@ -1,7 +1,7 @@
 """Weights of google-research/vdm ↔ our parameters {'network': …, 'schedule': …}.
 
-    state = read("checkpoint-final")                         # whatever of it the user has copied
-    params = from_original(state["ema_params"], config)      # its published numbers use the average
+    state = read("checkpoint-final")                 # whatever of it the user has copied
+    params = from_original(state["ema_params"])      # the average gives its published numbers
 
 The original names every block (`down.block_0`, …); ours are stacked along a leading axis. Its learned
 schedules are b + |w| t and l1(t) + l3(tanh(½ l2(2t − 1)))/K with |kernels|, whose endpoints move with
@@ -13,9 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
 
+from vdm_jax import config as configs
 from vdm_jax.convert import clu
 from vdm_jax.convert.vdm_layout import (
     Flat,
@@ -56,6 +60,24 @@ def read(path: str) -> Tree:
     step = np.asarray(state.get("step"))
     counted = {"step": int(step)} if step.ndim == 0 and step.dtype.kind in "iu" else {}
     return counted | {name: _without_unit_axes(tree) for name, tree in trees.items()}
+
+
+def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
+    """(our params on one device, step) of the weights at `path`.
+
+    like: shapes and dtypes of the params that the config's method has. Takes the average or the raw
+    weights as `evaluation.weights` says, or the only ones there are.
+    Raises UserError as `read` and `from_original` do, or if a leaf does not fit `like`.
+    """
+    state = read(path)
+    which = "ema_params" if config.evaluation.weights == "ema" else "params"
+    other = "params" if which == "ema_params" else "ema_params"
+    tree = state[which] if which in state else state[other]
+    params = from_original(tree, dict(configs.flatten(config)))
+    wanted = {"/".join(k): v.shape for k, v in flatten_dict(like).items()}
+    check_shapes(flatten(params), wanted)
+    params = jax.tree.map(lambda leaf, target: jnp.asarray(leaf, target.dtype), params, like)
+    return params, state.get("step", 0)
 
 
 def _without_unit_axes(tree: Tree) -> Tree:
