@@ -1,7 +1,7 @@
-"""Every field a config may have: its default, its legal values, whether it may change on resume.
+"""Configs: the defaults of every field, variants, files by name, and the check all of them pass.
 
 A config file starts from `base()`, sets what differs and returns it; `check` holds every config
-against the table below before anything is compiled or written. Variants are named changes:
+against the table in `fields.py` before anything is compiled or written. Variants are named changes:
 
     def get_config(variant: str = "") -> ConfigDict:
         config = base()
@@ -11,123 +11,35 @@ against the table below before anything is compiled or written. Variants are nam
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
+import inspect
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from vdm_jax.errors import UserError
+from vdm_jax.fields import FIELDS, Field, check_value, field_table, nearest, nearest_field
 
-
-class Field(NamedTuple):
-    """default; what it does; legal values or bounds; whether a resumed run may change it."""
-
-    default: Any
-    help: str
-    choices: tuple[Any, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    resume: bool = False
-
-
-_ANY_TIME = True
-
-FIELDS: dict[str, dict[str, Field]] = {
-    "": {
-        "method": Field("vdm", "the paper", ("vdm",)),
-    },
-    "data": {
-        "name": Field("digits", "a data set of vdm_jax.data"),
-        "path": Field("", "where it lies, for those read from a path", resume=_ANY_TIME),
-        "shape": Field((8, 8, 1), "one example: (height, width, channels) or (dimensions,)"),
-        "vocabulary": Field(17, "number of levels of a value; 0 for continuous data", low=0),
-        "batch_size": Field(64, "images per step over all devices", low=1),
-        "augment": Field((), "of 'flip', 'rot90', 'channels'", ("flip", "rot90", "channels")),
-        "split": Field("train", "what to train on; 'fit' leaves out 'tune'", ("train", "fit")),
-        "threads": Field(4, "threads that read and decode", low=0, resume=_ANY_TIME),
-    },
-    "model": {
-        "network": Field("unet", "the score network", ("unet", "mlp")),
-        "width": Field(64, "channels n", low=1),
-        "depth": Field(4, "blocks L on each side", low=1),
-        "fourier": Field((7, 8), "exponents n of the features sin, cos(2^n pi z); () for none"),
-        "attention": Field(False, "attention after every block, not only in the middle"),
-        "dropout": Field(0.0, "dropout rate", low=0.0, high=0.99),
-        "groups": Field(32, "groups of the group norms; divides the width", low=1),
-        "prediction": Field("eps", "what the network predicts", ("eps", "x", "v")),
-        "dtype": Field("float32", "dtype of the computation", ("float32", "bfloat16"), resume=_ANY_TIME),
-        "remat": Field(False, "recompute blocks in the backward pass", resume=_ANY_TIME),
-        "unroll": Field(1, "blocks in one loop body", low=1, resume=_ANY_TIME),
-    },
-    "schedule": {
-        "kind": Field(
-            "learned_scalar",
-            "gamma(t)",
-            ("linear", "cosine", "learned_scalar", "learned_monotone"),
-        ),
-        "gamma_0": Field(-13.3, "gamma(0) at the start of training", low=-30, high=10),
-        "gamma_1": Field(5.0, "gamma(1) at the start of training", low=-10, high=30),
-        "features": Field(1024, "hidden units of the monotone network", low=1),
-        "minimise_variance": Field(False, "the path follows the gradient of E[L^2] (VDM, I.2)"),
-    },
-    "training": {
-        "seed": Field(1, "of parameters, data order, times and noise", low=0),
-        "num_steps": Field(1000, "steps", low=1, resume=_ANY_TIME),
-        "num_timesteps": Field(0, "T of the trained bound; 0 for continuous time", low=0),
-        "times": Field("stratified", "how t is drawn", ("stratified", "independent")),
-        "weighting": Field("vlb", "weights of the diffusion loss", ("vlb", "simple")),
-        "log_every": Field(50, "steps between lines of metrics", low=1, resume=_ANY_TIME),
-        "eval_every": Field(0, "steps between evaluations; 0 only at the end", low=0, resume=_ANY_TIME),
-        "eval_examples": Field(0, "examples of those evaluations; 0 for all", low=0, resume=_ANY_TIME),
-        "checkpoint_every": Field(1000, "steps between checkpoints", low=1, resume=_ANY_TIME),
-        "keep": Field(3, "checkpoints kept", low=1, resume=_ANY_TIME),
-        "sample_every": Field(0, "steps between sample grids; 0 only at the end", low=0, resume=_ANY_TIME),
-        "parallelism": Field("jit", "how the step is run on many devices", ("jit",), resume=_ANY_TIME),
-    },
-    "optimizer": {
-        "learning_rate": Field(2e-4, "peak learning rate", low=0.0),
-        "schedule_learning_rate": Field(0.0, "of the schedule's leaves; 0 for the learning rate", low=0.0),
-        "warmup_steps": Field(100, "steps of linear warm-up", low=0),
-        "decay": Field("constant", "after the warm-up, over num_steps", ("constant", "cosine")),
-        "b1": Field(0.9, "Adam beta 1", low=0.0, high=0.9999),
-        "b2": Field(0.99, "Adam beta 2", low=0.0, high=0.99999),
-        "eps": Field(1e-8, "Adam epsilon", low=0.0),
-        "weight_decay": Field(0.01, "of kernels, decoupled", low=0.0),
-        "clip": Field(1.0, "largest joint norm of the network's gradient; 0 for no clipping", low=0.0),
-        "ema": Field(0.9999, "decay of the averaged weights, warmed up as (1 + n)/(10 + n)", low=0.0, high=0.999999),
-    },
-    "sampling": {
-        "sampler": Field("ancestral", "the reverse step", ("ancestral", "ddim", "euler", "heun"), resume=_ANY_TIME),
-        "num_steps": Field(250, "steps of the sampler", low=1, resume=_ANY_TIME),
-        "eta": Field(0.0, "noise of DDIM: 0 none, 1 ancestral", low=0.0, high=1.0, resume=_ANY_TIME),
-        "clip": Field(False, "clip the predicted x to [-1, 1]", resume=_ANY_TIME),
-        "draw": Field(False, "draw from p(x|z_0), not its most likely level", resume=_ANY_TIME),
-        "num_images": Field(64, "images", low=1, resume=_ANY_TIME),
-        "batch_size": Field(64, "images at a time", low=1, resume=_ANY_TIME),
-        "seed": Field(0, "of the noise", low=0, resume=_ANY_TIME),
-    },
-    "evaluation": {
-        "estimator": Field("vlb", "of the likelihood", ("vlb", "ode"), resume=_ANY_TIME),
-        "num_timesteps": Field(0, "T of the evaluated bound; 0 for continuous time", low=0, resume=_ANY_TIME),
-        "split": Field("test", "what to evaluate on", ("test", "tune", "fit", "train"), resume=_ANY_TIME),
-        "examples": Field(0, "the first so many of the split; 0 for all", low=0, resume=_ANY_TIME),
-        "passes": Field(4, "passes with new times and noise", low=1, resume=_ANY_TIME),
-        "batch_size": Field(64, "examples at a time", low=1, resume=_ANY_TIME),
-        "seed": Field(0, "of times and noise", low=0, resume=_ANY_TIME),
-        "weights": Field("ema", "which weights", ("ema", "raw"), resume=_ANY_TIME),
-        "tolerance": Field(1e-5, "relative tolerance of the ODE solver", low=1e-12, high=0.1, resume=_ANY_TIME),
-        "divergence": Field(
-            "auto",
-            "of the flow: exact up to 64 dimensions, else Hutchinson's",
-            ("auto", "exact", "hutchinson"),
-            resume=_ANY_TIME,
-        ),
-    },
-}
+__all__ = [
+    "FIELDS",
+    "Field",
+    "base",
+    "check",
+    "differences",
+    "field_table",
+    "flatten",
+    "fourier_exponents",
+    "from_saved",
+    "gamma_0_for",
+    "load",
+    "nearest",
+    "with_variant",
+]
 
 
 def base() -> ConfigDict:
@@ -142,7 +54,7 @@ def base() -> ConfigDict:
     return config.lock()
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """('section.field', value) of every leaf; tuples for lists, so that JSON compares equal."""
     for name, value in config.items():
         if isinstance(value, Mapping | ConfigDict):
@@ -151,64 +63,39 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", tuple(value) if isinstance(value, list | tuple) else value
 
 
-def field_table() -> dict[str, Field]:
-    """Every field by its dotted name."""
-    return {
-        f"{section}.{name}" if section else name: field
-        for section, fields in FIELDS.items()
-        for name, field in fields.items()
-    }
-
-
-def nearest(name: str, known: Any) -> str:
-    """'; did you mean X?' with the nearest of the known names, or the whole list."""
-    known = [str(k) for k in known]
-    close = difflib.get_close_matches(name, known, 1, 0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-
-
 def with_variant(config: ConfigDict, variant: str, variants: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
     """Apply the named changes; several with commas: 'mini,no_fourier'."""
     for name in filter(None, variant.split(",")):
         if name not in variants:
-            raise UserError(f"unknown variant {name!r} of this config; {nearest(name, variants)}")
+            raise UserError(f"unknown variant {name!r}; {nearest(name, variants)}")
         for path, value in variants[name].items():
-            section, _, leaf = path.rpartition(".")
-            (config[section] if section else config)[leaf] = value
+            _set(config, path, value)
     return config
+
+
+def _set(config: ConfigDict, name: str, value: Any) -> None:
+    section, _, leaf = name.rpartition(".")
+    (config[section] if section else config)[leaf] = value
+
+
+def check_names(config: ConfigDict) -> None:
+    """Raise UserError naming the first field that is unknown or missing."""
+    table, given = field_table(), dict(flatten(config))
+    for name in given:
+        if name not in table:
+            raise UserError(f"unknown config field config.{name}; {nearest_field(name)}")
+    for name in table:
+        if name not in given:
+            raise UserError(f"config.{name} is missing; start the config from vdm_jax.config.base()")
 
 
 def check(config: ConfigDict) -> None:
     """Raise UserError naming the first field that is unknown, missing, or has an illegal value."""
-    table = field_table()
+    check_names(config)
     given = dict(flatten(config))
-    for name in given:
-        if name not in table:
-            raise UserError(f"unknown config field config.{name}; {nearest(name, table)}")
-    for name, field in table.items():
-        if name not in given:
-            raise UserError(f"config.{name} is missing; start the config from vdm_jax.config.base()")
-        _check_value(name, given[name], field)
+    for name, field in field_table().items():
+        check_value(name, given[name], field)
     _check_together(given)
-
-
-def _check_value(name: str, value: Any, field: Field) -> None:
-    kind = type(field.default)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (isinstance(value, kind) or (kind is float and number)) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"config.{name}={value!r} is not of type {kind.__name__}: {field.help}")
-    for item in value if kind is tuple else (value,):
-        if field.choices and item not in field.choices:
-            raise UserError(
-                f"config.{name}={item!r} is not one of {', '.join(map(str, field.choices))}; "
-                f"{nearest(str(item), field.choices)}"
-            )
-    for bound, wrong, word in (
-        (field.low, lambda a, b: a < b, "at least"),
-        (field.high, lambda a, b: a > b, "at most"),
-    ):
-        if bound is not None and wrong(value, bound):
-            raise UserError(f"config.{name}={value!r} must be {word} {bound}: {field.help}")
 
 
 def _check_together(given: Mapping[str, Any]) -> None:
@@ -225,15 +112,20 @@ def _check_together(given: Mapping[str, Any]) -> None:
         given["schedule.gamma_0"] < given["schedule.gamma_1"],
         "config.schedule.gamma_0 must lie below config.schedule.gamma_1: noise grows with t",
     )
+    demand(not images or width % 2 == 0, f"config.model.width={width} must be even; try {width + 1}")
     demand(
-        not images or (width % groups == 0 and width % 2 == 0),
-        f"config.model.groups={groups} must divide config.model.width={width}, an even number; "
-        f"try config.model.groups={_divisor(width, groups)}",
+        not images or width % groups == 0,
+        f"config.model.groups={groups} must divide config.model.width={width}; "
+        f"try config.model.groups={max(g for g in range(1, min(width, groups) + 1) if width % g == 0)}",
     )
     demand(
         len(given["data.shape"]) == (3 if images else 1),
         f"config.data.shape={given['data.shape']} does not suit config.model.network="
         f"{given['model.network']!r}: 'unet' takes (height, width, channels), 'mlp' (dimensions,)",
+    )
+    demand(
+        given["data.vocabulary"] != 1,
+        "config.data.vocabulary=1 has one level and nothing to learn; 0 is for continuous data",
     )
     demand(
         given["training.weighting"] == "vlb" or not learned,
@@ -251,18 +143,29 @@ def _check_together(given: Mapping[str, Any]) -> None:
     )
 
 
-def _divisor(width: int, groups: int) -> int:
-    return max(g for g in range(1, min(width, groups) + 1) if width % g == 0)
-
-
 def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
-    """Fields that differ and may not change on resume, as 'name: saved → now'."""
-    table, before, now = field_table(), dict(flatten(saved)), dict(flatten(config))
+    """Fields that differ and may not change on resume, as 'name: saved → now'.
+
+    A field that the saved config lacks is newer than it and had its default.
+    """
+    table, now = field_table(), dict(flatten(config))
+    before = {name: field.default for name, field in table.items()} | dict(flatten(saved))
     return [
         f"{name}: {before.get(name)!r} → {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name) and not (name in table and table[name].resume)
     ]
+
+
+def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
+    """A config as JSON keeps it → ConfigDict on today's fields; fields it lacks have defaults."""
+    config, table = base(), field_table()
+    for name, value in flatten(saved):
+        if name not in table:
+            raise UserError(f"the saved config has the field {name}, which this version does not know")
+        check_value(name, value, table[name])
+        _set(config, name, value)
+    return config
 
 
 def fourier_exponents(vocabulary: int) -> tuple[int, int]:
@@ -286,49 +189,53 @@ def packaged() -> dict[str, pathlib.Path]:
     return {f"configs/{f.name}": f for f in files if not f.name.startswith("_")}
 
 
-def locate(argument: str) -> str:
-    """`--config=PATH[:variant]` with PATH from here, else from the package; other arguments pass."""
-    if not argument.startswith("--config="):
-        return argument
-    path, colon, variant = argument.removeprefix("--config=").partition(":")
-    known = packaged()
-    if not pathlib.Path(path).is_file():
+def load(name: str) -> ConfigDict:
+    """The config of 'PATH' or 'PATH:variants', PATH from here or else one of the package's.
+
+    Its fields are those of `base()`; their values are still to be checked.
+    """
+    path, _, variant = name.partition(":")
+    file = pathlib.Path(path).expanduser()
+    if not file.is_file():
+        known = packaged()
         if path not in known:
-            raise UserError(f"no config at {path!r}; {nearest(path, known)}")
-        path = str(known[path])
-    return f"--config={path}{colon}{variant}"
+            raise UserError(f"no config file at {path!r}; {nearest(path, known)}")
+        file = known[path]
+    file = file.resolve()
+    try:
+        get_config = _get_config(file)
+        if variant and not inspect.signature(get_config).parameters:
+            raise UserError(f"it has no variants, so {variant!r} is none of them")
+        config = get_config(variant) if variant else get_config()
+        if not isinstance(config, ConfigDict):
+            raise UserError("get_config does not return a ConfigDict; start from vdm_jax.config.base() and return it")
+        check_names(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # a config file is a program, and may fail in any way
+        raise UserError(f"{path}: {_what_failed(error, file)}") from error
+    return config.lock()
 
 
-def explain_unknown(argv: Sequence[str], fallback: str) -> str:
-    """The first override in argv that names no field, with the nearest that exists."""
-    table = field_table()
-    for argument in argv:
-        name = argument.removeprefix("--config.").partition("=")[0]
-        if argument.startswith("--config.") and name not in table:
-            return f"config.{name}; {nearest(name, table)}"
-    return fallback.strip().splitlines()[0]
-
-
-def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
-    """A config as JSON keeps it → ConfigDict on today's fields; fields it lacks have defaults."""
-    config = base()
-    table = field_table()
-    for name, value in flatten(saved):
-        if name not in table:
-            raise UserError(f"the saved config has the field {name}, which this version does not know")
-        section, _, leaf = name.rpartition(".")
-        (config[section] if section else config)[leaf] = value
-    return config
-
-
-def load(argument: str) -> ConfigDict:
-    """The config that `--config=ARGUMENT` names, e.g. 'configs/cifar10.py:mini,fixed'; checked."""
-    path, _, variant = locate(f"--config={argument}").removeprefix("--config=").partition(":")
-    spec = importlib.util.spec_from_file_location("vdm_jax_config_file", path)
+def _get_config(file: pathlib.Path) -> Callable[..., Any]:
+    spec = importlib.util.spec_from_file_location(f"vdm_jax_config_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file")
+        raise UserError("not a Python file; its name ends in .py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config(variant)
-    check(config)
-    return config
+    if not hasattr(module, "get_config"):
+        raise UserError("defines no function get_config")
+    return module.get_config
+
+
+def _what_failed(error: Exception, file: pathlib.Path) -> str:
+    """'line 7: …' of a config file; for a field that base() lacks, the nearest."""
+    unknown = re.match(r"['\"]*Key \"(\w+)\" does not exist", str(error))
+    if unknown:
+        leaves = [name.rpartition(".")[2] for name in field_table()]
+        what = f"unknown config field {unknown[1]!r}; {nearest(unknown[1], dict.fromkeys([*leaves, *FIELDS]))}"
+    else:
+        what = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    return f"line {line}: {what}" if line else what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,61 +13,112 @@ from ml_collections import ConfigDict, config_flags
 
 from vdm_jax import config as configs
 from vdm_jax.errors import UserError
+from vdm_jax.fields import FIELDS, field_table, nearest, nearest_field
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file and perhaps variants of it: configs/digits.py, configs/cifar10.py:mini.", lock_config=True
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "A config file and perhaps variants of it: configs/digits.py, configs/cifar10.py:mini. "
+    "Any field of it can be set, as in --config.training.num_steps=200.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for checkpoints, metrics and samples.")
-_MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "eval", "sample", "inspect"], "What to do; train resumes if it can."
-)
+MODES = ("train", "eval", "sample", "inspect")
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do; train resumes if it can.")
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
     "Weights to evaluate, sample or start from: a workdir, one of its checkpoints, or a published file.",
 )
+_OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Flags, with errors as one sentence."""
+    """Read the flags; what is left are the overrides of the config, as --config.section.field=value."""
+    overrides, rest = split_overrides(argv[1:])
     try:
-        return flags.FLAGS([argv[0], *(configs.locate(a) for a in argv[1:])])
-    except UserError as error:
-        fail(str(error))
-    except AttributeError as error:
-        fail(f"unknown config field: {configs.explain_unknown(argv, str(error))}")
-    except (flags.Error, OSError, ValueError, TypeError, KeyError, SyntaxError) as error:
-        fail(str(error).strip().splitlines()[0])
+        program, *positional = flags.FLAGS([argv[0], *rest])
+    except flags.Error as error:
+        mode = re.match(r"flag --mode=(.*?): ", str(error))
+        fail(f"unknown --mode={mode[1]}; {nearest(mode[1], MODES)}" if mode else " ".join(str(error).split()))
+    if positional:
+        fail(f"{positional[0]!r} is not a flag; flags start with --, as in --config=configs/digits.py")
+    return [program, *overrides]
 
 
-def fail(sentence: str) -> Any:
-    """Print one sentence and leave with status 2."""
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(overrides, other arguments); '--config.model.width 64' becomes '--config.model.width=64'."""
+    overrides: list[str] = []
+    rest: list[str] = []
+    value_follows = False
+    for argument in arguments:
+        matched = _OVERRIDE.match(argument)
+        if matched:
+            overrides.append(argument)
+            field = field_table().get(matched[2])
+            value_follows = "=" not in argument and not (field and isinstance(field.default, bool))
+        elif value_follows:
+            overrides[-1] += f"={argument}"
+            value_follows = False
+        else:
+            rest.append(argument)
+    return overrides, rest
+
+
+def override(config: ConfigDict, overrides: Sequence[str]) -> None:
+    """Set the fields that --config.section.field=value name, with ml_collections' parsers."""
+    table = field_table()
+    for argument in overrides:
+        matched = _OVERRIDE.match(argument)
+        name = matched[2] if matched else argument
+        if name in FIELDS and name:
+            example = f"config.{name}.{next(iter(FIELDS[name]))}"
+            raise UserError(f"config.{name} is a section; set one of its fields, such as {example}")
+        if name not in table:
+            raise UserError(f"unknown config field config.{name}; {nearest_field(name)}")
+    values = flags.FlagValues()
+    argv = ["", *overrides]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        values(argv)
+    except (flags.Error, ValueError, TypeError) as error:
+        said = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+        if said is None:
+            raise UserError(" ".join(str(error).split())) from error
+        field = table[said[1]]
+        kind = type(field.default).__name__
+        raise UserError(f"config.{said[1]}={said[2]} is not of type {kind}: {field.help}") from error
+
+
+def fail(sentence: str, status: int = 2) -> Any:
+    """Print one sentence and leave with that status."""
     print(f"vdm_jax: {sentence}", file=sys.stderr, flush=True)
-    sys.exit(2)
+    sys.exit(status)
 
 
-def resolve(directory: epath.Path) -> ConfigDict:
-    """The config of the command line, else the one the directory was made with; checked."""
+def resolve(directory: epath.Path, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The config of the command line, else the one the directory was made with; overridden and checked."""
     from vdm_jax.training import workdir
 
-    config = _CONFIG.value
-    if config is None:
+    if _CONFIG.value is not None:
+        config = configs.load(_CONFIG.value)
+    else:
         saved = workdir.saved_config(directory)
         if saved is None:
             raise UserError("--config is missing, and the working directory has none; e.g. --config=configs/digits.py")
         config = configs.from_saved(saved)
+    override(config, overrides)
     configs.check(config)
     return config
 
 
-def execute() -> None:
+def execute(overrides: Sequence[str] = ()) -> None:
     """Run the mode that the flags ask for."""
     if not _WORKDIR.value:
         raise UserError(
             "--workdir is missing; say where checkpoints, metrics and samples go, e.g. --workdir=runs/digits"
         )
     directory = epath.Path(_WORKDIR.value).expanduser()
-    config = resolve(directory)
+    config = resolve(directory, overrides)
 
     from vdm_jax.training import devices
 
@@ -79,14 +131,14 @@ def execute() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Entry of absl's app."""
-    if len(argv) > 1:
-        fail(f"{argv[1]!r} is not a flag; flags start with --, as in --config=configs/digits.py")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save
     try:
-        execute()
+        execute(argv[1:])
     except UserError as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on from the last checkpoint", 130)
 
 
 def run() -> None:

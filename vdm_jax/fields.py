@@ -1,0 +1,182 @@
+"""Every field a config may have: its default, its legal values, whether it may change on resume."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from vdm_jax.errors import UserError
+
+
+class Field(NamedTuple):
+    """default; what it does; legal values or bounds, of every item of a tuple; whether a resumed
+    run may change it."""
+
+    default: Any
+    help: str
+    choices: tuple[Any, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    resume: bool = False
+
+
+_ANY_TIME = True
+
+FIELDS: dict[str, dict[str, Field]] = {
+    "": {
+        "method": Field("vdm", "the paper", ("vdm",)),
+    },
+    "data": {
+        "name": Field("digits", "a data set of vdm_jax.data"),
+        "path": Field("", "where it lies, for those read from a path", resume=_ANY_TIME),
+        "shape": Field((8, 8, 1), "one example: (height, width, channels) or (dimensions,)", low=1),
+        "vocabulary": Field(17, "number of levels of a value; 0 for continuous data", low=0, high=256),
+        "batch_size": Field(64, "images per step over all devices", low=1),
+        "augment": Field((), "of 'flip', 'rot90', 'channels'", ("flip", "rot90", "channels")),
+        "split": Field("train", "what to train on; 'fit' leaves out 'tune'", ("train", "fit")),
+        "threads": Field(4, "threads that read and decode", low=0, resume=_ANY_TIME),
+    },
+    "model": {
+        "network": Field("unet", "the score network", ("unet", "mlp")),
+        "width": Field(64, "channels n", low=4),
+        "depth": Field(4, "blocks L on each side", low=1),
+        "fourier": Field((7, 8), "exponents n of the features sin, cos(2^n pi z); () for none", low=0, high=16),
+        "attention": Field(False, "attention after every block, not only in the middle"),
+        "dropout": Field(0.0, "dropout rate", low=0.0, high=0.99),
+        "groups": Field(32, "groups of the group norms; divides the width", low=1),
+        "prediction": Field("eps", "what the network predicts", ("eps", "x", "v")),
+        "dtype": Field("float32", "dtype of the computation", ("float32", "bfloat16"), resume=_ANY_TIME),
+        "remat": Field(False, "recompute blocks in the backward pass", resume=_ANY_TIME),
+        "unroll": Field(1, "blocks in one loop body", low=1, resume=_ANY_TIME),
+    },
+    "schedule": {
+        "kind": Field(
+            "learned_scalar",
+            "gamma(t)",
+            ("linear", "cosine", "learned_scalar", "learned_monotone"),
+        ),
+        "gamma_0": Field(-13.3, "gamma(0) at the start of training", low=-30, high=10),
+        "gamma_1": Field(5.0, "gamma(1) at the start of training", low=-10, high=30),
+        "features": Field(1024, "hidden units of the monotone network", low=1),
+        "minimise_variance": Field(False, "the path follows the gradient of E[L^2] (VDM, I.2)"),
+    },
+    "training": {
+        "seed": Field(1, "of parameters, data order, times and noise", low=0, high=2**32 - 1),
+        "num_steps": Field(1000, "steps", low=1, resume=_ANY_TIME),
+        "num_timesteps": Field(0, "T of the trained bound; 0 for continuous time", low=0),
+        "times": Field("stratified", "how t is drawn", ("stratified", "independent")),
+        "weighting": Field("vlb", "weights of the diffusion loss", ("vlb", "simple")),
+        "log_every": Field(50, "steps between lines of metrics", low=1, resume=_ANY_TIME),
+        "eval_every": Field(0, "steps between evaluations; 0 only at the end", low=0, resume=_ANY_TIME),
+        "eval_examples": Field(0, "examples of those evaluations; 0 for all", low=0, resume=_ANY_TIME),
+        "checkpoint_every": Field(1000, "steps between checkpoints", low=1, resume=_ANY_TIME),
+        "keep": Field(3, "checkpoints kept", low=1, resume=_ANY_TIME),
+        "sample_every": Field(0, "steps between sample grids; 0 only at the end", low=0, resume=_ANY_TIME),
+        "parallelism": Field("jit", "how the step is run on many devices", ("jit",), resume=_ANY_TIME),
+    },
+    "optimizer": {
+        "learning_rate": Field(2e-4, "peak learning rate", low=0.0),
+        "schedule_learning_rate": Field(0.0, "of the schedule's leaves; 0 for the learning rate", low=0.0),
+        "warmup_steps": Field(100, "steps of linear warm-up", low=0),
+        "decay": Field("constant", "after the warm-up, over num_steps", ("constant", "cosine")),
+        "b1": Field(0.9, "Adam beta 1", low=0.0, high=0.9999),
+        "b2": Field(0.99, "Adam beta 2", low=0.0, high=0.99999),
+        "eps": Field(1e-8, "Adam epsilon", low=0.0),
+        "weight_decay": Field(0.01, "of kernels, decoupled", low=0.0),
+        "clip": Field(1.0, "largest joint norm of the network's gradient; 0 for no clipping", low=0.0),
+        "ema": Field(0.9999, "decay of the averaged weights, warmed up as (1 + n)/(10 + n)", low=0.0, high=0.999999),
+    },
+    "sampling": {
+        "sampler": Field("ancestral", "the reverse step", ("ancestral", "ddim", "euler", "heun"), resume=_ANY_TIME),
+        "num_steps": Field(250, "steps of the sampler", low=1, resume=_ANY_TIME),
+        "eta": Field(0.0, "noise of DDIM: 0 none, 1 ancestral", low=0.0, high=1.0, resume=_ANY_TIME),
+        "clip": Field(False, "clip the predicted x to [-1, 1]", resume=_ANY_TIME),
+        "draw": Field(False, "draw from p(x|z_0), not its most likely level", resume=_ANY_TIME),
+        "num_images": Field(64, "images", low=1, resume=_ANY_TIME),
+        "batch_size": Field(64, "images at a time", low=1, resume=_ANY_TIME),
+        "seed": Field(0, "of the noise", low=0, high=2**32 - 1, resume=_ANY_TIME),
+    },
+    "evaluation": {
+        "estimator": Field("vlb", "of the likelihood", ("vlb", "ode"), resume=_ANY_TIME),
+        "num_timesteps": Field(0, "T of the evaluated bound; 0 for continuous time", low=0, resume=_ANY_TIME),
+        "split": Field("test", "what to evaluate on", ("test", "tune", "fit", "train"), resume=_ANY_TIME),
+        "examples": Field(0, "the first so many of the split; 0 for all", low=0, resume=_ANY_TIME),
+        "passes": Field(4, "passes with new times and noise", low=1, resume=_ANY_TIME),
+        "batch_size": Field(64, "examples at a time", low=1, resume=_ANY_TIME),
+        "seed": Field(0, "of times and noise", low=0, high=2**32 - 1, resume=_ANY_TIME),
+        "weights": Field("ema", "which weights", ("ema", "raw"), resume=_ANY_TIME),
+        "tolerance": Field(1e-5, "relative tolerance of the ODE solver", low=1e-12, high=0.1, resume=_ANY_TIME),
+        "divergence": Field(
+            "auto",
+            "of the flow: exact up to 64 dimensions, else Hutchinson's",
+            ("auto", "exact", "hutchinson"),
+            resume=_ANY_TIME,
+        ),
+    },
+}
+
+
+def field_table() -> dict[str, Field]:
+    """Every field by its dotted name."""
+    return {
+        f"{section}.{name}" if section else name: field
+        for section, fields in FIELDS.items()
+        for name, field in fields.items()
+    }
+
+
+def nearest(name: str, known: Iterable[Any]) -> str:
+    """'did you mean X?' if one of the known names is close, else the nearest and all of them."""
+    names = [str(k) for k in known]
+    if not names:
+        return "there are none"
+    best, close = _best(name, names)
+    return f"did you mean {best!r}?" if close else f"the nearest is {best!r} of {', '.join(names)}"
+
+
+def nearest_field(name: str) -> str:
+    """`nearest` for 'section.field': a section of that name is believed, else a field of that name."""
+    section, _, leaf = name.rpartition(".")
+    if section and section in FIELDS:
+        best, close = _best(leaf, list(FIELDS[section]))
+        best = f"{section}.{best}"
+    else:
+        twins = [known for known in field_table() if known.rpartition(".")[2] == leaf]
+        best, close = _best(name, twins or list(field_table()))
+        close = close or bool(twins)
+    return f"did you mean config.{best}?" if close else f"the nearest is config.{best}"
+
+
+def _best(name: str, names: list[str]) -> tuple[str, bool]:
+    """The most similar of the names, and whether it is similar enough to be meant."""
+    best = difflib.get_close_matches(name, names, 1, 0.0)[0]
+    return best, difflib.SequenceMatcher(None, name, best).ratio() >= 0.5
+
+
+def check_value(name: str, value: Any, field: Field) -> None:
+    """Raise UserError if a field's value, or an item of a tuple, has the wrong type or is out of bounds."""
+    kind = type(field.default)
+    if kind is tuple:
+        item_kind = type(field.default[0]) if field.default else type(field.choices[0])
+        if not isinstance(value, tuple) or not all(_is(item, item_kind) for item in value):
+            raise UserError(f"config.{name}={value!r} is not a tuple of {item_kind.__name__}: {field.help}")
+    elif not _is(value, kind):
+        raise UserError(f"config.{name}={value!r} is not of type {kind.__name__}: {field.help}")
+    for item in value if kind is tuple else (value,):
+        if field.choices and item not in field.choices:
+            legal = ", ".join(map(repr, field.choices))
+            hint = f"; {nearest(str(item), field.choices)}" if len(field.choices) > 1 else ""
+            raise UserError(f"config.{name}={item!r} is not one of {legal}{hint}")
+        if field.low is not None and not item >= field.low:
+            raise UserError(f"config.{name}={value!r} must be at least {field.low}: {field.help}")
+        if field.high is not None and not item <= field.high:
+            raise UserError(f"config.{name}={value!r} must be at most {field.high}: {field.help}")
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Of that type; integers are floats, booleans are no numbers, floats are finite."""
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
