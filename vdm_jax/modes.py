@@ -26,11 +26,13 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
 
 
 def _prepare(config: ConfigDict, directory: epath.Path, path: str | None) -> tuple[Method, Any, int, Any]:
-    """(method, params, step, mesh) for eval and sample; the directory is claimed once all is well."""
+    """(method, params, step, mesh) for eval and sample; a new directory is claimed once all is well."""
     workdir.check_same(directory, config)
     method = methods.build(config)
     params, step = weights.load(path or str(directory), config, method)
     mesh = devices.data_mesh(config.data.batch_size)
+    if workdir.saved_config(directory) is None:
+        workdir.claim(directory, config)
     return method, jax.device_put(params, devices.replicated(mesh)), step, mesh
 
 
@@ -38,14 +40,12 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
     """Bits/dim over the split, into eval.json."""
     report.check_data(config)
     method, params, step, mesh = _prepare(config, directory, path)
-    workdir.claim(directory, config)
     report.write_evaluation(config, method, params, mesh, directory, step)
 
 
 def run_sample(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
     """A grid, the arrays and a strip, into samples/."""
     method, params, step, mesh = _prepare(config, directory, path)
-    workdir.claim(directory, config)
     written = report.write_samples(config, method, params, mesh, directory, step)
     print(f"written: {', '.join(map(str, written))}")
 

@@ -29,7 +29,9 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     """(params on one device, step they were saved at); UserError if they do not belong to the config."""
     location = epath.Path(path).expanduser()
     step = None
-    if location.name.isdigit() and location.parent.name == "checkpoints":
+    if location.name == "checkpoints":
+        location = location.parent
+    elif location.name.isdigit() and location.parent.name == "checkpoints":
         location, step = location.parent.parent, int(location.name)
     if not location.exists():
         raise UserError(f"no weights at {path}; give a working directory, one of its checkpoints, or a published file")

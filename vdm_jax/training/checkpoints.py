@@ -27,7 +27,10 @@ def steps(workdir: epath.Path) -> list[int]:
 def manager(workdir: epath.Path, keep: int) -> ocp.CheckpointManager:
     """Saves in the background; keeps the newest `keep`; removes what a killed run left half-written."""
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True, create=True)
-    return ocp.CheckpointManager(folder(workdir), options=options)
+    try:
+        return ocp.CheckpointManager(folder(workdir), options=options)
+    except OSError as error:
+        raise UserError(f"{folder(workdir)} cannot be made ({error.strerror}); use another --workdir") from error
 
 
 def save(saver: ocp.CheckpointManager, state: TrainState, iterator: Any) -> None:
@@ -48,10 +51,7 @@ def restore(saver: ocp.CheckpointManager, step: int, like: TrainState, iterator:
     try:
         restored = saver.restore(step, args=items)
     except Exception as error:  # Orbax raises bare Exceptions, KeyError and ValueError alike
-        raise UserError(
-            f"the checkpoint {step} in {saver.directory} cannot be read ({_first_line(error)}); "
-            "remove that folder to go on from the one before it"
-        ) from error
+        raise _unreadable(epath.Path(saver.directory), step, list(saver.all_steps()), error) from error
     return TrainState(**restored["state"])
 
 
@@ -61,6 +61,8 @@ def restore_weights(workdir: epath.Path, which: str, like: Any, step: int | None
     if not found:
         raise UserError(f"{folder(workdir)} holds no checkpoint; train first, with --mode=train")
     step = found[-1] if step is None else step
+    if step not in found:
+        raise UserError(f"{folder(workdir)} holds no checkpoint {step}; there are {', '.join(map(str, found))}")
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {which: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like)}
     arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
@@ -71,13 +73,13 @@ def restore_weights(workdir: epath.Path, which: str, like: Any, step: int | None
                 args=ocp.args.PyTreeRestore(item=abstract, restore_args=arguments, partial_restore=True),
             )
     except Exception as error:
-        raise UserError(
-            f"the checkpoint {step} in {folder(workdir)} cannot be read ({_first_line(error)}); "
-            "remove that folder to use the one before it"
-        ) from error
+        raise _unreadable(folder(workdir), step, found, error) from error
     return tree[which], step
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+def _unreadable(place: epath.Path, step: int, found: list[int], error: Exception) -> UserError:
+    lines = str(error).strip().splitlines() or [""]
+    before = [other for other in found if other < step]
+    remedy = f"remove it to go back to step {max(before)}" if before else "remove it to start again from step 0"
+    reason = f"{type(error).__name__}: {lines[0][:200]}".rstrip(".: ")
+    return UserError(f"the checkpoint {place / str(step)} cannot be read ({reason}); {remedy}")

@@ -21,9 +21,12 @@ def use_cpu_cores(batch: int) -> None:
     """Before the first use of JAX: start as many virtual CPU devices as cores can feed.
 
     XLA barely uses a second core within one device. Nothing happens on GPUs and TPUs, or where the
-    user has set the number of devices.
+    number of devices is set already (XLA_FLAGS, JAX_NUM_CPU_DEVICES).
     """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    if (
+        "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+        or getattr(jax.config, "jax_num_cpu_devices", 0) > 0
+    ):
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", largest_divisor(batch, min(cores, 8)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,11 +22,24 @@ from vdm_jax.training.state import TrainState, init_state, num_parameters
 from vdm_jax.training.step import make_train_step, metric_names
 
 
+class Run(NamedTuple):
+    """What the steps of one run share."""
+
+    config: ConfigDict
+    directory: epath.Path
+    method: Method
+    mesh: Mesh
+    saver: Any
+    writer: MetricsWriter
+    progress: Progress
+
+
 def train(config: ConfigDict, directory: epath.Path, initial: Any = None, finish: bool = True) -> TrainState:
     """Train to training.num_steps, then, if finish, evaluate and sample.
 
     initial: params to start from, where the directory holds no checkpoint yet.
     """
+    workdir.check_same(directory, config)
     dataset = data.load(
         config.data.name,
         config.data.split,
@@ -46,27 +60,33 @@ def train(config: ConfigDict, directory: epath.Path, initial: Any = None, finish
         num_threads=config.data.threads,
     )
     method = methods.build(config)
-    workdir.check_same(directory, config)
-    workdir.claim(directory, config)
-    return _run(config, directory, method, mesh, iterator, dataset, initial, finish)
+    total = config.training.num_steps
+    with contextlib.ExitStack() as stack:
+        saver = stack.enter_context(contextlib.closing(checkpoints.manager(directory, config.training.keep)))
+        init, step = _functions(config, method, mesh)
+        state, start = _first_state(init, saver, iterator, initial, mesh)
+        if start < total or workdir.saved_config(directory) is None:
+            workdir.claim(directory, config)
+        writer = MetricsWriter(directory, start, finished=finish and start >= total)
+        progress = Progress(total, start, config.data.batch_size)
+        stack.enter_context(contextlib.closing(writer))
+        stack.enter_context(contextlib.closing(progress))
+        progress.say(banner(config, dataset, state.params, start, directory))
+        run = Run(config, directory, method, mesh, saver, writer, progress)
+        state = _steps(run, state, range(start + 1, total + 1), step, iterator)
+        saver.wait_until_finished()
+        if finish:
+            result = report.finish(config, method, _averaged(config, state), mesh, directory, int(state.step))
+            writer.write(int(state.step), result["split"], report.scalars(result))
+    return state
 
 
-def _run(
-    config: ConfigDict,
-    directory: epath.Path,
-    method: Method,
-    mesh: Mesh,
-    iterator: Any,
-    dataset: data.Dataset,
-    initial: Any,
-    finish: bool,
-) -> TrainState:
+def _functions(config: ConfigDict, method: Method, mesh: Mesh) -> tuple[Any, Any]:
+    """(() → first state, (state, batch) → (state, loss)), compiled for the mesh on first use."""
     section, batch_size = config.training, config.data.batch_size
     optimizers = {phase.name: optimizer(config) for phase in method.phases}
     names = metric_names(method, optimizers, _abstract_batch(config), batch_size)
     init = jax.jit(lambda: init_state(method, optimizers, names, section.seed), out_shardings=devices.replicated(mesh))
-    saver = checkpoints.manager(directory, section.keep)
-    state, start = _first_state(init, saver, iterator, initial, mesh)
     step = jax.jit(
         make_train_step(
             method,
@@ -80,48 +100,39 @@ def _run(
         out_shardings=devices.replicated(mesh),
         donate_argnums=0,
     )
-    writer, progress = MetricsWriter(directory, start), Progress(section.num_steps, start, batch_size)
-    progress.say(banner(config, dataset, state.params, start, directory))
+    return init, step
 
+
+def _steps(run: Run, state: TrainState, numbers: range, step: Any, iterator: Any) -> TrainState:
+    """The steps of these numbers, with what is due after each of them."""
+    section = run.config.training
     pending = None
-    for number in range(start + 1, section.num_steps + 1):
-        batch = devices.put_batch(mesh, next(iterator))
+    for number in numbers:
+        batch = devices.put_batch(run.mesh, next(iterator))
         state, loss = step(state, batch)
         jax.block_until_ready(pending)  # the step before: two in flight are enough
         pending = loss
-        progress.advance()
-        if number == start + 1:
+        run.progress.advance()
+        if number == numbers.start:
             jax.block_until_ready(state)
-            progress.restart_clock(number)
+            run.progress.restart_clock(number)
         last = number == section.num_steps
-        saving = number % section.checkpoint_every == 0 or last
-        logging = number % section.log_every == 0
-        if logging or saving:
-            stop_if_bad(state, directory)
+        logging = due(section.log_every, number)
+        evaluating = due(section.eval_every, number) and not last
+        sampling = due(section.sample_every, number) and not last
+        saving = due(section.checkpoint_every, number) or last
+        if logging or evaluating or sampling or saving:
+            stop_if_bad(state, run.saver)
         if logging:
-            values = {k: float(v) / section.log_every for k, v in jax.device_get(state.window).items()}
-            speed = progress.speed(number)
-            writer.write(number, "train", {**values, "images_per_second": speed})
-            progress.show(number, values, speed)
+            log(run, state, number)
+        if evaluating:
+            evaluate(run, state, number)
+        if sampling:
+            report.sample_grid(run.config, run.method, _averaged(run.config, state), run.mesh, run.directory, number)
+            run.progress.restart_clock(number)
+        # Last: a run that is killed before this is done makes this step again, with its evaluation.
         if saving:
-            checkpoints.save(saver, state, iterator)
-        if due(section.eval_every, number) and not last:
-            result = report.evaluate(config, method, state.ema, mesh, number, "ema", section.eval_examples)
-            writer.write(number, result["split"], report.scalars(result))
-            progress.say(report.sentence(result))
-            progress.restart_clock(number)
-        if due(section.sample_every, number) and not last:
-            report.sample_grid(config, method, state.ema, mesh, directory, number)
-            progress.restart_clock(number)
-    saver.wait_until_finished()
-    saver.close()
-    progress.close()
-    stop_if_bad(state, directory)
-    if finish:
-        weights = state.ema if config.evaluation.weights == "ema" else state.params
-        result = report.finish(config, method, weights, mesh, directory, int(state.step))
-        writer.write(int(state.step), result["split"], report.scalars(result))
-    writer.close()
+            checkpoints.save(run.saver, state, iterator)
     return state
 
 
@@ -130,14 +141,42 @@ def due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
 
 
+def log(run: Run, state: TrainState, number: int) -> None:
+    """Means of the metrics since the last line, and the speed."""
+    window = jax.device_get(state.window)
+    values = {k: float(v) / run.config.training.log_every for k, v in window.items()}
+    speed = run.progress.speed(number)
+    run.writer.write(number, "train", {**values, "images_per_second": speed})
+    run.progress.show(number, values, speed)
+
+
+def evaluate(run: Run, state: TrainState, number: int) -> None:
+    """Bits/dim in the course of training, on training.eval_examples."""
+    config, weights = run.config, _averaged(run.config, state)
+    result = report.evaluate(
+        config, run.method, weights, run.mesh, number, config.evaluation.weights, config.training.eval_examples
+    )
+    run.writer.write(number, result["split"], report.scalars(result))
+    run.progress.say(report.sentence(result))
+    run.progress.restart_clock(number)
+
+
+def _averaged(config: ConfigDict, state: TrainState) -> Any:
+    """The weights that evaluation.weights asks for."""
+    return state.ema if config.evaluation.weights == "ema" else state.params
+
+
 def _first_state(init: Any, saver: Any, iterator: Any, initial: Any, mesh: Mesh) -> tuple[TrainState, int]:
     """The newest checkpoint, else the initial state (on other weights if they are given)."""
     newest = saver.latest_step()
     if newest is None:
         state = init()
         if initial is not None:
-            params = jax.device_put(initial, devices.replicated(mesh))
-            state = state._replace(params=params, ema=jax.tree.map(jax.numpy.copy, params))
+            # Copies: the first step donates its state, and `initial` is the caller's.
+            params, ema = (
+                jax.device_put(jax.tree.map(jax.numpy.copy, initial), devices.replicated(mesh)) for _ in range(2)
+            )
+            state = state._replace(params=params, ema=ema)
         return state, 0
     abstract = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=devices.replicated(mesh)),
@@ -146,12 +185,13 @@ def _first_state(init: Any, saver: Any, iterator: Any, initial: Any, mesh: Mesh)
     return checkpoints.restore(saver, newest, abstract, iterator), newest
 
 
-def stop_if_bad(state: TrainState, directory: epath.Path) -> None:
+def stop_if_bad(state: TrainState, saver: Any) -> None:
     """UserError naming the first step whose loss or gradient was NaN or infinite."""
     bad = int(state.bad_step)
     if bad >= 0:
-        good = checkpoints.steps(directory)
-        kept = f"the checkpoint of step {good[-1]} is kept" if good else "no checkpoint was made yet"
+        saver.wait_until_finished()
+        good = saver.latest_step()
+        kept = "no checkpoint was made yet" if good is None else f"the checkpoint of step {good} is kept"
         raise UserError(
             f"the loss or its gradient was NaN or infinite at step {bad}; {kept}; "
             "try a lower config.optimizer.learning_rate or a smaller config.optimizer.clip in a new --workdir"

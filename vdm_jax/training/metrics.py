@@ -18,12 +18,12 @@ from tqdm import tqdm
 class MetricsWriter:
     """One flat JSON object a line, and the same for TensorBoard; only process 0 writes."""
 
-    def __init__(self, workdir: epath.Path, start_step: int):
+    def __init__(self, workdir: epath.Path, start_step: int, finished: bool = False):
         self._active = jax.process_index() == 0
         self._path = workdir / "metrics.jsonl"
         if not self._active:
             return
-        truncate(self._path, start_step)
+        truncate(self._path, start_step, finished)
         self._board = SummaryWriter(str(workdir), purge_step=start_step + 1 if start_step else None)
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -44,27 +44,38 @@ class MetricsWriter:
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file; a half-written last line is left out."""
+    """The whole lines of a metrics file; a half-written one is left out."""
     if not path.exists():
         return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    return [row for line in path.read_text().splitlines() if (row := _row(line))]
 
 
-def truncate(path: epath.Path, step: int) -> None:
-    """Cut a metrics file back to the lines of steps ≤ `step`, in one replacement."""
-    rows = read(path)
-    if not path.exists() or (rows and all(row["step"] <= step for row in rows)):
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) and "step" in row and "split" in row else None
+
+
+def truncate(path: epath.Path, step: int, finished: bool = False) -> None:
+    """Cut a metrics file back to the whole lines of steps ≤ `step`, in one replacement.
+
+    finished: no training follows, so the evaluation at `step` is made again and its line goes too.
+    """
+    if not path.exists():
         return
-    kept = "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step)
-    scratch = path.parent / (path.name + ".tmp")
-    scratch.write_text(kept)
-    scratch.replace(path)
+    text = path.read_text()
+    kept = ""
+    for line in text.splitlines():
+        row = _row(line)
+        if row is None or row["step"] > step or (finished and row["step"] == step and row["split"] != "train"):
+            continue
+        kept += line + "\n"
+    if kept != text:
+        scratch = path.parent / (path.name + ".tmp")
+        scratch.write_text(kept)
+        scratch.replace(path)
 
 
 class Progress:
@@ -88,23 +99,25 @@ class Progress:
         self._since = (step, time.monotonic())
 
     def speed(self, step: int) -> float:
-        """Images per second since the last call."""
+        """Images per second since the last call; NaN if the clock has seen no step."""
         before, then = self._since
         self._since = (step, time.monotonic())
+        if step == before:
+            return math.nan
         return (step - before) * self._batch / max(time.monotonic() - then, 1e-9)
 
     def show(self, step: int, values: Mapping[str, float], images_per_second: float) -> None:
         """The loss in bits/dim where there is one, images/s and time left."""
-        name = "bits_per_dim" if "bits_per_dim" in values else "loss"
+        name = next((known for known in ("bits_per_dim", "loss") if known in values), next(iter(values)))
+        timed = math.isfinite(images_per_second)
+        speed = f"{images_per_second:.0f} images/s" if timed else ""
         if self._terminal:
-            self._bar.set_postfix_str(f"{name} {values[name]:.4f}, {images_per_second:.0f} images/s")
+            self._bar.set_postfix_str(", ".join(filter(None, [f"{name} {values[name]:.4f}", speed])))
         elif not self._quiet:
-            left = (self._total - step) * self._batch / max(images_per_second, 1e-9)
-            print(
-                f"step {step}/{self._total}  {name} {values[name]:.4f}  grad_norm {values.get('grad_norm', 0):.3f}  "
-                f"{images_per_second:.0f} images/s  {duration(left)} left",
-                flush=True,
-            )
+            left = duration((self._total - step) * self._batch / images_per_second) + " left" if timed else ""
+            norm = f"grad_norm {values['grad_norm']:.3f}" if "grad_norm" in values else ""
+            what = f"step {step}/{self._total}", f"{name} {values[name]:.4f}", norm, speed, left
+            print("  ".join(filter(None, what)), flush=True)
 
     def say(self, text: str) -> None:
         """A line that does not break the bar."""

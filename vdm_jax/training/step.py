@@ -87,7 +87,7 @@ def _metrics(phase: Phase, loss: Array, norm: Array, aux: dict[str, Array], phas
     return values if phases == 1 else {f"{phase.name}/{k}": v for k, v in values.items()}
 
 
-def metric_names(method: Method, optimizers: Any, batch: Batch, total: int) -> tuple[str, ...]:
+def metric_names(method: Method, optimizers: Any, batch: Any, total: int) -> tuple[str, ...]:
     """Names of the metrics a step reports, found without running it."""
 
     def probe(batch: Batch) -> dict[str, Array]:

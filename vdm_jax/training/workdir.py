@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import shlex
 import sys
@@ -24,15 +25,22 @@ def saved_config(workdir: epath.Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a config of vdm_jax; use another --workdir") from error
+        config = json.loads(path.read_text())["config"]
+        if not isinstance(config, dict):
+            raise TypeError("the config is no object")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a config of vdm_jax; restore it or use another --workdir") from error
+    return config
 
 
 def check_same(workdir: epath.Path, config: ConfigDict) -> None:
-    """UserError if the directory belongs to another config; nothing is written."""
+    """UserError if the directory belongs to another config or cannot be one; nothing is written."""
+    _check_usable(workdir)
     saved = saved_config(workdir)
     if saved is None:
+        folder = workdir / "checkpoints"
+        if folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir()):
+            raise UserError(f"{workdir} holds checkpoints but no config.json to say whose; use another --workdir")
         return
     changed = differences(saved, config)
     if changed:
@@ -41,9 +49,25 @@ def check_same(workdir: epath.Path, config: ConfigDict) -> None:
         )
 
 
+def _check_usable(workdir: epath.Path) -> None:
+    """UserError if a directory on this disk is none, or cannot be written or made."""
+    if "://" in str(workdir):
+        return
+    place = workdir
+    while not place.exists() and place.parent != place:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"{place} is a file, so {workdir} cannot be a working directory; use another --workdir")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{place} cannot be written; use another --workdir or change its permissions")
+
+
 def claim(workdir: epath.Path, config: ConfigDict) -> None:
     """Make the directory and write config.json: the resolved config, the command, the versions."""
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the working directory {workdir} cannot be made ({error.strerror}); use another") from error
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
