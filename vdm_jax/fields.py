@@ -77,7 +77,9 @@ FIELDS: dict[str, dict[str, Field]] = {
         "parallelism": Field("jit", "how the step is run on many devices", ("jit",), resume=_ANY_TIME),
     },
     "optimizer": {
-        "learning_rate": Field(2e-4, "peak learning rate", low=0.0),
+        "name": Field("adamw", "of the network: AdamW, or Muon inside it and AdamW at its edges", ("adamw", "muon")),
+        "learning_rate": Field(2e-4, "peak learning rate of AdamW", low=0.0),
+        "muon_learning_rate": Field(1e-3, "peak learning rate of Muon; its updates have Adam's size", low=0.0),
         "schedule_learning_rate": Field(0.0, "of the schedule's leaves; 0 for the learning rate", low=0.0),
         "warmup_steps": Field(100, "steps of linear warm-up", low=0),
         "decay": Field("constant", "after the warm-up, over num_steps", ("constant", "cosine")),

@@ -1,4 +1,4 @@
-"""AdamW as the `optimizer` section describes it, one chain for the network, one for the schedule."""
+"""AdamW or Muon as the `optimizer` section describes it; the schedule's leaves have their own Adam."""
 
 from __future__ import annotations
 
@@ -31,25 +31,53 @@ def _is_kernel(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
+# Layers whose kernels face the data or the embedding of time: AdamW's even under Muon.
+_EDGES = ("conv_in", "conv_out", "dense0", "dense_in", "dense_out")
+
+
+def muon_dimensions(params: Any) -> Any:
+    """How each kernel inside the network is a stack of matrices [inputs, outputs]; None: not Muon's.
+
+    A convolution is the matrix (height · width · inputs) × outputs; the depth that scanned blocks are
+    stacked over is a batch of matrices.
+    """
+
+    def dimensions(path: Any, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        names = [entry.key for entry in path]
+        if names[-1] != "kernel" or names[-2] in _EDGES:
+            return None
+        inputs = 3 if names[-2].startswith("conv") else 1
+        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1 - inputs, leaf.ndim - 1)), leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(dimensions, params)
+
+
+def _network(config: ConfigDict) -> optax.GradientTransformation:
+    section = config.optimizer
+    rate = learning_rate(config, section.learning_rate)
+    decay = section.weight_decay
+    if section.name == "adamw":
+        return optax.adamw(rate, section.b1, section.b2, section.eps, weight_decay=decay, mask=_is_kernel)
+    # consistent_rms: updates of the size of Adam's, whatever the shape (Liu et al. 2025, arXiv:2502.16982)
+    return optax.contrib.muon(
+        learning_rate(config, section.muon_learning_rate),
+        weight_decay=decay,
+        consistent_rms=0.2,
+        adam_b1=section.b1,
+        adam_b2=section.b2,
+        adam_learning_rate=rate,
+        muon_weight_dimension_numbers=muon_dimensions,
+    )
+
+
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """For a tree {'network': …, 'schedule': …}: schedule leaves are outside decay and clipping."""
     section = config.optimizer
     clip = optax.clip_by_global_norm(section.clip) if section.clip else optax.identity()
-    network = optax.chain(
-        clip,
-        optax.adamw(
-            learning_rate(config, section.learning_rate),
-            b1=section.b1,
-            b2=section.b2,
-            eps=section.eps,
-            weight_decay=section.weight_decay,
-            mask=_is_kernel,
-        ),
-    )
     rate = section.schedule_learning_rate or section.learning_rate
     schedule = optax.adam(learning_rate(config, rate), section.b1, section.b2, section.eps)
     labels = lambda params: {name: "schedule" if name == "schedule" else "network" for name in params}
-    return optax.multi_transform({"network": network, "schedule": schedule}, labels)
+    return optax.multi_transform({"network": optax.chain(clip, _network(config)), "schedule": schedule}, labels)
 
 
 def ema_update(ema: Any, params: Any, step: Array, decay: float) -> Any:
