@@ -1,0 +1,246 @@
+"""The row store of the experiments: what was measured, written when it is done, skipped when it is there.
+
+    experiments/results/<name>.json    every number, see `problems` for what must be in it
+    experiments/results/<name>.md      the same as tables
+    experiments/results/<name>.png     the figure, drawn from the JSON alone
+
+A row is a setting, a run is a (row, seed). A run's metrics have a mean and a standard error over what
+was measured in it (images, draws). Over runs, `standard_error` joins the spread over seeds with the
+mean error within a run; the same test images serve every seed, so that error does not shrink with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
+
+from experiments.tables import in_words, markdown
+from vdm_jax.errors import UserError
+from vdm_jax.evaluation.pictures import save_figure
+from vdm_jax.training import devices
+
+HERE = pathlib.Path(__file__).resolve().parent
+SCALES = ("mini", "paper")
+PACKAGES = ("vdm_jax", "jax", "flax", "optax")
+
+
+class Row(NamedTuple):
+    """A setting: its name, what decides its numbers, what the paper says, whether it is only quoted."""
+
+    name: str
+    config: Mapping[str, Any]
+    paper: Mapping[str, float] = {}
+    quoted: bool = False
+
+
+class Measured(NamedTuple):
+    """A mean over n things and its standard error (None if it has none, as a closed form)."""
+
+    mean: float
+    standard_error: float | None = None
+    n: int = 1
+
+
+class Outcome(NamedTuple):
+    """What one run found; curves: lists of numbers for the figure."""
+
+    measured: Mapping[str, Measured]
+    curves: Mapping[str, Any] = {}
+
+
+Results = dict[str, Any]
+
+
+def mean_of(values: Any) -> Measured:
+    """Mean of [N] independent values, or of [passes, N] with N independent columns."""
+    values = np.asarray(values, np.float64)
+    columns = values.mean(0) if values.ndim == 2 else values
+    return Measured(float(columns.mean()), float(columns.std(ddof=1) / math.sqrt(len(columns))), len(columns))
+
+
+def variance_of(values: Any) -> Measured:
+    """Variance of independent values, with the standard error √((μ₄ − σ⁴)/n)."""
+    values = np.asarray(values, np.float64).reshape(-1)
+    square = np.square(values - values.mean())
+    return Measured(float(square.mean()), float(square.std() / math.sqrt(len(values))), len(values))
+
+
+def start(path: pathlib.Path, about: Mapping[str, Any], rows: Sequence[Row]) -> Results:
+    """The results in the file, or new ones; UserError if the file belongs to another setting."""
+    results: Results = {**about, "rows": []}
+    if path.exists():
+        saved = json.loads(path.read_text())
+        for name in ("experiment", "scale", "data"):
+            if saved.get(name) != about[name]:
+                raise UserError(
+                    f"{path} has {name}={saved.get(name)!r}, not {about[name]!r}; give another --results or remove it"
+                )
+        results["rows"] = saved["rows"]
+    known = {entry["name"]: entry for entry in results["rows"]}
+    for name in known.keys() - {row.name for row in rows}:
+        raise UserError(f"{path} holds the row {name!r}, which this experiment does not have; remove the file")
+    for row in rows:
+        config = json.loads(json.dumps(row.config))
+        entry = known.get(row.name)
+        if entry is not None and entry["config"] != config:
+            changed = [k for k in config.keys() | entry["config"].keys() if entry["config"].get(k) != config.get(k)]
+            raise UserError(
+                f"{path} measured the row {row.name!r} with another config ({', '.join(sorted(changed))}); "
+                "give another --results, or remove the file to measure again"
+            )
+        if entry is None:
+            entry = {"name": row.name, "config": config, "measured": {}, "runs": {}}
+            known[row.name] = entry
+        entry.update(paper=dict(row.paper), quoted=row.quoted)
+    results["rows"] = [known[row.name] for row in rows]
+    return results
+
+
+def fill(
+    path: pathlib.Path,
+    about: Mapping[str, Any],
+    rows: Sequence[Row],
+    seeds: int,
+    measure: Callable[[Row, int], Outcome],
+) -> Results:
+    """Measure every (row, seed) that the file lacks, seeds 1 … `seeds`; the file is whole after each."""
+    results = start(path, about, rows)
+    entries = {entry["name"]: entry for entry in results["rows"]}
+    for seed in range(1, seeds + 1):
+        for row in rows:
+            entry = entries[row.name]
+            if row.quoted or str(seed) in entry["runs"]:
+                continue
+            outcome = measure(row, seed)
+            measured = {name: value._asdict() for name, value in outcome.measured.items()}
+            entry["runs"][str(seed)] = {"measured": measured, "curves": dict(outcome.curves)}
+            entry["measured"] = summary(entry["runs"])
+            write(path, to_json(results))
+            print(f"{about['experiment']}: {row.name}, seed {seed}: {in_words(entry['measured'])}", flush=True)
+    write(path, to_json(results))
+    return results
+
+
+def summary(runs: Mapping[str, Any]) -> dict[str, Any]:
+    """{metric: {mean, standard_error, seeds, n, over_seeds, within_run}} of the runs of a row."""
+    metrics: dict[str, Any] = {}
+    for name in next(iter(runs.values()))["measured"]:
+        found = [run["measured"][name] for run in runs.values()]
+        means = [m["mean"] for m in found]
+        errors = [m["standard_error"] for m in found if m["standard_error"] is not None]
+        spread = float(np.std(means, ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
+        within = float(np.mean(errors)) if errors else None
+        parts = [e for e in (spread, within) if e is not None]
+        metrics[name] = {
+            "mean": float(np.mean(means)),
+            "standard_error": math.hypot(*parts) if parts else None,
+            "seeds": len(means),
+            "n": found[0]["n"],
+            "over_seeds": spread,
+            "within_run": within,
+        }
+    return metrics
+
+
+def to_json(results: Results) -> str:
+    """JSON, with lists of numbers and objects without parts on one line."""
+    text = json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False)
+    return re.sub(r"\[[^\[\]{}\"]*\]|\{[^\[\]{}]*\}", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
+
+
+def write(path: pathlib.Path, text: str) -> None:
+    """Write in one replacement: a reader, or a run after a kill, sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".tmp")
+    scratch.write_text(text)
+    os.replace(scratch, path)
+
+
+def problems(results: Any) -> list[str]:
+    """What is missing or wrong in results read from a file; [] if nothing."""
+    found = [
+        f"{name} is missing" for name in ("experiment", "scale", "hardware", "data", "command") if not results.get(name)
+    ]
+    if results.get("scale") not in SCALES:
+        found.append(f"scale={results.get('scale')!r} is not one of {SCALES}")
+    if not results.get("rows"):
+        found.append("there are no rows")
+    for entry in results.get("rows", []):
+        where = f"row {entry.get('name')!r}"
+        found += [f"{where} lacks {k}" for k in ("name", "config", "measured", "paper", "quoted") if k not in entry]
+        if not entry.get("quoted") and not entry.get("measured"):
+            found.append(f"{where} is neither measured nor quoted")
+        if entry.get("quoted") and entry.get("measured"):
+            found.append(f"{where} is quoted, so it cannot be measured")
+        for name, value in entry.get("measured", {}).items():
+            found += [f"{where}, {name} lacks {k}" for k in ("mean", "standard_error", "seeds", "n") if k not in value]
+            if not math.isfinite(value.get("mean", math.nan)):
+                found.append(f"{where}, {name} is not finite")
+    return found
+
+
+def arguments(name: str, about: str) -> argparse.Namespace:
+    """--mini, --seeds, --workdir and --results of a script."""
+    parser = argparse.ArgumentParser(f"python -m experiments.{name}", description=about)
+    parser.add_argument("--mini", action="store_true", help="minutes on two cores instead of the paper's size")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 … this many (default 3)")
+    parser.add_argument("--workdir", default=str(HERE / "workdirs"), help="where trained models are kept and shared")
+    parser.add_argument("--results", default=str(HERE / "results"), help="where JSON, table and figure go")
+    return parser.parse_args()
+
+
+def hardware() -> str:
+    """'2 × cpu (cpu), 2 cores'."""
+    device = jax.devices()[0]
+    return f"{jax.device_count()} × {device.device_kind} ({device.platform}), {os.cpu_count()} cores"
+
+
+class Experiment(NamedTuple):
+    """A script: rows of a scale, the measurement of one, and the figure of all."""
+
+    name: str
+    title: str
+    notes: str
+    data: Callable[[str], str]  # scale → data with its version
+    rows: Callable[[str], list[Row]]
+    measure: Callable[[Row, int, epath.Path], Outcome]  # (row, seed, where trained models are)
+    plot: Callable[[Results], Figure]
+
+
+def main(experiment: Experiment, batch_size: int = 64) -> None:
+    """Fill the rows, write the table and the figure; a UserError is one sentence and status 2."""
+    flags = arguments(experiment.name, experiment.title)
+    devices.use_cpu_cores(batch_size)
+    scale = "mini" if flags.mini else "paper"
+    path = pathlib.Path(flags.results) / f"{experiment.name}.json"
+    workdir = epath.Path(flags.workdir)
+    try:
+        about = {
+            "experiment": experiment.name,
+            "scale": scale,
+            "hardware": hardware(),
+            "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+            "data": experiment.data(scale),
+            "command": f"python -m experiments.{experiment.name}{' --mini' * flags.mini} --seeds={flags.seeds}",
+        }
+        measure = lambda row, seed: experiment.measure(row, seed, workdir)
+        results = fill(path, about, experiment.rows(scale), flags.seeds, measure)
+    except UserError as error:
+        print(f"experiments.{experiment.name}: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    write(path.with_suffix(".md"), markdown(results, experiment.title, experiment.notes))
+    save_figure(epath.Path(path.with_suffix(".png")), experiment.plot(results))
+    print(f"written: {path}, {path.with_suffix('.md').name}, {path.with_suffix('.png').name}")

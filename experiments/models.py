@@ -1,0 +1,111 @@
+"""Trained models of the experiments: one directory per config, trained once and shared by all scripts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import runpy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vdm_jax import config as configs
+from vdm_jax import data, methods
+from vdm_jax.evaluation import report
+from vdm_jax.methods.base import Method
+from vdm_jax.training import devices
+from vdm_jax.training.loop import train
+
+FILES = {"mini": "configs/digits.py", "paper": "configs/cifar10.py"}
+
+# The digits config cut short, so that a dozen models take minutes.
+MINI: dict[str, Any] = {
+    "training.num_steps": 400,
+    "training.log_every": 100,
+    "training.checkpoint_every": 200,
+    "training.keep": 1,
+    "optimizer.warmup_steps": 50,
+    "optimizer.ema": 0.98,
+}
+OVERRIDES: dict[str, dict[str, Any]] = {"mini": MINI, "paper": {}}
+
+
+class Model(NamedTuple):
+    """A config, its method, (averaged) weights and the devices they lie on."""
+
+    config: ConfigDict
+    method: Method
+    params: Any
+    mesh: Mesh
+
+
+def load_config(file: str, overrides: Mapping[str, Any]) -> ConfigDict:
+    """A checked config file of this repository with dotted fields replaced."""
+    config = runpy.run_path(str(configs.packaged()[file]))["get_config"]("")
+    return with_fields(config, overrides)
+
+
+def with_fields(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    """A checked copy with dotted fields replaced."""
+    config = configs.with_variant(config.copy_and_resolve_references(), "rows", {"rows": overrides})
+    configs.check(config)
+    return config
+
+
+def identity(file: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row's JSON says about its config: the file, the overrides, and all that is not a default."""
+    defaults = dict(configs.flatten(configs.base()))
+    fields = decisive(load_config(file, overrides), ("evaluation.", "sampling."))
+    return {
+        "file": file,
+        "overrides": dict(overrides),
+        "fields": {name: value for name, value in fields.items() if value != defaults[name]},
+    }
+
+
+def decisive(config: ConfigDict, also: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields that decide what a trained model is, and those of the sections in `also`."""
+    table = configs.field_table()
+    fixed = lambda name: name == "training.num_steps" or not table[name].resume
+    return {name: value for name, value in configs.flatten(config) if fixed(name) or name.startswith(also)}
+
+
+def data_of(scale: str) -> str:
+    """'digits (version), test, 297 examples': what the bits/dim of a scale are measured on."""
+    return describe_data(load_config(FILES[scale], OVERRIDES[scale]))
+
+
+def describe_data(config: ConfigDict) -> str:
+    """'digits (version), test, 297 examples'."""
+    dataset = data.load(config.data.name, config.evaluation.split, path=config.data.path)
+    return f"{dataset.name} ({dataset.version}), {dataset.split}, {dataset.num_examples:,} examples"
+
+
+def trained(config: ConfigDict, workdir: epath.Path) -> Model:
+    """The model of a config, trained in its own directory of `workdir`; at once if it was trained before."""
+    digest = hashlib.sha256(json.dumps(decisive(config), sort_keys=True).encode()).hexdigest()[:12]
+    state = train(config, workdir / f"{config.data.name}-{digest}", finish=False)
+    weights = state.ema if config.evaluation.weights == "ema" else state.params
+    return Model(config, methods.build(config), weights, devices.data_mesh(config.data.batch_size))
+
+
+def with_schedule(model: Model, schedule: Mapping[str, Any], leaves: Any) -> Model:
+    """The same network under another schedule: fields of the `schedule` section and its leaves."""
+    config = with_fields(model.config, {f"schedule.{name}": value for name, value in schedule.items()})
+    params = jax.device_put({**model.params, "schedule": leaves}, devices.replicated(model.mesh))
+    return Model(config, methods.build(config), params, model.mesh)
+
+
+def likelihood(model: Model, **evaluation: Any) -> dict[str, np.ndarray]:
+    """Terms per example, float64 [passes, N] in bits/dim; evaluation: fields of that section.
+
+    Images, times and noise are keyed by (evaluation.seed, pass, place): calls with the same seed
+    and number of passes share them all.
+    """
+    config = with_fields(model.config, {f"evaluation.{name}": value for name, value in evaluation.items()})
+    return report.measure(config, methods.build(config), model.params, model.mesh)[0]
