@@ -42,7 +42,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "network": Field("unet", "the score network", ("unet", "mlp")),
         "width": Field(64, "channels n", low=4),
         "depth": Field(4, "blocks L on each side", low=1),
-        "fourier": Field((7, 8), "exponents n of the features sin, cos(2^n pi z); () for none", low=0, high=16),
+        "fourier": Field((7.0, 8.0), "exponents n of the features sin, cos(2^n pi z); () for none", low=0, high=16),
         "attention": Field(False, "attention after every block, not only in the middle"),
         "dropout": Field(0.0, "dropout rate", low=0.0, high=0.99),
         "groups": Field(32, "groups of the group norms; divides the width", low=1),
