@@ -41,6 +41,8 @@ def init_state(
 ) -> TrainState:
     """The state before the first step; pure, to be run under jit or eval_shape."""
     params = method.init(jax.random.fold_in(jax.random.key(seed), 0))
+    # A weakly typed leaf (jnp.full and Python numbers make them) would compile the step again.
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
