@@ -82,7 +82,7 @@ def start(path: pathlib.Path, about: Mapping[str, Any], rows: Sequence[Row]) -> 
     """The results in the file, or new ones; UserError if the file belongs to another setting."""
     results: Results = {**about, "rows": []}
     if path.exists():
-        saved = json.loads(path.read_text())
+        saved = json.loads(path.read_text("utf-8"))
         for name in ("experiment", "scale", "data"):
             if saved.get(name) != about[name]:
                 raise UserError(
@@ -165,7 +165,7 @@ def write(path: pathlib.Path, text: str) -> None:
     """Write in one replacement: a reader, or a run after a kill, sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(text)
+    scratch.write_text(text, "utf-8")
     os.replace(scratch, path)
 
 
