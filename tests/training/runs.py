@@ -1,0 +1,66 @@
+"""Tiny runs: an MLP on points, a U-Net on digits; each step is compiled once for all tests here."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh
+from ml_collections import ConfigDict
+
+from vdm_jax import config as configs
+from vdm_jax import methods
+from vdm_jax.training import loop
+
+BATCH = 16
+
+
+def points() -> ConfigDict:
+    """An MLP with dropout and a monotone schedule on the swirl."""
+    config = configs.load("configs/swirl.py:smoke")
+    config.data.batch_size = BATCH
+    config.model.width, config.model.depth, config.model.dropout = 8, 1, 0.1
+    config.schedule.features = 4
+    config.training.num_steps = 12
+    config.training.log_every, config.training.checkpoint_every = 5, 3
+    config.training.eval_examples, config.evaluation.examples, config.evaluation.batch_size = 20, 20, 16
+    config.sampling.num_steps, config.sampling.num_images = 2, 4
+    configs.check(config)
+    return config
+
+
+def images() -> ConfigDict:
+    """A U-Net with dropout and augmentation on digits."""
+    config = configs.load("configs/digits.py:smoke")
+    config.data.batch_size, config.data.augment = BATCH, ("flip",)
+    config.model.width, config.model.groups, config.model.depth, config.model.dropout = 8, 4, 2, 0.1
+    config.optimizer.warmup_steps, config.optimizer.learning_rate = 0, 1e-3
+    configs.check(config)
+    return config
+
+
+def mesh_of(count: int) -> Mesh:
+    """A mesh over the first `count` devices."""
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+
+
+@functools.cache
+def _compiled(decisive: str, mesh: Mesh, make: Callable[..., Any]) -> Any:
+    config = configs.from_saved(json.loads(decisive))
+    return make(config, methods.build(config), mesh)
+
+
+_functions = loop._functions
+
+
+def functions(config: ConfigDict, method: Any, mesh: Mesh) -> Any:
+    """`loop._functions`, shared by all runs whose step is the same."""
+    saved = config.to_dict()
+    for name in ("num_steps", "eval_every", "eval_examples", "checkpoint_every", "keep", "sample_every"):
+        del saved["training"][name]
+    return _compiled(
+        json.dumps({k: v for k, v in saved.items() if k not in ("sampling", "evaluation")}), mesh, _functions
+    )

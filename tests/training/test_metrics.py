@@ -1,0 +1,87 @@
+"""metrics.jsonl after a run was killed in the middle of a line, and what a person reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from etils import epath
+
+from vdm_jax.training import metrics
+from vdm_jax.training.metrics import MetricsWriter, Progress, duration, read, truncate
+
+LINES = [
+    '{"step": 5, "split": "train", "loss": 1.25}',
+    '{"step": 10, "split": "train", "loss": 1e-07}',
+    '{"step": 10, "split": "test", "bits_per_dim": 3.0}',
+    '{"step": 15, "split": "train", "loss": null}',
+]
+WHOLE = "".join(line + "\n" for line in LINES)
+
+
+def file(tmp_path: Any, text: str) -> epath.Path:
+    path = epath.Path(tmp_path) / "metrics.jsonl"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "step", "finished", "kept"),
+    [
+        (WHOLE, 15, False, LINES),
+        (WHOLE, 14, False, LINES[:3]),
+        (WHOLE, 10, True, LINES[:2]),
+        (WHOLE, 0, False, []),
+        (WHOLE + '{"step": 16, "spl', 15, False, LINES),
+        (WHOLE[:-1], 15, False, LINES),  # a whole line without its end
+        (WHOLE[:-9], 15, False, LINES[:3]),
+        (LINES[0] + "\n" + LINES[1][:12] + "\n" + LINES[2] + "\n", 15, False, [LINES[0], LINES[2]]),
+        ("\x00\x00\x00", 15, False, []),
+        ("12\n[]\n{}\n" + LINES[0] + "\n", 15, False, LINES[:1]),
+        ("", 15, False, []),
+    ],
+)
+def test_truncation_keeps_whole_lines_up_to_the_step(
+    text: str, step: int, finished: bool, kept: list[str], tmp_path: Any
+) -> None:
+    path = file(tmp_path, text)
+    truncate(path, step, finished)
+    assert path.read_text() == "".join(line + "\n" for line in kept)
+    assert read(path) == [json.loads(line) for line in kept]
+    assert [p.name for p in path.parent.iterdir()] == ["metrics.jsonl"]
+
+
+def test_line_after_a_half_written_one_is_whole(tmp_path: Any) -> None:
+    path = file(tmp_path, WHOLE[:-20])
+    writer = MetricsWriter(path.parent, 12)
+    writer.write(15, "train", {"loss": 2.0, "grad_norm": math.inf})
+    writer.close()
+    last = {"step": 15, "split": "train", "loss": 2.0, "grad_norm": None}
+    assert path.read_text().splitlines() == [*LINES[:3], json.dumps(last)]
+
+
+def test_missing_file_is_no_error(tmp_path: Any) -> None:
+    path = epath.Path(tmp_path) / "metrics.jsonl"
+    truncate(path, 3)
+    assert read(path) == [] and not path.exists()
+
+
+def test_speed_and_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    progress = Progress(total=100, start=20, batch=8)
+    now[0] = 2.0
+    speed = progress.speed(30)
+    assert speed == 10 * 8 / 2.0
+    progress.show(30, {"bits_per_dim": 3.25, "loss": 1.0, "grad_norm": 0.5}, speed)
+    assert capsys.readouterr().out == "step 30/100  bits_per_dim 3.2500  grad_norm 0.500  40 images/s  14s left\n"
+    assert math.isnan(progress.speed(30))  # no step since
+    progress.show(30, {"loss": 1.0}, math.nan)
+    assert capsys.readouterr().out == "step 30/100  loss 1.0000\n"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(12.4, "12s"), (200, "3m20s"), (3600 + 125, "1h02m"), (59.6, "1m00s")])
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
