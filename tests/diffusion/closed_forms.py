@@ -56,10 +56,16 @@ def log_normal(x, variance):
 
 def monotone(gamma_0, gamma_1, seed: int = 0, features: int = 64, scale: float = 1.0) -> schedules.Schedule:
     """A monotone schedule far from the identity."""
-    leaves = schedules.init_monotone(jax.random.key(seed), features)
-    leaves["out"] = scale * jax.random.normal(jax.random.key(seed + 1), (features,))
-    leaves["rate"] = scale * leaves["rate"]
-    return schedules.Schedule(jnp.asarray(gamma_0), jnp.asarray(gamma_1), schedules.Monotone(**leaves))
+    keys = jax.random.split(jax.random.key(seed), 3)
+    rate, bias, out = (jax.random.normal(k, (features,)) for k in keys)
+    shape = schedules.Monotone(jnp.ones(()), 2 * scale * rate, 2 * bias, scale * out)
+    return schedules.Schedule(jnp.asarray(gamma_0), jnp.asarray(gamma_1), shape)
+
+
+def fresh_monotone(gamma_0, gamma_1, features: int = 64) -> schedules.Schedule:
+    """A monotone schedule as training starts it."""
+    shape = schedules.Monotone(**schedules.init_monotone(jax.random.key(0), features))
+    return schedules.Schedule(jnp.asarray(gamma_0), jnp.asarray(gamma_1), shape)
 
 
 def as_float64(tree):
@@ -67,4 +73,9 @@ def as_float64(tree):
     return jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), tree)
 
 
-MAKERS = {"linear": schedules.linear, "cosine": schedules.cosine, "monotone": monotone}
+MAKERS = {
+    "linear": schedules.linear,
+    "cosine": schedules.cosine,
+    "monotone": monotone,
+    "fresh_monotone": fresh_monotone,
+}

@@ -163,6 +163,13 @@ def test_inverse_finds_the_time_of_a_gamma(kind, x64):
     np.testing.assert_allclose(found, t, atol=1e-10)
 
 
+def test_a_fresh_monotone_network_is_near_the_identity():
+    t = jnp.linspace(0, 1, 101)
+    value = MAKERS["fresh_monotone"](0.0, 1.0).gamma(t)
+    np.testing.assert_allclose(value, t, atol=0.01)
+    assert np.abs(value - t).max() > 1e-4
+
+
 def test_gradients_reach_the_endpoints_and_the_path():
     schedule = monotone(np.float32(-8), np.float32(5))
     t = jnp.linspace(0, 1, 11)

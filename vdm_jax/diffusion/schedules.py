@@ -13,6 +13,7 @@ Gradients flow to every array leaf; which of them are trained is the caller's ch
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import jax
@@ -159,12 +160,19 @@ class Monotone(NamedTuple):
 
 
 def init_monotone(key: Array, features: int = 1024) -> dict[str, Array]:
-    """Leaves of a `Monotone` near the identity; `Monotone(**init_monotone(key))`."""
-    keys = jax.random.split(key)
+    """Leaves of a `Monotone` near the identity; `Monotone(**init_monotone(key))`.
+
+    Units bend at centres (1 − bias/rate)/2 all over [0, 1], within 1 down to 1/100 of it (rates
+    log-uniform): the path that minimises the variance turns sharply at its ends, and Adam does not
+    get there from rates of order 1.
+    """
+    rate_key, centre_key = jax.random.split(key)
+    rate = jnp.exp(jax.random.uniform(rate_key, (features,), maxval=math.log(100)))
+    centre = jax.random.uniform(centre_key, (features,))
     return {
         "skip": jnp.ones(()),
-        "rate": 2.0 * jax.random.normal(keys[0], (features,)),
-        "bias": 2.0 * jax.random.normal(keys[1], (features,)),
+        "rate": rate,
+        "bias": rate * (1 - 2 * centre),
         "out": jnp.full((features,), 0.1),
     }
 
