@@ -78,6 +78,11 @@ def variance_of(values: Any) -> Measured:
     return Measured(float(square.mean()), float(square.std() / math.sqrt(len(values))), len(values))
 
 
+def rounded(values: Any, digits: int) -> Any:
+    """Nested lists of numbers with so many decimals, for curves."""
+    return np.round(np.asarray(values, np.float64), digits).tolist()
+
+
 def start(path: pathlib.Path, about: Mapping[str, Any], rows: Sequence[Row]) -> Results:
     """The results in the file, or new ones; UserError if the file belongs to another setting."""
     results: Results = {**about, "rows": []}

@@ -39,7 +39,6 @@ def rows(scale: str) -> list[Row]:
     found = []
     for steps in STEPS:
         overrides = {
-            **models.OVERRIDES[scale],
             "schedule.kind": "linear",
             "evaluation.num_timesteps": steps,
             "evaluation.passes": PASSES[scale],

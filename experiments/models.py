@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pathlib
 import runpy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,18 +22,7 @@ from vdm_jax.methods.base import Method
 from vdm_jax.training import devices
 from vdm_jax.training.loop import train
 
-FILES = {"mini": "configs/digits.py", "paper": "configs/cifar10.py"}
-
-# The digits config cut short, so that a dozen models take minutes.
-MINI: dict[str, Any] = {
-    "training.num_steps": 400,
-    "training.log_every": 100,
-    "training.checkpoint_every": 200,
-    "training.keep": 1,
-    "optimizer.warmup_steps": 50,
-    "optimizer.ema": 0.98,
-}
-OVERRIDES: dict[str, dict[str, Any]] = {"mini": MINI, "paper": {}}
+FILES = {"mini": "experiments/mini.py", "paper": "configs/cifar10.py"}
 
 
 class Model(NamedTuple):
@@ -45,9 +35,9 @@ class Model(NamedTuple):
 
 
 def load_config(file: str, overrides: Mapping[str, Any]) -> ConfigDict:
-    """A checked config file of this repository with dotted fields replaced."""
-    config = runpy.run_path(str(configs.packaged()[file]))["get_config"]("")
-    return with_fields(config, overrides)
+    """A config file of this repository, checked, with dotted fields replaced."""
+    path = pathlib.Path(__file__).parent.parent / file
+    return with_fields(runpy.run_path(str(path))["get_config"](), overrides)
 
 
 def with_fields(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
@@ -77,7 +67,7 @@ def decisive(config: ConfigDict, also: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def data_of(scale: str) -> str:
     """'digits (version), test, 297 examples': what the bits/dim of a scale are measured on."""
-    return describe_data(load_config(FILES[scale], OVERRIDES[scale]))
+    return describe_data(load_config(FILES[scale], {}))
 
 
 def describe_data(config: ConfigDict) -> str:

@@ -28,7 +28,7 @@ FEATURES, SKIP = 8, 0.3  # few steep units and a little of the line: strong bend
 
 
 def rows(scale: str) -> list[Row]:
-    overrides = {**models.OVERRIDES[scale], "schedule.kind": "linear", "evaluation.passes": PASSES[scale]}
+    overrides = {"schedule.kind": "linear", "evaluation.passes": PASSES[scale]}
     model = models.identity(models.FILES[scale], overrides)
     return [Row(f"{path} γ", {**model, "path": path}) for path in PATHS]
 
@@ -68,7 +68,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
     if path != "linear":
         measured["minus_linear_bits"] = mean_of(values["total"] - reference["total"])
     gamma = np.asarray(model.method.schedule(model.params).gamma(jnp.asarray(POINTS)))
-    return Outcome(measured, {"t": POINTS.tolist(), "gamma": np.round(gamma, 4).tolist()})
+    return Outcome(measured, {"t": common.rounded(POINTS, 4), "gamma": common.rounded(gamma, 4)})
 
 
 def plot(results: Results) -> Figure:

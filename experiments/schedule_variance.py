@@ -37,10 +37,10 @@ PATHS = ("linear", "learned", "best")
 
 
 def rows(scale: str) -> list[Row]:
-    overrides = {**models.OVERRIDES[scale], "schedule.kind": "linear", "evaluation.passes": PASSES[scale]}
+    overrides = {"schedule.kind": "linear", "evaluation.passes": PASSES[scale]}
     model = models.identity(models.FILES[scale], overrides)
     return [Row(f"exact denoiser, {path} γ", {**EXACT, "path": path, "draws": DRAWS}) for path in PATHS] + [
-        Row(f"{model['file']}, {path} γ", {**model, "path": path, "path_steps": PATH_STEPS[scale]})
+        Row(f"trained network, {path} γ", {**model, "path": path, "path_steps": PATH_STEPS[scale]})
         for path in PATHS[:2]
     ]
 
@@ -99,7 +99,7 @@ def exact(path: str, seed: int) -> Outcome:
 
 
 def curve(gamma: np.ndarray) -> dict[str, Any]:
-    return {"t": POINTS.tolist(), "gamma": np.round(gamma, 4).tolist()}
+    return {"t": common.rounded(POINTS, 4), "gamma": common.rounded(gamma, 4)}
 
 
 @lru_cache(maxsize=1)
@@ -157,7 +157,7 @@ def plot(results: Results) -> Figure:
         for entry, style in zip(entries, ("k--", "C0-", "C1:")[: len(entries)], strict=True):
             curves = entry["runs"]["1"]["curves"]
             upper.plot(curves["t"], curves["gamma"], style, lw=2, label=f"{entry['config']['path']} path")
-        title = "exact denoiser, 64 dimensions" if exactly else f"trained network, {entries[0]['config']['file']}"
+        title = "exact denoiser, 64 dimensions" if exactly else f"trained network, {results['data'].split(' ')[0]}"
         upper.set(xlabel="t", ylabel="γ(t)", title=title)
         upper.legend(frameon=False)
         unit, metric = ("nats²", "variance_nats2") if exactly else ("bits²/dim²", "variance_bits2")

@@ -85,10 +85,10 @@ def curves_of(model: models.Model, values: dict[str, np.ndarray]) -> dict[str, A
     groups = [loss[np.minimum((t * BINS).astype(int), BINS - 1) == b] for b in range(BINS)]
     gamma = np.asarray(model.method.schedule(model.params).gamma(POINTS.astype(np.float32)))
     return {
-        "t": POINTS.tolist(),
-        "gamma": np.round(gamma, 4).tolist(),
-        "loss_by_t": [round(float(g.mean()), 4) for g in groups],
-        "loss_by_t_error": [round(float(g.std() / np.sqrt(len(g))), 4) for g in groups],
+        "t": common.rounded(POINTS, 4),
+        "gamma": common.rounded(gamma, 4),
+        "loss_by_t": common.rounded([g.mean() for g in groups], 4),
+        "loss_by_t_error": common.rounded([g.std() / np.sqrt(len(g)) for g in groups], 4),
     }
 
 
@@ -101,7 +101,7 @@ def samples(model: models.Model, num_steps: int, seed: int) -> Outcome:
     strip = [] if path is None else [*(path[int(s * num_steps)][:SHOWN] for s in STATES), points[:SHOWN]]
     nats = data_nats(np.asarray(points, np.float64))
     measured = {"nats_of_samples": mean_of(nats), "fraction_off": mean_of(nats > OFF)}
-    return Outcome(measured, {"strip": [np.round(p.T, 2).tolist() for p in strip]} if strip else {})
+    return Outcome(measured, {"strip": [common.rounded(p.T, 2) for p in strip]} if strip else {})
 
 
 def plot(results: Results) -> Figure:
@@ -123,18 +123,27 @@ def plot(results: Results) -> Figure:
     middle = (np.arange(BINS) + 0.5) / BINS
     loss.errorbar(middle, curves["loss_by_t"], 2 * np.array(curves["loss_by_t_error"]), fmt="o", ms=3, capsize=2)
     loss.set(xlabel="t", ylabel="diffusion loss (nats)", title="loss by t, ± 2 standard errors", ylim=(0, None))
-    names = {"variational bound": "bound", "probability-flow ODE": "ODE", "entropy of the data": "entropy"}
+    entropy = entries["entropy of the data"]["measured"]["nats"]["mean"]
+    names = {"variational bound": "bound", "probability-flow ODE": "ODE"}
     for place, name in enumerate(names):
-        m = entries[name]["measured"]["nats"]
+        m = entries[name]["measured"]["minus_entropy"]
         bounds.errorbar(place, m["mean"], 2 * m["standard_error"], fmt="o", capsize=4)
+    bounds.axhline(0, color="k", ls="--", lw=1, label=f"entropy of the data, {entropy:.2f} nats")
     bounds.set_xticks(range(len(names)), list(names.values()))
-    bounds.set(ylabel="−log p of test points (nats)", title="likelihood, ± 2 standard errors", xlim=(-0.5, 2.5))
+    bounds.set(
+        ylabel="−log p of test points − entropy (nats)", title="likelihood, ± 2 standard errors", xlim=(-0.5, 1.5)
+    )
+    bounds.legend(frameon=False, loc="lower right")
     found = [entries[f"samples, {n} steps"]["measured"]["nats_of_samples"] for n in SAMPLE_STEPS]
     errors = [2 * m["standard_error"] for m in found]
     steps.errorbar(SAMPLE_STEPS, [m["mean"] for m in found], errors, fmt="o-", ms=4, capsize=3, label="samples")
-    entropy = entries["entropy of the data"]["measured"]["nats"]["mean"]
     steps.axhline(entropy, color="k", ls="--", lw=1, label="the data themselves")
-    steps.set(xscale="log", xlabel="steps of the sampler", ylabel="−log p_data of samples (nats)", title="samples")
+    steps.set(
+        xscale="log",
+        xlabel="steps of the sampler",
+        ylabel="−log p_data of samples (nats)",
+        title="samples, ± 2 standard errors",
+    )
     steps.set_xticks(SAMPLE_STEPS, list(map(str, SAMPLE_STEPS)), minor=False)
     steps.minorticks_off()
     steps.legend(frameon=False)

@@ -21,7 +21,7 @@ def in_words(measured: Mapping[str, Any]) -> str:
 
 
 def markdown(results: Mapping[str, Any], title: str, notes: str) -> str:
-    """Tables of the rows, one for each set of metrics."""
+    """Tables of the rows; those with the same metrics, or fewer of them, share a table."""
     small = "**Small-scale run** (`--mini`), not the paper's size. " if results["scale"] == "mini" else ""
     lines = [
         f"# {title}",
@@ -33,7 +33,9 @@ def markdown(results: Mapping[str, Any], title: str, notes: str) -> str:
     ]
     groups: dict[tuple[str, ...], list[Any]] = {}
     for entry in results["rows"]:
-        groups.setdefault(tuple(entry["measured"] or entry["paper"]), []).append(entry)
+        metrics = tuple(entry["measured"] or entry["paper"])
+        wider = next((known for known in groups if set(metrics) <= set(known)), metrics)
+        groups.setdefault(wider, []).append(entry)
     for metrics, entries in groups.items():
         quoted = [m for m in metrics if any(m in e["paper"] for e in entries)]
         head = ["row", *metrics, *(f"{m}, paper" for m in quoted), "seeds", "n"]

@@ -34,7 +34,7 @@ CIFAR10 = 2.65  # VDM, table 1: test bits/dim without augmentation, T = ∞
 def rows(scale: str) -> list[Row]:
     found = []
     for name, varied in VARIED.items():
-        overrides = {**models.OVERRIDES[scale], "evaluation.passes": PASSES[scale], **varied}
+        overrides = {"evaluation.passes": PASSES[scale], **varied}
         paper = {"bits_per_dim": CIFAR10} if scale == "paper" and name == FULL else {}
         found.append(Row(name, models.identity(models.FILES[scale], overrides), paper))
     if scale == "mini":
