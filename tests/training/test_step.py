@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.training.runs import BATCH, functions, images, mesh_of, points
+from tests.training.runs import BATCH, FAST, functions, images, mesh_of, points
 from vdm_jax import data, methods
 from vdm_jax.methods.base import example_keys, normal_like
 from vdm_jax.methods.vdm import sample_times
@@ -95,7 +95,7 @@ def test_times_noise_and_dropout_depend_on_the_position_alone() -> None:
             noise = normal_like(context.keys, (8, 8, 3), 1)
             return stratified, independent, noise, dropout(jnp.ones((BATCH, 8, 8, 4)), 0.3, context.keys)
 
-        return [np.asarray(a) for a in jax.jit(draws, out_shardings=devices.split(mesh))()]
+        return [np.asarray(a) for a in jax.jit(draws, out_shardings=devices.split(mesh), compiler_options=FAST)()]
 
     drawn = draw(mesh_of(1))
     for one, two in zip(drawn, draw(mesh_of(2)), strict=True):
