@@ -109,10 +109,10 @@ FIELDS: dict[str, dict[str, Field]] = {
         "batch_size": Field(64, "examples at a time", low=1, resume=_ANY_TIME),
         "seed": Field(0, "of times and noise", low=0, high=2**32 - 1, resume=_ANY_TIME),
         "weights": Field("ema", "which weights", ("ema", "raw"), resume=_ANY_TIME),
-        "tolerance": Field(1e-5, "relative tolerance of the ODE solver", low=1e-12, high=0.1, resume=_ANY_TIME),
+        "tolerance": Field(1e-5, "relative tolerance of the ODE solver", low=2e-6, high=0.1, resume=_ANY_TIME),
         "divergence": Field(
             "auto",
-            "of the flow: exact up to 64 dimensions, else Hutchinson's",
+            "of the flow: exact up to 16 dimensions, else Hutchinson's",
             ("auto", "exact", "hutchinson"),
             resume=_ANY_TIME,
         ),

@@ -55,6 +55,7 @@ class Method(NamedTuple):
     sample: (params, keys [b], conditioning [b], num_steps, trajectory) → data [b, …]
     denoise: params → Denoise, for samplers, guidance and likelihoods of one's own.
     bits_per_dim: (params, batch, keys [b]) → named terms, each [b] in bits/dim ('total' among them).
+    ode: params → likelihood.ODE, the probability flow, for latents and densities.
     describe: params → {name: 0-d array}, scalars for the log (the endpoints of a schedule).
     """
 
@@ -64,6 +65,7 @@ class Method(NamedTuple):
     denoise: Callable[[Params], Callable[..., Array]]
     schedule: Callable[[Params], Any]
     bits_per_dim: Callable[[Params, Batch, Array], Terms] | None = None
+    ode: Callable[[Params], Any] | None = None
     init_extra: Callable[[], Extra] = lambda: ()
     update_extra: Callable[[Extra, Terms], Extra] = lambda extra, aux: extra
     variant: Callable[[int], Hashable] = lambda step: None

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
-from vdm_jax.diffusion import decoders, losses, prediction, samplers, schedules, times
+from vdm_jax.diffusion import decoders, likelihood, losses, prediction, samplers, schedules, times
 from vdm_jax.diffusion.process import VP, Noise, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, normal_like
@@ -25,7 +25,7 @@ from vdm_jax.networks.mlp import MLP
 from vdm_jax.networks.vdm_unet import VDMUNet
 
 # Purposes that a key is folded for; each draws its own numbers.
-RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DECODE, PATH = range(7)
+RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DECODE, PATH, PROBE = range(8)
 
 
 def network(config: ConfigDict) -> MLP | VDMUNet:
@@ -122,13 +122,31 @@ def build(config: ConfigDict) -> Method:
         aux = {**bits, "bits_per_dim": total, "t": t, "error": values["error"]}
         return per_example, aux
 
-    def bits_per_dim(params: Params, batch: Batch, keys: Array) -> Terms:
+    def vlb(params: Params, batch: Batch, keys: Array) -> Terms:
         t = times.independent(jax.vmap(jax.random.fold_in, (0, None))(keys, TIME))
         values = terms(params, batch, keys, t, num_timesteps=config.evaluation.num_timesteps)
         bits = {k: losses.bits_per_dim(v, dimensions) for k, v in values.items() if k in NATS}
         del bits["objective"]
         total = bits["reconstruction"] + bits["prior"] + bits["diffusion"]
         return {**bits, "total": total, "t": t, "error": values["error"]}
+
+    def ode(params: Params) -> likelihood.ODE:
+        schedule, denoise = schedule_of(params), denoise_with(params)
+        predict = lambda z, level, cond: samplers.predictor(denoise, split, cond)(z, level)
+        ends = schedule.gamma_0, schedule.gamma_1
+        return likelihood.ODE(predict, level_of, *ends, VP, config.evaluation.tolerance)
+
+    def ode_bound(params: Params, batch: Batch, keys: Array) -> Terms:
+        eps = normal_like(keys, shape, RECONSTRUCTION)
+        probes = jax.vmap(jax.random.fold_in, (0, None))(keys, PROBE)
+        rule = divergence(config.evaluation.divergence, dimensions)
+        x, cond = batch["image"], batch["conditioning"]
+        nats = likelihood.bound(ode(params), x, eps, cond, probes, vocabulary, rule)
+        evaluations = nats.pop("evaluations")
+        bits = {k: losses.bits_per_dim(v, dimensions) for k, v in nats.items()}
+        return {**bits, "total": sum(bits.values(), jnp.zeros(())), "evaluations": evaluations}
+
+    bits_per_dim = {"vlb": vlb, "ode": ode_bound}[config.evaluation.estimator]
 
     def sample(params: Params, keys: Array, cond: Array, num_steps: int, trajectory: bool = False) -> Any:
         schedule = schedule_of(params)
@@ -149,7 +167,7 @@ def build(config: ConfigDict) -> Method:
         return {"gamma_0": schedule.gamma(jnp.zeros(())), "gamma_1": schedule.gamma(jnp.ones(()))}
 
     phase = Phase("vdm", ("network", "schedule"), loss)
-    return Method(init, (phase,), sample, denoise_with, schedule_of, bits_per_dim, describe=describe)
+    return Method(init, (phase,), sample, denoise_with, schedule_of, bits_per_dim, ode, describe=describe)
 
 
 NATS = ("reconstruction", "prior", "diffusion", "objective")
@@ -219,6 +237,16 @@ def sample_times(kind: str, context: Context) -> Array:
         u = jax.random.uniform(jax.random.fold_in(context.key, TIME))
         return times.stratified(u, context.index, context.total)
     return times.independent(jax.vmap(jax.random.fold_in, (0, None))(context.keys, TIME))
+
+
+# Dimensions up to which one vjp for each of them is cheap beside the network.
+EXACT_DIVERGENCE = 16
+
+
+def divergence(kind: str, dimensions: int) -> likelihood.Divergence:
+    """The divergence that `evaluation.divergence` names."""
+    exact = kind == "exact" or (kind == "auto" and dimensions <= EXACT_DIVERGENCE)
+    return likelihood.exact_divergence if exact else likelihood.hutchinson_divergence
 
 
 def step_rule(config: ConfigDict, predict: samplers.Predict) -> samplers.Step:
