@@ -37,7 +37,7 @@ def test_transitions_chain_and_carry_the_difference_of_gamma(kind, num_steps, x6
     np.testing.assert_allclose((steps.frm.gamma[0], steps.to.gamma[-1]), (GAMMA_1, GAMMA_0), rtol=0)
     np.testing.assert_array_equal(steps.frm.gamma[1:], steps.to.gamma[:-1])
     np.testing.assert_allclose(steps.delta, steps.frm.gamma - steps.to.gamma, rtol=1e-10)
-    np.testing.assert_array_equal(steps.index, np.arange(num_steps))
+    np.testing.assert_array_equal(steps.number, np.arange(num_steps))
 
 
 def test_deltas_of_a_long_grid_are_exact_in_float32():

@@ -145,17 +145,20 @@ def _solve(ode: ODE, field: Callable[[Array, Any], Any], state: Any, frm: Array,
     """Integrate d state/dγ = field(γ, state); the state at `to` and the number of evaluations."""
     dtype = jnp.result_type(*jax.tree.leaves(state))
     if ode.tolerance < 10 * jnp.finfo(dtype).eps:
-        raise ValueError(
-            f"tolerance={ode.tolerance} is below what {dtype} resolves; use {10 * jnp.finfo(dtype).eps:.0e}"
-        )
+        enough = 20 * float(jnp.finfo(dtype).eps)
+        raise ValueError(f"tolerance={ode.tolerance} is below what {dtype} resolves; use {enough:.0e}")
     frm, to = jnp.asarray(frm, dtype), jnp.asarray(to, dtype)
+
+    def slope(gamma: Any, state: Any, args: Any) -> Any:
+        return field(gamma, state)
+
     controller = diffrax.PIDController(rtol=ode.tolerance, atol=ode.tolerance, norm=_largest_rms)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda gamma, state, _: field(gamma, state)),
+        diffrax.ODETerm(slope),
         diffrax.Tsit5(),
         frm,
         to,
-        (to - frm) / 100,  # the first step tried
+        0.01 * (to - frm),  # the first step tried
         state,
         stepsize_controller=controller,
         adjoint=diffrax.ForwardMode(),

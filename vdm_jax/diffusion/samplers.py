@@ -25,7 +25,7 @@ class Transition(NamedTuple):
     frm: Noise
     to: Noise
     delta: Array  # γ_t − γ_s > 0
-    index: Array  # number of the step, 0 at t = 1
+    number: Array  # of the step, 0 at t = 1
 
 
 # (keys [B], carry, transition) → carry
@@ -66,7 +66,7 @@ def run(step: Step, carry: Any, keys: Array, steps: Transition, trajectory: bool
     """
 
     def body(carry: Any, transition: Transition) -> tuple[Any, Any]:
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, transition.index)
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, transition.number)
         carry = step(step_keys, carry, transition)
         return carry, carry if trajectory else None
 

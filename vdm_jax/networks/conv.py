@@ -26,7 +26,7 @@ def _padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _paddings(size: tuple[int, int], kernel: tuple[int, int], stride: int) -> list[tuple[int, int]]:
+def _paddings(size: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> list[tuple[int, int]]:
     return [_padding(s, k, stride) for s, k in zip(size, kernel, strict=True)]
 
 
@@ -56,9 +56,9 @@ def conv_weight_grad(x: Array, g: Array, kernel: tuple[int, int], stride: int) -
     NHWC convolution; cotangents take the place of the kernel.
     """
     pads = []
-    for s, k, out in zip(x.shape[1:3], kernel, g.shape[1:3], strict=True):
+    for s, k, size in zip(x.shape[1:3], kernel, g.shape[1:3], strict=True):
         before = _padding(s, k, stride)[0]
-        pads.append((before, (out - 1) * stride + k - s - before))
+        pads.append((before, (size - 1) * stride + k - s - before))
     out = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0),
         g.transpose(1, 2, 0, 3),
