@@ -1,0 +1,191 @@
+"""Checkpoints that are broken, missing or somebody else's; directories that cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from tests.training.runs import points
+from vdm_jax import methods, weights
+from vdm_jax.errors import UserError
+from vdm_jax.training import checkpoints, devices, workdir
+from vdm_jax.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> epath.Path:
+    """A run with checkpoints at 6, 9 and 12."""
+    directory = epath.Path(tmp_path_factory.mktemp("finished"))
+    train(points(), directory, finish=False)
+    return directory
+
+
+@pytest.fixture
+def copy(finished: epath.Path, tmp_path: Any) -> epath.Path:
+    return epath.Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def contents(directory: epath.Path) -> dict[str, str]:
+    """Every file with the hash of its bytes."""
+    return {
+        os.path.join(at, name): hashlib.sha256(open(os.path.join(at, name), "rb").read()).hexdigest()
+        for at, _, names in os.walk(directory)
+        for name in names
+    }
+
+
+def cut_largest(step: epath.Path) -> None:
+    """Truncate the largest file under a checkpoint to half."""
+    files = [os.path.join(at, name) for at, _, names in os.walk(step) for name in names]
+    largest = max(files, key=os.path.getsize)
+    os.truncate(largest, os.path.getsize(largest) // 2)
+
+
+BREAK: dict[str, Callable[[epath.Path], object]] = {
+    "a file cut to half": cut_largest,
+    "no state": lambda step: shutil.rmtree(step / "state"),
+    "no data position": lambda step: shutil.rmtree(step / "data"),
+    "no metadata": lambda step: (step / "state" / "_METADATA").unlink(),
+    "garbage as metadata": lambda step: (step / "state" / "_METADATA").write_text("{]"),
+    "nothing in it": lambda step: [child.rmtree() for child in step.iterdir() if child.is_dir()],
+}
+
+
+@pytest.mark.parametrize("damage", BREAK)
+def test_broken_checkpoint_is_a_sentence_and_nothing_is_changed(damage: str, copy: epath.Path) -> None:
+    BREAK[damage](copy / "checkpoints" / "12")
+    before = contents(copy)
+    with pytest.raises(UserError, match=r"checkpoints/12 cannot be read .*go back to step 9") as raised:
+        train(points(), copy, finish=False)
+    assert "\n" not in str(raised.value)
+    assert contents(copy) == before
+    shutil.rmtree(copy / "checkpoints" / "12")  # as the sentence says
+    assert int(train(points(), copy, finish=False).step) == 12
+
+
+def test_weights_of_a_broken_checkpoint_are_a_sentence(copy: epath.Path) -> None:
+    config = points()
+    cut_largest(copy / "checkpoints" / "12" / "state")
+    with pytest.raises(UserError, match=r"checkpoints/12 cannot be read"):
+        weights.load(str(copy), config, methods.build(config))
+
+
+def test_weights_by_workdir_folder_and_step(finished: epath.Path) -> None:
+    config = points()
+    method = methods.build(config)
+    newest, step = weights.load(str(finished), config, method)
+    assert step == 12
+    for place in (finished / "checkpoints", finished / "checkpoints" / "12"):
+        for a, b in zip(*map(jax.tree.leaves, (weights.load(str(place), config, method)[0], newest)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    older, step = weights.load(str(finished / "checkpoints" / "9"), config, method)
+    assert step == 9
+    config.evaluation.weights = "raw"
+    raw, _ = weights.load(str(finished), config, method)
+    for other in (older, raw):
+        assert any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (other, newest)), strict=True))
+    state = train(points(), finished, finish=False)  # restores, and has nothing to do
+    for a, b in zip(*map(jax.tree.leaves, ((newest, raw), (state.ema, state.params))), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("checkpoints/10", "holds no checkpoint 10; there are 6, 9, 12"),
+        ("nowhere", "no weights at .*nowhere; give a working directory"),
+    ],
+)
+def test_missing_weights(where: str, sentence: str, finished: epath.Path) -> None:
+    config = points()
+    with pytest.raises(UserError, match=sentence):
+        weights.load(str(finished / where), config, methods.build(config))
+
+
+def test_weights_of_another_model(finished: epath.Path) -> None:
+    config = points()
+    config.model.width, config.optimizer.learning_rate = 16, 0.5
+    with pytest.raises(UserError, match=r"another model \(model.width: 8 → 16\)"):
+        weights.load(str(finished), config, methods.build(config))
+    config.model.width, config.optimizer.learning_rate = 8, 0.5  # how they were trained does not matter
+    assert weights.load(str(finished), config, methods.build(config))[1] == 12
+
+
+def test_workdir_without_checkpoint_has_no_weights(tmp_path: Any) -> None:
+    config = points()
+    workdir.claim(epath.Path(tmp_path), config)
+    with pytest.raises(UserError, match="holds no checkpoint; train first"):
+        weights.load(str(tmp_path), config, methods.build(config))
+
+
+def test_other_config_names_the_fields_that_differ(copy: epath.Path) -> None:
+    config = points()
+    config.training.num_steps, config.data.threads = 24, 1  # may change
+    config.model.dropout, config.training.seed = 0.2, 3
+    before = contents(copy)
+    with pytest.raises(UserError, match=r"model.dropout: 0.1 → 0.2; training.seed: 1 → 3\); use a new --workdir"):
+        train(config, copy)
+    assert contents(copy) == before
+
+
+def test_fields_that_may_change_on_resume_do(copy: epath.Path) -> None:
+    config = points()
+    config.training.num_steps, config.training.keep = 13, 1
+    assert int(train(config, copy, finish=False).step) == 13
+    assert checkpoints.steps(copy) == [13]
+    assert workdir.saved_config(copy)["training"]["num_steps"] == 13  # type: ignore[index]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"config": 3}', '{"other": {}}', "\x00\xff"])
+def test_garbage_config_is_a_sentence(text: str, copy: epath.Path) -> None:
+    (copy / "config.json").write_bytes(text.encode("latin-1"))
+    before = contents(copy)
+    with pytest.raises(UserError, match=r"config.json is not a config of vdm_jax"):
+        train(points(), copy)
+    assert contents(copy) == before
+
+
+def test_checkpoints_without_config_are_nobodys(copy: epath.Path) -> None:
+    (copy / "config.json").unlink()
+    with pytest.raises(UserError, match=r"no config\.json to say whose"):
+        train(points(), copy)
+
+
+def test_places_that_cannot_be_a_workdir(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="file is a file, so"):
+            workdir.check_same(epath.Path(place), points())
+    monkeypatch.setattr(workdir.os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be written"):
+        workdir.check_same(epath.Path(tmp_path) / "new", points())
+    assert not (tmp_path / "new").exists()
+
+
+def test_claim_records_the_config_the_command_and_the_versions(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workdir.sys, "argv", ["main.py", "--config.data.shape=(8, 8)"])
+    workdir.claim(epath.Path(tmp_path) / "a" / "b", points())
+    record = json.loads((tmp_path / "a" / "b" / "config.json").read_text())
+    assert record["command"] == "main.py '--config.data.shape=(8, 8)'"
+    assert record["config"]["model"]["width"] == 8
+    assert record["versions"]["jax"] == jax.__version__
+    assert not (tmp_path / "a" / "b" / "config.json.tmp").exists()
+
+
+@pytest.mark.parametrize(("batch", "most", "divisor"), [(64, 2, 2), (63, 2, 1), (12, 8, 6), (1, 8, 1), (7, 0, 1)])
+def test_largest_divisor(batch: int, most: int, divisor: int) -> None:
+    assert devices.largest_divisor(batch, most) == divisor
+
+
+def test_batch_must_divide_by_the_devices() -> None:
+    with pytest.raises(UserError, match=r"batch_size=7 must be divisible by the 2 devices; try 6"):
+        devices.data_mesh(7)
