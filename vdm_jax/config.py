@@ -119,6 +119,15 @@ def _check_together(given: Mapping[str, Any]) -> None:
         f"try config.model.groups={max(g for g in range(1, min(width, groups) + 1) if width % g == 0)}",
     )
     demand(
+        given["model.residual"] == "z" or (images and given["model.prediction"] == "eps"),
+        "config.model.residual='pixel' is an estimate of eps beside the U-Net's; "
+        "set config.model.prediction='eps' and config.model.network='unet'",
+    )
+    demand(
+        given["model.initial"] == "original" or images,
+        "config.model.initial='structured' is for config.model.network='unet'",
+    )
+    demand(
         len(given["data.shape"]) == (3 if images else 1),
         f"config.data.shape={given['data.shape']} does not suit config.model.network="
         f"{given['model.network']!r}: 'unet' takes (height, width, channels), 'mlp' (dimensions,)",

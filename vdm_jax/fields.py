@@ -43,10 +43,16 @@ FIELDS: dict[str, dict[str, Field]] = {
         "width": Field(64, "channels n", low=4),
         "depth": Field(4, "blocks L on each side", low=1),
         "fourier": Field((7.0, 8.0), "exponents n of the features sin, cos(2^n pi z); () for none", low=0, high=16),
+        "fourier_damping": Field(False, "features times exp(-(2^n pi sigma)^2/2), what noise leaves of them"),
         "attention": Field(False, "attention after every block, not only in the middle"),
         "dropout": Field(0.0, "dropout rate", low=0.0, high=0.99),
         "groups": Field(32, "groups of the group norms; divides the width", low=1),
         "prediction": Field("eps", "what the network predicts", ("eps", "x", "v")),
+        "residual": Field(
+            "z", "what the network's output is added to: z or the exact eps of lone pixels", ("z", "pixel")
+        ),
+        "data_variance": Field(0.25, "E[x^2] of the data, for residual='pixel'", low=1e-6, high=1e6),
+        "initial": Field("original", "how the weights start", ("original", "structured")),
         "dtype": Field("float32", "dtype of the computation", ("float32", "bfloat16"), resume=_ANY_TIME),
         "remat": Field(False, "recompute blocks in the backward pass", resume=_ANY_TIME),
         "unroll": Field(1, "blocks in one loop body", low=1, resume=_ANY_TIME),

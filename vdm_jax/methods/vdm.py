@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
-from vdm_jax.diffusion import decoders, likelihood, losses, prediction, samplers, schedules, times
-from vdm_jax.diffusion.process import VP, Noise, q_sample
+from vdm_jax.diffusion import baseline, decoders, likelihood, losses, prediction, samplers, schedules, times
+from vdm_jax.diffusion.process import VP, Noise, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, normal_like
+from vdm_jax.networks.initial import original, structured
 from vdm_jax.networks.mlp import MLP
 from vdm_jax.networks.vdm_unet import VDMUNet
 
@@ -44,7 +45,24 @@ def network(config: ConfigDict) -> MLP | VDMUNet:
         dtype=dtype,
         remat=model.remat,
         unroll=model.unroll,
+        initial=structured(model.depth, config.data.shape[-1]) if model.initial == "structured" else original(),
+        residual=model.residual == "z",
+        damped=model.fourier_damping,
     )
+
+
+def completion(config: ConfigDict) -> Callable[[Array, Array, Noise], Array]:
+    """(h, z, level) → raw output, h being the network's: h itself, which holds + z, or, if `model.residual`
+    is 'pixel', ε̂ = ε̂_pixel(z, γ) + √(α²s²/(σ² + α²s²)) h (see `diffusion.baseline`)."""
+    if config.model.residual == "z":
+        return lambda h, z, level: h
+    variance, vocabulary = config.model.data_variance, config.data.vocabulary or None
+
+    def complete(h: Array, z: Array, level: Noise) -> Array:
+        scale = expand(baseline.unexplained(level, variance), z.ndim)
+        return baseline.pixel_eps(z, level, variance, vocabulary) + scale * h
+
+    return complete
 
 
 def schedule_from(config: ConfigDict, leaves: Params) -> schedules.Schedule:
@@ -87,9 +105,14 @@ def build(config: ConfigDict) -> Method:
         t = (gamma - section.gamma_0) / (section.gamma_1 - section.gamma_0)
         return noise_at(gamma, t, VP)
 
+    complete = completion(config)
+
     def denoise_with(params: Params, keys: Array | None = None) -> prediction.Denoise:
         def denoise(z: Array, level: Noise, cond: Array) -> Array:
-            return net.apply({"params": params["network"]}, z, level.t, cond, keys)
+            # the MLP has no Fourier features that σ could damp
+            sigma = (level.sigma,) if isinstance(net, VDMUNet) else ()
+            h = net.apply({"params": params["network"]}, z, level.t, cond, keys, *sigma)
+            return complete(cast(Array, h), z, level)
 
         return denoise
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.networks.conv import Conv
-from vdm_jax.networks.layers import Attention, dropout, fold, fourier_features, timestep_embedding
+from vdm_jax.networks.initial import Initial, original
+from vdm_jax.networks.layers import Attention, damping, dropout, fold, fourier_features, timestep_embedding
 
 
 class ResBlock(nn.Module):
@@ -24,20 +25,23 @@ class ResBlock(nn.Module):
     dropout_rate: float = 0.0
     groups: int = 32
     dtype: jnp.dtype = jnp.float32
+    initial: Initial = original()
 
     @nn.compact
     def __call__(self, x: Array, cond: Array, keys: Array | None) -> Array:
         """x: [B, H, W, C], cond: [B, E], keys: [B] or None → [B, H, W, features]."""
-        zeros = nn.initializers.zeros
+        start = self.initial
         h = nn.swish(nn.GroupNorm(self.groups, dtype=self.dtype, name="norm1")(x))
         h = Conv(self.features, dtype=self.dtype, name="conv1")(h)
-        shift = nn.Dense(self.features, use_bias=False, kernel_init=zeros, dtype=self.dtype, name="cond_proj")(cond)
-        h = h + shift[:, None, None, :]
+        project = nn.Dense(
+            self.features, use_bias=False, kernel_init=start.cond_proj, dtype=self.dtype, name="cond_proj"
+        )
+        h = h + project(cond)[:, None, None, :]
         h = nn.swish(nn.GroupNorm(self.groups, dtype=self.dtype, name="norm2")(h))
         h = dropout(h, self.dropout_rate, keys)
-        h = Conv(self.features, kernel_init=zeros, dtype=self.dtype, name="conv2")(h)
+        h = Conv(self.features, kernel_init=start.conv2, dtype=self.dtype, name="conv2")(h)
         if x.shape[-1] != self.features:
-            x = nn.Dense(self.features, dtype=self.dtype, name="shortcut")(x)
+            x = nn.Dense(self.features, kernel_init=start.shortcut, dtype=self.dtype, name="shortcut")(x)
         return x + h
 
 
@@ -52,13 +56,14 @@ class Block(nn.Module):
     attention: bool
     groups: int
     dtype: jnp.dtype
+    initial: Initial
 
     @nn.compact
     def __call__(
         self, h: Array, layer: Array, skip: Array | None, cond: Array, keys: Array | None
     ) -> tuple[Array, Array]:
         x = h if skip is None else jnp.concatenate([h, skip], axis=-1)
-        block = ResBlock(self.features, self.dropout_rate, self.groups, self.dtype, name="res")
+        block = ResBlock(self.features, self.dropout_rate, self.groups, self.dtype, self.initial, name="res")
         h = block(x, cond, fold(keys, layer))
         if self.attention:
             h = Attention(groups=self.groups, dtype=self.dtype, name="attn")(h)
@@ -70,6 +75,9 @@ class VDMUNet(nn.Module):
 
     width: n channels everywhere; depth: L. fourier: the exponents n of the Fourier features, ()
     for none. remat: recompute blocks in the backward pass. unroll: how many blocks a loop body holds.
+    initial: of the kernels. residual: + z at the end; without it the output is 0 before training.
+    damped: Fourier features times exp(−½(2ⁿπσ)²), all that the noise σ [B] leaves of them;
+    σ None is 0, for parameters that are only being initialised.
     z, its Fourier features and the output residual stay float32; everything else computes in dtype.
     """
 
@@ -82,6 +90,9 @@ class VDMUNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
     unroll: int = 1
+    initial: Initial = original()
+    residual: bool = True
+    damped: bool = False
 
     def _blocks(self, length: int, name: str, with_skip: bool) -> nn.Module:
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
@@ -93,23 +104,31 @@ class VDMUNet(nn.Module):
             length=length,
             unroll=min(self.unroll, length),
         )
-        return scanned(self.width, self.dropout_rate, self.attention, self.groups, self.dtype, name=name)
+        return scanned(self.width, self.dropout_rate, self.attention, self.groups, self.dtype, self.initial, name=name)
+
+    def _features(self, z: Array, sigma: Array | None) -> Array:
+        features = fourier_features(z, self.fourier)
+        if not self.damped or sigma is None:
+            return features
+        return features * damping(sigma, self.fourier, z.shape[-1])[:, None, None, :]
 
     @nn.compact
-    def __call__(self, z: Array, t: Array, conditioning: Array, keys: Array | None = None) -> Array:
+    def __call__(
+        self, z: Array, t: Array, conditioning: Array, keys: Array | None = None, sigma: Array | None = None
+    ) -> Array:
         n, dtype = self.width, self.dtype
         cond = jnp.concatenate([timestep_embedding(t, n), conditioning[:, None]], axis=-1)
-        cond = nn.swish(nn.Dense(4 * n, dtype=dtype, name="dense0")(cond))
+        cond = nn.swish(nn.Dense(4 * n, kernel_init=self.initial.dense0, dtype=dtype, name="dense0")(cond))
         cond = nn.swish(nn.Dense(4 * n, dtype=dtype, name="dense1")(cond))
 
-        h = jnp.concatenate([z, fourier_features(z, self.fourier)], axis=-1) if self.fourier else z
-        h = Conv(n, dtype=dtype, name="conv_in")(h)
+        h = jnp.concatenate([z, self._features(z, sigma)], axis=-1) if self.fourier else z
+        h = Conv(n, kernel_init=self.initial.conv_in, dtype=dtype, name="conv_in")(h)
         first = h
 
         layers = jnp.arange(self.depth)
         h, skips = self._blocks(self.depth, "down", False)(h, layers, None, cond, fold(keys, 0))
 
-        middle = lambda name: ResBlock(n, self.dropout_rate, self.groups, dtype, name=name)
+        middle = lambda name: ResBlock(n, self.dropout_rate, self.groups, dtype, self.initial, name=name)
         h = middle("mid1")(h, cond, fold(keys, 1))
         h = Attention(groups=self.groups, dtype=dtype, name="mid_attn")(h)
         h = middle("mid2")(h, cond, fold(keys, 2))
@@ -121,4 +140,4 @@ class VDMUNet(nn.Module):
         h = nn.swish(nn.GroupNorm(self.groups, dtype=dtype, name="norm_out")(h))
         zeros = nn.initializers.zeros
         h = Conv(z.shape[-1], kernel_init=zeros, dtype=dtype, name="conv_out")(h)
-        return z + h.astype(z.dtype)
+        return z + h.astype(z.dtype) if self.residual else h.astype(z.dtype)
