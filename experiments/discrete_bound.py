@@ -12,6 +12,7 @@ m = sigmoid(ln s² − γ), and L_T is known in closed form.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,41 +49,37 @@ def rows(scale: str) -> list[Row]:
     return found + [Row(f"exact denoiser, {label(steps)}", {**gaussian, "steps": steps}) for steps in STEPS]
 
 
-@lru_cache(maxsize=1)
-def continuous(file: str, fields: tuple, seed: int, workdir: epath.Path) -> tuple:
-    """(model, L_∞ [passes, N], m(0), m(1)) of a seed."""
-    config = models.load_config(file, {**dict(fields), "training.seed": seed, "evaluation.num_timesteps": 0})
-    model = models.trained(config, workdir)
-    return model, models.likelihood(model, seed=seed), error_at(model, 0.0, seed), error_at(model, 1.0, seed)
-
-
+@lru_cache(maxsize=2)
 def error_at(model: models.Model, t: float, seed: int) -> float:
-    """m(t) on the first examples of the test split."""
+    """m(t) on the first test images."""
     config = model.config
     dataset = load(config.data.name, config.evaluation.split, path=config.data.path)
     batch = next(eval_batches(dataset, batch_size=min(256, dataset.num_examples)))
-    schedule = model.method.schedule(model.params)
-    at = jnp.full(len(batch["image"]), t)
-    level = noise(schedule.gamma(at), at)
-    eps = normal_like(example_keys(jax.random.key(seed), batch["index"]), dataset.shape, 0)
-    z = q_sample(decoders.encode(batch["image"], dataset.vocabulary), eps, level)
-    raw = model.method.denoise(model.params)(z, level, jnp.asarray(batch["conditioning"]))
-    error = eps - prediction.split(raw, z, level, config.model.prediction).eps
-    return float(jnp.mean(jnp.square(error)))
+
+    @jax.jit
+    def error(params: Any, image: jax.Array, cond: jax.Array) -> jax.Array:
+        at = jnp.full(len(image), t)
+        level = noise(model.method.schedule(params).gamma(at), at)
+        eps = normal_like(example_keys(jax.random.key(seed), jnp.arange(len(image))), dataset.shape, 0)
+        z = q_sample(decoders.encode(image, dataset.vocabulary), eps, level)
+        raw = model.method.denoise(params)(z, level, cond)
+        return jnp.mean(jnp.square(eps - prediction.split(raw, z, level, config.model.prediction).eps))
+
+    return float(error(model.params, batch["image"], batch["conditioning"]))
 
 
 def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
     if "steps" in row.config:
         return exact(row.config["steps"], seed)
-    overrides, steps = row.config["overrides"], row.config["overrides"]["evaluation.num_timesteps"]
-    shared = {k: v for k, v in overrides.items() if k != "evaluation.num_timesteps"}
-    model, limit, m_0, m_1 = continuous(row.config["file"], tuple(shared.items()), seed, workdir)
+    steps = row.config["overrides"]["evaluation.num_timesteps"]
+    model, limit = models.reference(row.config, seed, workdir)
     values = models.likelihood(model, seed=seed, num_timesteps=steps) if steps else limit
     measured = {"bits_per_dim": mean_of(values["total"]), "diffusion_bits": mean_of(values["diffusion"])}
     if steps:
         span = model.config.schedule.gamma_1 - model.config.schedule.gamma_0
+        m_0, m_1 = (error_at(model, t, seed) / np.log(2) for t in (0.0, 1.0))
         measured["minus_continuous_bits"] = mean_of(values["diffusion"] - limit["diffusion"])
-        measured["law_bits"] = law(span, steps, limit["diffusion"].mean(), m_0 / np.log(2), m_1 / np.log(2))
+        measured["law_bits"] = law(span, steps, limit["diffusion"].mean(), m_0, m_1)
     return Outcome(measured)
 
 

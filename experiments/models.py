@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import pathlib
 import runpy
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +27,8 @@ from vdm_jax.training.loop import train
 FILES = {"mini": "experiments/mini.py", "paper": "configs/cifar10.py"}
 
 
-class Model(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)  # compared by identity, so that caches may hold it
+class Model:
     """A config, its method, (averaged) weights and the devices they lie on."""
 
     config: ConfigDict
@@ -99,3 +102,17 @@ def likelihood(model: Model, **evaluation: Any) -> dict[str, np.ndarray]:
     """
     config = with_fields(model.config, {f"evaluation.{name}": value for name, value in evaluation.items()})
     return report.measure(config, methods.build(config), model.params, model.mesh)[0]
+
+
+def reference(row: Mapping[str, Any], seed: int, workdir: epath.Path) -> tuple[Model, dict[str, np.ndarray]]:
+    """The trained model of a row's config and its continuous bound, kept for the next row of the same seed."""
+    overrides = {k: v for k, v in row["overrides"].items() if k != "evaluation.num_timesteps"}
+    return _reference(row["file"], tuple(overrides.items()), seed, workdir)
+
+
+@lru_cache(maxsize=1)
+def _reference(
+    file: str, overrides: tuple[tuple[str, Any], ...], seed: int, workdir: epath.Path
+) -> tuple[Model, dict[str, np.ndarray]]:
+    model = trained(load_config(file, {**dict(overrides), "training.seed": seed}), workdir)
+    return model, likelihood(model, seed=seed)

@@ -9,7 +9,6 @@ estimates are far apart.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -51,15 +50,8 @@ def under(model: models.Model, path: str) -> models.Model:
     return models.with_schedule(model, {"kind": "learned_monotone", "features": FEATURES}, leaves)
 
 
-@lru_cache(maxsize=1)
-def linear(file: str, fields: tuple, seed: int, workdir: epath.Path) -> tuple:
-    """(the model with γ linear in t, its likelihood terms [passes, N])."""
-    model = models.trained(models.load_config(file, {**dict(fields), "training.seed": seed}), workdir)
-    return model, models.likelihood(model, seed=seed)
-
-
 def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
-    model, reference = linear(row.config["file"], tuple(row.config["overrides"].items()), seed, workdir)
+    model, reference = models.reference(row.config, seed, workdir)
     path = row.config["path"]
     model = under(model, path)
     # each path has noise of its own, so that the rows are independent given the images

@@ -13,7 +13,6 @@ Var(L) is that of one estimate ½ γ′ ‖ε − ε̂‖² at independent t (st
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -102,13 +101,6 @@ def curve(gamma: np.ndarray) -> dict[str, Any]:
     return {"t": common.rounded(POINTS, 4), "gamma": common.rounded(gamma, 4)}
 
 
-@lru_cache(maxsize=1)
-def before(file: str, fields: tuple, seed: int, workdir: epath.Path) -> tuple:
-    """(the model with γ linear in t, its likelihood terms [passes, N])."""
-    model = models.trained(models.load_config(file, {**dict(fields), "training.seed": seed}), workdir)
-    return model, models.likelihood(model, seed=seed)
-
-
 def learn_path(model: models.Model, steps: int, seed: int) -> models.Model:
     """The same network and endpoints; the path follows ∇E[L²] of the training loss."""
     fields = {"kind": "learned_monotone", "minimise_variance": True, "features": FEATURES}
@@ -135,7 +127,7 @@ def learn_path(model: models.Model, steps: int, seed: int) -> models.Model:
 def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
     if "draws" in row.config:
         return exact(row.config["path"], seed)
-    model, values = before(row.config["file"], tuple(row.config["overrides"].items()), seed, workdir)
+    model, values = models.reference(row.config, seed, workdir)
     shift = np.zeros_like(values["total"])
     if row.config["path"] == "learned":
         model = learn_path(model, row.config["path_steps"], seed)
