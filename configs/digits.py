@@ -5,8 +5,9 @@ per-pixel histograms 2.42.
 
     python -m vdm_jax.main --config=configs/digits.py --workdir=runs/digits
 
-The Fourier features have periods of two bins and of one, as 7 and 8 have for 256 levels: exponents
-log₂ 17 − 1 and log₂ 17, not rounded, or they would lose step with the bins across the range.
+The network starts from the exact denoiser of lone pixels (residual 'pixel', 'structured' weights) and
+is trained by Muon. Its Fourier features have periods of one bin and of two, four and eight: exponents
+log₂ 17 and so on, not rounded, or they would lose step with the bins across the range.
 """
 
 import math
@@ -22,8 +23,13 @@ VARIANTS = {
         "training.num_steps": 20,
         "training.log_every": 10,
         "sampling.num_steps": 10,
+        "sampling.num_images": 16,
+        "sampling.batch_size": 16,
         "evaluation.passes": 1,
+        "model.width": 8,
+        "model.groups": 4,
         "model.depth": 1,
+        "optimizer.name": "adamw",
     },
     "tune": {"data.split": "fit", "evaluation.split": "tune"},
 }
@@ -34,16 +40,23 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.name = "digits"
     config.data.shape = (8, 8, 1)
     config.data.vocabulary = LEVELS
+    config.data.batch_size = 32
     config.model.width = 32
     config.model.depth = 2
     config.model.groups = 8
     config.model.dropout = 0.1
     config.model.unroll = 8
-    config.model.fourier = (math.log2(LEVELS) - 1, math.log2(LEVELS))
-    config.model.prediction = "v"
+    config.model.fourier = tuple(math.log2(LEVELS) - k for k in (3, 2, 1, 0))
+    config.model.residual = "pixel"
+    config.model.data_variance = 0.55
+    config.model.initial = "structured"
     config.schedule.gamma_0 = gamma_0_for(LEVELS)
-    config.training.num_steps = 1500
-    config.optimizer.learning_rate = 5e-3
+    config.training.num_steps = 3000
+    config.training.log_every = 100
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.muon_learning_rate = 5e-3
+    config.optimizer.schedule_learning_rate = 2e-3
     config.optimizer.decay = "cosine"
     config.optimizer.ema = 0.99
     config.sampling.num_steps = 100
