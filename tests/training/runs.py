@@ -21,13 +21,15 @@ FAST = {"xla_backend_optimization_level": 0}  # compiles in half the time
 
 def points() -> ConfigDict:
     """An MLP with dropout and a monotone schedule on the swirl."""
-    config = configs.load("configs/swirl.py:smoke")
-    config.data.batch_size = BATCH
-    config.model.width, config.model.depth, config.model.dropout = 8, 1, 0.1
-    config.schedule.features = 4
-    config.training.num_steps = 12
-    config.training.log_every, config.training.checkpoint_every = 5, 3
+    config = configs.base()
+    config.data.name, config.data.shape, config.data.vocabulary, config.data.batch_size = "swirl", (2,), 0, BATCH
+    config.model.network, config.model.width, config.model.depth, config.model.dropout = "mlp", 8, 1, 0.1
+    config.model.fourier = ()
+    config.schedule.kind, config.schedule.gamma_0, config.schedule.features = "learned_monotone", -8.0, 4
+    config.training.num_steps, config.training.log_every, config.training.checkpoint_every = 12, 5, 3
+    config.optimizer.learning_rate = 2e-3
     config.training.eval_examples, config.evaluation.examples, config.evaluation.batch_size = 20, 20, 16
+    config.evaluation.passes = 1
     config.sampling.num_steps, config.sampling.num_images = 2, 4
     configs.check(config)
     return config
@@ -35,7 +37,7 @@ def points() -> ConfigDict:
 
 def images() -> ConfigDict:
     """A U-Net with dropout and augmentation on digits."""
-    config = configs.load("configs/digits.py:smoke")
+    config = configs.base()
     config.data.batch_size, config.data.augment = BATCH, ("flip",)
     config.model.width, config.model.groups, config.model.depth, config.model.dropout = 8, 4, 1, 0.1
     config.optimizer.warmup_steps, config.optimizer.learning_rate = 0, 1e-3

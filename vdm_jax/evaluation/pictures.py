@@ -19,7 +19,10 @@ def to_bytes(images: np.ndarray, vocabulary: int) -> np.ndarray:
 
 
 def grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.ndarray:
-    """uint8 [N, H, W, C] → one picture, row by row, light lines between; C is 1 or 3."""
+    """uint8 [N, H, W, C] → one picture, row by row, light lines between; channels other than 1 or 3
+    are shown as their mean."""
+    if images.shape[-1] not in (1, 3):
+        images = images.mean(-1, keepdims=True).astype(np.uint8)
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = -(-count // columns)
@@ -49,27 +52,32 @@ def save_figure(path: epath.Path, figure: Figure) -> None:
 
 
 def save_samples(path: epath.Path, samples: np.ndarray, vocabulary: int | None) -> None:
-    """A grid of images, or a scatter plot of points [N, D]."""
-    if vocabulary is not None and samples.ndim == 4 and samples.shape[-1] in (1, 3):
+    """A grid of images, levels [N, H, W, C], or without a vocabulary a scatter plot of points [N, D]."""
+    if vocabulary is not None:
         save_image(path, grid(to_bytes(samples, vocabulary)))
         return
     figure = Figure((5, 5))
     axes = figure.subplots()
-    points = samples.reshape(len(samples), -1)
-    axes.scatter(points[:, 0], points[:, min(1, points.shape[1] - 1)], s=4, alpha=0.6)
-    axes.set(title=f"{len(points)} samples", aspect="equal")
+    axes.scatter(*_plane(samples), s=4, alpha=0.6)
+    axes.set(title=f"{len(samples)} samples", aspect="equal")
     save_figure(path, figure)
+
+
+def _plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first two coordinates of points [N, D]; of a line, its only one twice."""
+    return points[:, 0], points[:, min(1, points.shape[1] - 1)]
 
 
 def save_strip(path: epath.Path, states: np.ndarray, final: np.ndarray, vocabulary: int | None) -> None:
     """From noise (left) to data (right): one row per sample.
 
-    states: latents z_t [K, n, …] at K times, scaled by the caller to data units; final: [n, …] data.
+    states: latents z_t [K, n, …] at K times, in the units of encoded data ([−1, 1] for images);
+    final: data [n, …].
     """
     if vocabulary is None:
         figure = Figure((2.2 * (len(states) + 1), 2.4))
         for axes, points in zip(figure.subplots(1, len(states) + 1), [*states, final], strict=True):
-            axes.scatter(points[:, 0], points[:, 1], s=2, alpha=0.6)
+            axes.scatter(*_plane(points), s=2, alpha=0.6)
             axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xticks=[], yticks=[])
         save_figure(path, figure)
         return

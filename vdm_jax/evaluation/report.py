@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax import data
+from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood, pictures
 from vdm_jax.evaluation.likelihood import sentence
 from vdm_jax.methods.base import Method, example_keys
@@ -87,15 +88,20 @@ def scalars(result: dict[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in result.items() if isinstance(v, int | float) and k not in ("step", "seed")}
 
 
+@lru_cache(maxsize=4)
+def _sampler(draw: Callable[..., Any], num_steps: int, trajectory: bool, mesh: Mesh) -> Callable[..., Any]:
+    """Compiled once for all the grids of a run."""
+    layout = split(mesh)
+    run = partial(draw, num_steps=num_steps, trajectory=trajectory)
+    return jax.jit(run, in_shardings=(replicated(mesh), layout, layout))
+
+
 def sample(config: ConfigDict, method: Method, params: Any, mesh: Mesh, count: int, trajectory: bool = False) -> Any:
     """`count` samples [count, …] (and latents [num_steps, count, …]): image k depends on k and the seed."""
     section = config.sampling
     size = round_up(min(section.batch_size, count), mesh)
     layout = split(mesh)
-    run = jax.jit(
-        partial(method.sample, num_steps=section.num_steps, trajectory=trajectory),
-        in_shardings=(replicated(mesh), layout, layout),
-    )
+    run = _sampler(method.sample, section.num_steps, trajectory, mesh)
     parts = []
     for first in range(0, count, size):
         keys = jax.device_put(example_keys(jax.random.key(section.seed), first + jnp.arange(size)), layout)
@@ -166,6 +172,12 @@ def write_evaluation(
     directory.mkdir(parents=True, exist_ok=True)
     values, about = measure(config, method, params, mesh)
     result = {**likelihood.summarise(values), **about, "step": step, "weights": config.evaluation.weights}
+    bad = int(np.sum(~np.isfinite(values["total"]).all(0)))
+    if bad:
+        raise UserError(
+            f"bits/dim is NaN or infinite for {bad} of {result['examples']} examples ({result['estimator']}, "
+            f"{result['weights']} weights of step {step}); no eval.json is written"
+        )
     write_json(directory / "eval.json", result)
     schedule = jax.tree.map(np.asarray, method.schedule(params))
     plots = write_plots(directory, schedule, values)

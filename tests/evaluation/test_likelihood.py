@@ -1,0 +1,144 @@
+"""Every example once per pass, whatever the batch size and the number of devices; two kinds of error."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from tests.training.runs import FAST, mesh_of, points
+from vdm_jax import data, methods
+from vdm_jax.errors import UserError
+from vdm_jax.evaluation import likelihood, report
+from vdm_jax.evaluation.likelihood import per_example, sentence, summarise
+from vdm_jax.methods.base import Method, normal_like
+
+
+def probe() -> Method:
+    """A 'likelihood' that tells which image it saw and which noise it was given."""
+
+    def terms(params: Any, batch: Any, keys: Any) -> Any:
+        pixels = batch["image"].reshape(len(keys), -1).astype(jnp.float32)
+        weights = jnp.arange(1, pixels.shape[1] + 1, dtype=jnp.float32).reshape(1, -1)
+        return {"total": (pixels * weights).sum(1), "noise": normal_like(keys, (), 0)}
+
+    nothing: Any = None
+    return Method(nothing, (), nothing, nothing, nothing, bits_per_dim=terms)
+
+
+@pytest.mark.parametrize(("size", "count"), [(64, 2), (50, 2), (7, 1), (297, 1), (298, 2), (1000, 2)])
+def test_no_image_is_dropped_or_repeated(size: int, count: int) -> None:
+    dataset = data.load("digits", "test")
+    images = np.stack([dataset.source[k]["image"] for k in range(297)]).reshape(297, -1).astype(np.float64)
+    batches = partial(data.eval_batches, dataset, batch_size=size)
+    values = per_example(probe(), {}, batches, mesh_of(count), seed=3, passes=2)
+    assert values["total"].dtype == np.float64
+    expected = images @ np.arange(1, 65)
+    np.testing.assert_array_equal(values["total"], np.stack([expected, expected]))
+    keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(3), p), k) for p in range(2) for k in (0, 1, 296)]
+    drawn = np.asarray([normal_like(key[None], (), 0)[0] for key in keys]).reshape(2, 3)
+    np.testing.assert_array_equal(values["noise"][:, [0, 1, 296]], drawn)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[ConfigDict, Method, Any]:
+    """The tiny MLP with every parameter random."""
+    config = points()
+    method = methods.build(config)
+    leaves, tree = jax.tree.flatten(jax.jit(method.init, compiler_options=FAST)(jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return config, method, jax.tree.unflatten(tree, moved)
+
+
+def test_values_do_not_depend_on_batch_size_or_devices(trained: Any) -> None:
+    config, method, params = trained
+    config.evaluation.passes = 2
+    seen = []
+    for size, count in ((16, 2), (7, 2), (5, 1)):
+        config.evaluation.batch_size = size
+        values, _ = report.measure(config, method, params, mesh_of(count), examples=19)
+        assert values["total"].shape == (2, 19)
+        seen.append(values)
+    for other in seen[1:]:
+        for name, value in other.items():
+            np.testing.assert_allclose(value, seen[0][name], rtol=1e-4, atol=1e-5, err_msg=name)
+    assert not np.allclose(seen[0]["total"][0], seen[0]["total"][1])  # passes have noise of their own
+
+
+def test_examples_are_the_first_of_the_split(trained: Any) -> None:
+    config, method, params = trained
+    config.evaluation.passes, config.evaluation.batch_size = 1, 16
+    few, about = report.measure(config, method, params, mesh_of(2), examples=3)
+    more, _ = report.measure(config, method, params, mesh_of(2), examples=19)
+    assert few["total"].shape == (1, 3)
+    np.testing.assert_allclose(few["total"], more["total"][:, :3], rtol=1e-4, atol=1e-5)
+    assert about == {
+        "estimator": "vlb_continuous",
+        "dataset": "swirl (spiral, noise 0.5, seed 0, 20,000/5,000)",
+        "split": "test",
+        "seed": 0,
+    }
+
+
+def test_errors_by_hand() -> None:
+    total = np.asarray([[1.0, 2.0, 4.0], [3.0, 2.0, 5.0]])
+    result = summarise({"total": total, "prior": total / 10, "t": total, "error": total})
+    means = np.asarray([2.0, 2.0, 4.5])
+    assert result["bits_per_dim"] == pytest.approx(17 / 6)
+    assert result["prior"] == pytest.approx(1.7 / 6)
+    assert result["standard_error"] == pytest.approx(np.sqrt(np.sum((means - means.mean()) ** 2) / 2 / 3))
+    # variances over the passes: 2, 0, 1/2; the mean of six draws
+    assert result["monte_carlo_error"] == pytest.approx(np.sqrt((2 + 0 + 0.5) / 3 / 6))
+    assert (result["examples"], result["passes"]) == (3, 2)
+    assert "t" not in result and "error" not in result and "total" not in result
+    single = summarise({"total": total[:1]})
+    assert single["monte_carlo_error"] is None and single["bits_per_dim"] == pytest.approx(7 / 3)
+
+
+def test_monte_carlo_error_is_the_spread_over_new_noise() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.normal(3.0, 1.0, 40)
+    draws = images + 0.5 * rng.normal(size=(4000, 3, 40))
+    spread = draws.mean((1, 2)).std()
+    told = [summarise({"total": draw})["monte_carlo_error"] for draw in draws[:200]]
+    np.testing.assert_allclose(np.mean(told), spread, rtol=0.05)
+    # and the standard error is that of another draw of images
+    fresh = rng.normal(3.0, 1.0, (4000, 1, 40))
+    told = [summarise({"total": draw})["standard_error"] for draw in fresh[:200]]
+    np.testing.assert_allclose(np.mean(told), fresh.mean((1, 2)).std(), rtol=0.05)
+
+
+def test_result_is_told_with_what_it_was_measured_on() -> None:
+    result = summarise({"total": np.asarray([[1.0, 2.0]])})
+    about = {"estimator": "vlb_T=10", "dataset": "digits (v)", "split": "test", "weights": "ema", "step": 7}
+    text = sentence(result | about)
+    for part in ("test bits/dim 1.5000 ± 0.5000", "2 images", "one pass", "vlb_T=10", "ema", "step 7", "digits (v)"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("estimator", "steps", "name"), [("vlb", 0, "vlb_continuous"), ("vlb", 1000, "vlb_T=1000"), ("ode", 0, "ode")]
+)
+def test_estimator_names(estimator: str, steps: int, name: str) -> None:
+    assert likelihood.estimator_name(estimator, steps) == name
+
+
+def test_values_that_are_not_finite_are_a_sentence(trained: Any, tmp_path: Any) -> None:
+    from etils import epath
+
+    config, method, params = trained
+    bad = method._replace(bits_per_dim=lambda p, b, k: {"total": jnp.where(b["image"][:, 0] > 0, jnp.nan, 1.0)})
+    with pytest.raises(UserError, match=r"NaN or infinite for \d+ of 20 examples"):
+        report.write_evaluation(config, bad, params, mesh_of(2), epath.Path(tmp_path), 1)
+    assert not (tmp_path / "eval.json").exists()
+
+
+def test_method_without_a_likelihood_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="no likelihood"):
+        per_example(probe()._replace(bits_per_dim=None), {}, lambda: [], mesh_of(1), seed=0, passes=1)

@@ -1,0 +1,94 @@
+"""Image k of a seed: the same whatever the batch size and the number of devices."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from ml_collections import ConfigDict
+from PIL import Image
+
+from tests.training.runs import FAST, images, mesh_of, points
+from vdm_jax import methods
+from vdm_jax.evaluation import report
+from vdm_jax.methods.base import Method, normal_like
+
+
+def random_params(method: Method) -> Any:
+    """Every parameter random: at initial ones the network's output is zero."""
+    leaves, tree = jax.tree.flatten(jax.jit(method.init, compiler_options=FAST)(jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, moved)
+
+
+SIZES = ((16, 2), (3, 2), (1, 1))  # images at a time, devices
+
+
+def drawn(config: ConfigDict, method: Method, params: Any, count: int, **options: Any) -> list[Any]:
+    """`count` samples in several ways."""
+    results = []
+    for size, devices in SIZES:
+        config.sampling.batch_size = size
+        results.append(report.sample(config, method, params, mesh_of(devices), count, **options))
+    return results
+
+
+def test_noise_of_an_image_is_the_same_to_the_bit() -> None:
+    noise = lambda params, keys, cond, num_steps, trajectory: normal_like(keys, (4,), 1)
+    config = points()
+    first, *others = drawn(config, methods.build(config)._replace(sample=noise), {}, 10)
+    assert first.shape == (10, 4) and len(np.unique(first)) == 40
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    config.sampling.seed = 1
+    assert not np.any(drawn(config, methods.build(config)._replace(sample=noise), {}, 10)[0] == first)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "heun"])
+def test_samples_do_not_depend_on_batch_size_or_devices(sampler: str) -> None:
+    config = points()
+    config.sampling.sampler, config.sampling.num_steps = sampler, 5
+    method = methods.build(config)
+    first, *others = drawn(config, method, random_params(method), 10, trajectory=True)
+    assert first[0].shape == (10, 2) and first[1].shape == (5, 10, 2)
+    for other in others:
+        for a, b in zip(other, first, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_images_do_not_depend_on_batch_size_or_devices() -> None:
+    config = images()
+    config.sampling.num_steps = 20
+    method = methods.build(config)
+    first, *others = drawn(config, method, random_params(method), 10, trajectory=True)
+    for levels, latents in others:
+        np.testing.assert_allclose(latents, first[1], atol=1e-4)
+        assert (levels != first[0]).mean() < 1e-2  # a latent on the edge of two levels may fall either way
+
+
+def test_trajectory_ends_where_the_sample_is(tmp_path: Any) -> None:
+    config = points()
+    config.sampling.num_steps = 5
+    method = methods.build(config)
+    params = random_params(method)
+    final, path = report.sample(config, method, params, mesh_of(2), 4, trajectory=True)
+    np.testing.assert_allclose(report.sample(config, method, params, mesh_of(2), 4), final, atol=1e-5)
+    sigma_0 = 1 / (1 + math.exp(-float(method.schedule(params).gamma_0)))
+    np.testing.assert_allclose(final, path[-1] / math.sqrt(1 - sigma_0), rtol=1e-5)
+
+
+def test_what_sampling_writes(tmp_path: Any) -> None:
+    config = points()
+    method = methods.build(config)
+    directory = epath.Path(tmp_path)
+    written = report.write_samples(config, method, random_params(method), mesh_of(2), directory, 7)
+    assert [path.name for path in written] == ["7.png", "7.npz", "7_strip.png"]
+    assert np.load(directory / "samples" / "7.npz")["samples"].shape == (config.sampling.num_images, 2)
+    for name in ("7.png", "7_strip.png"):
+        assert Image.open(directory / "samples" / name).size[0] > 100

@@ -1,0 +1,249 @@
+"""What a config may say: every packaged config and variant is legal, and nothing else is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import pathlib
+from typing import Any
+
+import pytest
+
+from vdm_jax import config as configs
+from vdm_jax.config import base, check, differences, flatten, from_saved, load, packaged, with_variant
+from vdm_jax.errors import UserError
+from vdm_jax.fields import FIELDS, field_table
+
+NAMES = ("cifar10", "cifar10_aug", "digits", "fashion_mnist", "imagenet32", "imagenet64", "swirl")
+
+
+def variants(name: str) -> dict[str, dict[str, Any]]:
+    spec = importlib.util.spec_from_file_location(name, packaged()[f"configs/{name}.py"])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    variants: dict[str, dict[str, Any]] = module.VARIANTS
+    return variants
+
+
+def test_every_config_of_the_papers_is_there() -> None:
+    assert set(packaged()) >= {f"configs/{name}.py" for name in NAMES}
+
+
+@pytest.mark.parametrize("path", sorted(packaged()))
+def test_packaged_configs_and_all_their_variants_are_legal(path: str) -> None:
+    check(load(path))
+    names = variants(pathlib.Path(path).stem)
+    for name, changes in names.items():
+        config = load(f"{path}:{name}")
+        check(config)
+        given = dict(flatten(config))
+        assert {field: given[field] for field in changes} == changes
+    if {"mini", "fixed"} <= set(names):
+        both = load(f"{path}:mini,fixed")
+        assert both.schedule.kind == "linear" and both.model.width == load(f"{path}:mini").model.width
+
+
+def test_defaults_of_the_table_are_legal_and_described() -> None:
+    check(base())
+    for name, field in field_table().items():
+        assert field.help, name
+        items = field.default if isinstance(field.default, tuple) else (field.default,)
+        assert not field.choices or set(items) <= set(field.choices), name
+
+
+def test_base_is_locked_and_fresh() -> None:
+    config = base()
+    with pytest.raises(AttributeError):
+        config.model.heads = 4
+    with pytest.raises(AttributeError):
+        config.extra = 4
+    with pytest.raises(TypeError):
+        config.model.width = "wide"
+    config.model.width = 128
+    assert base().model.width == FIELDS["model"]["width"].default != 128
+
+
+ILLEGAL: list[tuple[str, Any, str]] = [
+    ("method", "ddpm", r"config.method='ddpm' is not one of 'vdm'$"),
+    ("data.shape", (8, 0, 1), r"config.data.shape=\(8, 0, 1\) must be at least 1"),
+    ("data.shape", (8, "a", 1), r"config.data.shape=.* is not a tuple of int"),
+    ("data.shape", (8, 8.0, 1), r"config.data.shape=.* is not a tuple of int"),
+    ("data.shape", (8, 8), r"'unet' takes \(height, width, channels\)"),
+    ("data.augment", ("flipp",), r"config.data.augment='flipp' is not one of .* did you mean 'flip'\?"),
+    ("data.vocabulary", 1, "one level"),
+    ("data.vocabulary", 257, "at most 256"),
+    ("data.batch_size", 0, "at least 1"),
+    ("data.batch_size", True, "not of type int"),
+    ("model.fourier", (7, True), "model.fourier=.* is not a tuple of"),
+    ("model.width", 2, "at least 4"),
+    ("model.width", 63, r"width=63 must be even; try 64"),
+    ("model.groups", 24, r"groups=24 must divide config.model.width=64; try config.model.groups=16"),
+    ("model.dropout", 1.0, "at most 0.99"),
+    ("schedule.kind", "lineer", r"did you mean 'linear'\?"),
+    ("schedule.gamma_0", 6.0, "gamma_0 must lie below"),
+    ("schedule.minimise_variance", True, "kind='learned_monotone'"),
+    ("training.weighting", "simple", "no bound"),
+    ("training.seed", 2**32, "at most 4294967295"),
+    ("optimizer.learning_rate", math.nan, "not of type float"),
+    ("optimizer.learning_rate", math.inf, "not of type float"),
+    ("optimizer.learning_rate", -1.0, "at least 0.0"),
+    ("evaluation.tolerance", 0.0, "config.evaluation.tolerance=0.0 must be at least"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), ILLEGAL)
+def test_illegal_values_are_named(name: str, value: Any, sentence: str) -> None:
+    config = base()
+    config.data.vocabulary = 17
+    section, _, leaf = name.rpartition(".")
+    with (config[section] if section else config).ignore_type():
+        (config[section] if section else config)[leaf] = value
+    with pytest.raises(UserError, match=sentence) as raised:
+        check(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_path_is_moved_in_continuous_time_alone() -> None:
+    config = base()
+    config.schedule.kind, config.schedule.minimise_variance = "learned_monotone", True
+    check(config)
+    config.training.num_timesteps = 10
+    with pytest.raises(UserError, match="num_timesteps=0"):
+        check(config)
+
+
+def test_missing_and_unknown_fields_are_named() -> None:
+    config = base().unlock()
+    config.model.heads = 4
+    with pytest.raises(UserError, match=r"unknown config field config.model.heads; "):
+        check(config)
+    del config.model.heads
+    del config.model.width
+    with pytest.raises(UserError, match=r"config.model.width is missing"):
+        check(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("model.widht", "did you mean config.model.width?"),
+        ("trainig.num_steps", "did you mean config.training.num_steps?"),
+        ("batch_size", "did you mean config.data.batch_size?"),
+        ("metod", "did you mean config.method?"),
+    ],
+)
+def test_nearest_field(name: str, suggestion: str) -> None:
+    assert configs.nearest_field(name) == suggestion
+    assert configs.nearest_field("model.zzz").startswith("the nearest is config.model.")
+
+
+def test_unknown_variants_and_files_name_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"configs/digits.py: unknown variant 'smok'; did you mean 'smoke'\?"):
+        load("configs/digits.py:smok")
+    with pytest.raises(UserError, match=r"unknown variant 'mni'; did you mean 'mini'\?"):
+        load("configs/cifar10.py:fixed,mni")
+    with pytest.raises(UserError, match=r"no config file at 'configs/cifar.py'; did you mean 'configs/cifar10.py'\?"):
+        load("configs/cifar.py")
+    with pytest.raises(UserError, match=r"unknown variant 'a'; there are none"):
+        with_variant(base(), "a", {})
+
+
+BROKEN = {
+    "def get_config(:\n": r"line 1: SyntaxError: ",
+    "x = 1\n\ndef get_config():\n    return undefined_name\n": r"line 4: NameError: name 'undefined_name'",
+    "import not_there_at_all\n": r"line 1: ModuleNotFoundError: ",
+    "x = 1\n": r"defines no function get_config",
+    "def get_config():\n    pass\n": r"get_config does not return a ConfigDict",
+    "def get_config():\n    return {}\n": r"get_config does not return a ConfigDict",
+    "from vdm_jax.config import base\ndef get_config():\n    c = base()\n    c.model.widht = 3\n    return c\n": (
+        r"line 4: unknown config field 'widht'; did you mean 'width'\?"
+    ),
+    "from vdm_jax.config import base\ndef get_config():\n    c = base()\n    c.model.width = 'a'\n    return c\n": (
+        r"line 4: TypeError: "
+    ),
+    "from vdm_jax.config import base\ndef get_config():\n    c = base().unlock()\n    c.model.xs = 3\n    return c\n": (
+        r"unknown config field config.model.xs; "
+    ),
+    "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict()\n": r"config.method is missing",
+}
+
+
+@pytest.mark.parametrize("program", BROKEN)
+def test_config_file_that_fails_says_where(program: str, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(program)
+    with pytest.raises(UserError, match=BROKEN[program]) as raised:
+        load(str(file))
+    assert str(raised.value).startswith(f"{file}: ") and "\n" not in str(raised.value)
+
+
+def test_config_without_variants_has_none(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "mine.py").write_text("from vdm_jax.config import base as get_config\n")
+    assert load(str(tmp_path / "mine.py")).to_dict() == base().to_dict()
+    with pytest.raises(UserError, match="no variants"):
+        load(f"{tmp_path / 'mine.py'}:mini")
+
+
+def test_own_file_comes_before_the_packaged_one(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load("configs/digits.py").data.name == "digits"  # from any directory
+    (tmp_path / "configs").mkdir()
+    text = (
+        "from vdm_jax.config import base\ndef get_config():\n    c = base()\n    c.data.name = 'mine'\n    return c\n"
+    )
+    (tmp_path / "configs" / "digits.py").write_text(text)
+    assert load("configs/digits.py").data.name == "mine"
+
+
+@pytest.mark.parametrize("name", ["configs/digits.py", "configs/swirl.py", "configs/cifar10_aug.py:release,T10"])
+def test_round_trip_through_json(name: str) -> None:
+    config = load(name)
+    saved = json.loads(json.dumps(config.to_dict()))
+    again = from_saved(saved)
+    check(again)
+    assert dict(flatten(again)) == dict(flatten(config))
+    assert all(type(a) is type(b) for (_, a), (_, b) in zip(flatten(again), flatten(config), strict=True))
+    assert differences(saved, config) == []
+
+
+def test_differences_name_what_may_not_change() -> None:
+    config = base()
+    saved = json.loads(json.dumps(config.to_dict()))
+    config.training.num_steps, config.sampling.num_steps, config.model.dtype = 7, 3, "bfloat16"
+    assert differences(saved, config) == []
+    config.data.shape, config.optimizer.clip = (), 0.5
+    assert differences(saved, config) == ["data.shape: (8, 8, 1) → ()", "optimizer.clip: 1.0 → 0.5"]
+    saved["model"]["heads"] = 3
+    assert "model.heads: 3 → None" in differences(saved, config)
+
+
+def test_field_that_a_saved_config_lacks_had_its_default() -> None:
+    config = base()
+    saved = config.to_dict()
+    del saved["model"]["groups"], saved["schedule"]
+    assert differences(saved, config) == []
+    assert from_saved(saved).to_dict() == config.to_dict()
+    config.model.groups = 16
+    assert differences(saved, config) == ["model.groups: 32 → 16"]
+
+
+@pytest.mark.parametrize(
+    ("saved", "sentence"),
+    [
+        ({"model": {"heads": 3}}, "has the field model.heads, which this version does not know"),
+        ({"model": {"width": "wide"}}, "config.model.width='wide' is not of type int"),
+        ({"data": {"shape": 8}}, "config.data.shape=8 is not a tuple of int"),
+        ({"data": 3}, "has the field data, which"),
+    ],
+)
+def test_saved_config_that_is_none_of_ours(saved: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        from_saved(saved)
+
+
+def test_numbers_that_follow_the_vocabulary() -> None:
+    assert configs.fourier_exponents(256) == (7, 8) and configs.fourier_exponents(17) == (3, 4)
+    assert configs.gamma_0_for(256) == pytest.approx(-13.3)
+    assert configs.gamma_0_for(17) == pytest.approx(-13.3 + 2 * math.log(256 / 17))
