@@ -111,6 +111,8 @@ class Model(NamedTuple):
         return self.config.data.vocabulary or None
 
     def _ode(self) -> likelihood.ODE:
+        if self.method.ode is None:
+            raise UserError(f"{self.config.method} has no probability flow")
         return self.method.ode(self.params)
 
     def _with(self, changes: dict[str, Any]) -> Model:

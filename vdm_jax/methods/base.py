@@ -29,7 +29,7 @@ class Context(NamedTuple):
 
     keys: Array
     key: Array
-    index: Array
+    index: Array  # type: ignore[assignment]  # hides tuple.index
     total: int
     gather: Callable[[Array], Array] = lambda a: a
 
@@ -81,3 +81,8 @@ def normal_like(keys: Array, shape: tuple[int, ...], purpose: int) -> Array:
 def example_keys(key: Array, index: Array) -> Array:
     """One key per place in the global batch: [b]."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+def fold(keys: Array, purpose: int) -> Array:
+    """Keys [b] for one purpose."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)

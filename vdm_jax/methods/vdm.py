@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from vdm_jax.diffusion import baseline, decoders, likelihood, losses, prediction, samplers, schedules, times
 from vdm_jax.diffusion.process import VP, Noise, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
-from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, normal_like
+from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.networks.initial import original, structured
 from vdm_jax.networks.mlp import MLP
 from vdm_jax.networks.vdm_unet import VDMUNet
@@ -73,7 +73,7 @@ def schedule_from(config: ConfigDict, leaves: Params) -> schedules.Schedule:
     if section.kind == "cosine":
         return schedules.cosine(section.gamma_0, section.gamma_1)
     ends = schedules.learned_endpoints(leaves["gamma_0"], leaves["span"])
-    shape = schedules.Linear()
+    shape: schedules.Shape = schedules.Linear()
     if section.kind == "learned_monotone":
         shape = schedules.Monotone(**leaves["shape"])
     return schedules.Schedule(*ends, shape)
@@ -95,163 +95,170 @@ def init_schedule(config: ConfigDict, key: Array) -> Params:
 
 def build(config: ConfigDict) -> Method:
     """A VDM from a checked config."""
-    net = network(config)
-    shape, vocabulary = tuple(config.data.shape), config.data.vocabulary or None
-    dimensions = math.prod(shape)
-    section = config.schedule
-    split = partial(prediction.split, kind=config.model.prediction)
+    model = VDM(config, network(config), completion(config))
+    bits_per_dim = {"vlb": model.vlb, "ode": model.flow_bound}[config.evaluation.estimator]
+    return Method(
+        init=model.init,
+        phases=(Phase("vdm", ("network", "schedule"), model.loss),),
+        sample=model.sample,
+        denoise=model.denoise,
+        schedule=model.schedule,
+        bits_per_dim=bits_per_dim,
+        ode=model.ode,
+        describe=model.describe,
+    )
 
-    def level_of(gamma: Array) -> Noise:
-        t = (gamma - section.gamma_0) / (section.gamma_1 - section.gamma_0)
-        return noise_at(gamma, t, VP)
 
-    complete = completion(config)
+class VDM(NamedTuple):
+    """The functions of a method on one config. Parameters: {'network': …, 'schedule': …}."""
 
-    def denoise_with(params: Params, keys: Array | None = None) -> prediction.Denoise:
+    config: ConfigDict
+    net: MLP | VDMUNet
+    complete: Callable[[Array, Array, Noise], Array]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example."""
+        return tuple(self.config.data.shape)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Levels of a value; None for continuous data."""
+        return self.config.data.vocabulary or None
+
+    def init(self, key: Array) -> Params:
+        """Parameters before training."""
+        net_key, schedule_key = jax.random.split(key)
+        z = jnp.zeros((1, *self.shape))
+        variables = self.net.init(net_key, z, jnp.zeros(1), jnp.zeros(1))
+        return {"network": variables["params"], "schedule": init_schedule(self.config, schedule_key)}
+
+    def schedule(self, params: Params) -> schedules.Schedule:
+        """γ(t) of these parameters."""
+        return schedule_from(self.config, params["schedule"])
+
+    def level_of(self, gamma: Array) -> Noise:
+        """The level γ; t is γ on the scale of the endpoints that training started from (VDM, appendix B)."""
+        section = self.config.schedule
+        return noise_at(gamma, (gamma - section.gamma_0) / (section.gamma_1 - section.gamma_0), VP)
+
+    def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
+        """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
+
         def denoise(z: Array, level: Noise, cond: Array) -> Array:
             # the MLP has no Fourier features that σ could damp
-            sigma = (level.sigma,) if isinstance(net, VDMUNet) else ()
-            h = net.apply({"params": params["network"]}, z, level.t, cond, keys, *sigma)
-            return complete(cast(Array, h), z, level)
+            sigma = (level.sigma,) if isinstance(self.net, VDMUNet) else ()
+            h = self.net.apply({"params": params["network"]}, z, level.t, cond, keys, *sigma)
+            return self.complete(cast(Array, h), z, level)
 
         return denoise
 
-    def init(key: Array) -> Params:
-        net_key, schedule_key = jax.random.split(key)
-        z = jnp.zeros((1, *shape))
-        variables = net.init(net_key, z, jnp.zeros(1), jnp.zeros(1))
-        return {"network": variables["params"], "schedule": init_schedule(config, schedule_key)}
+    def split(self, raw: Array, z: Array, level: Noise, clip: float | None = None) -> prediction.Prediction:
+        """Raw output → (x̂, ε̂)."""
+        return prediction.split(raw, z, level, self.config.model.prediction, clip)
 
-    schedule_of = lambda params: schedule_from(config, params["schedule"])
-    terms = partial(_bound, schedule_of, level_of, denoise_with, split, vocabulary, shape, config.model.prediction)
+    def path(
+        self, schedule: schedules.Schedule, t: Array, num_timesteps: int, path_weight: float | None
+    ) -> tuple[Array, Array, Array]:
+        """(t, γ, weight of ‖ε − ε̂‖²) of the bound at T = num_timesteps, 0 for ∞.
 
-    def loss(params: Params, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
-        t = sample_times(config.training.times, context)
-        # bits/dim per example, averaged over the global batch: the weight of one L_i in the loss
+        path_weight: the weight of one L_i in the loss, if the path minimises its variance.
+        """
+        if num_timesteps:
+            t = times.to_grid(t, num_timesteps)
+            delta = schedule.delta(t, jnp.full((), 1 / num_timesteps, t.dtype))
+            return t, schedule.gamma(t), losses.discrete_weight(delta, num_timesteps)
+        if path_weight is not None:
+            gamma, dgamma = schedules.minimise_variance(schedule, t, path_weight)
+        else:
+            gamma, dgamma = schedule.gamma(t), schedule.dgamma(t)
+        return t, gamma, losses.continuous_weight(dgamma)
+
+    def terms(
+        self,
+        params: Params,
+        batch: Batch,
+        keys: Array,
+        t: Array,
+        num_timesteps: int,
+        path_weight: float | None = None,
+        train: bool = False,
+    ) -> Terms:
+        """The three terms of −VLB in bits/dim [B] and their total; t, and ‖ε − ε̂‖²/D there."""
+        schedule, x = self.schedule(params), batch["image"]
+        f = decoders.encode(x, self.vocabulary)
+        level_0 = self.level_of(schedule.gamma(jnp.zeros(())))
+        eps_0 = normal_like(keys, self.shape, RECONSTRUCTION)
+
+        t, gamma, weight = self.path(schedule, t, num_timesteps, path_weight)
+        level, eps = self.level_of(gamma), normal_like(keys, self.shape, DIFFUSION)
+        z = q_sample(f, eps, level)
+        raw = self.denoise(params, fold(keys, DROPOUT) if train else None)(z, level, batch["conditioning"])
+        error = losses.squared_error(eps, self.split(raw, z, level).eps)
+        nats = {
+            "reconstruction": losses.reconstruction(x, f, eps_0, level_0, self.vocabulary),
+            "prior": losses.prior(f, schedule.gamma(jnp.ones(()))),
+            "diffusion": weight * error,
+        }
+        return {**self.in_bits(nats), "t": t, "error": losses.error_per_dim(error, z)}
+
+    def in_bits(self, nats: Terms) -> Terms:
+        """Terms in bits/dim, with their 'total'."""
+        bits = {k: losses.bits_per_dim(v, math.prod(self.shape)) for k, v in nats.items()}
+        return {**bits, "total": sum(bits.values(), jnp.zeros(()))}
+
+    def loss(self, params: Params, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
+        """What training minimises, bits/dim per example; aux: the terms of the bound."""
+        section, dimensions = self.config.training, math.prod(self.shape)
+        # the mean over the global batch of bits/dim: the weight that one L_i in nats has in it
         weight = 1 / (context.total * dimensions * math.log(2))
-        values = terms(
-            params,
-            batch,
-            context.keys,
-            t,
-            num_timesteps=config.training.num_timesteps,
-            weighting=config.training.weighting,
-            path_weight=weight if config.schedule.minimise_variance else None,
-            train=True,
-        )
-        bits = {k: losses.bits_per_dim(v, dimensions) for k, v in values.items() if k in NATS}
-        per_example = bits["reconstruction"] + bits["prior"] + bits["objective"]
-        total = bits["reconstruction"] + bits["prior"] + bits["diffusion"]
-        aux = {**bits, "bits_per_dim": total, "t": t, "error": values["error"]}
-        return per_example, aux
+        t = sample_times(section.times, context)
+        path_weight = weight if self.config.schedule.minimise_variance else None
+        terms = self.terms(params, batch, context.keys, t, section.num_timesteps, path_weight, train=True)
+        total = terms.pop("total")
+        objective = total
+        if section.weighting == "simple":
+            simple = losses.simple_weight(t) * terms["error"] / math.log(2)
+            objective = terms["reconstruction"] + terms["prior"] + simple
+        return objective, {**terms, "bits_per_dim": total}
 
-    def vlb(params: Params, batch: Batch, keys: Array) -> Terms:
-        t = times.independent(jax.vmap(jax.random.fold_in, (0, None))(keys, TIME))
-        values = terms(params, batch, keys, t, num_timesteps=config.evaluation.num_timesteps)
-        bits = {k: losses.bits_per_dim(v, dimensions) for k, v in values.items() if k in NATS}
-        del bits["objective"]
-        total = bits["reconstruction"] + bits["prior"] + bits["diffusion"]
-        return {**bits, "total": total, "t": t, "error": values["error"]}
+    def vlb(self, params: Params, batch: Batch, keys: Array) -> Terms:
+        """The variational bound at independent times, at T = evaluation.num_timesteps."""
+        t = times.independent(fold(keys, TIME))
+        return self.terms(params, batch, keys, t, self.config.evaluation.num_timesteps)
 
-    def ode(params: Params) -> likelihood.ODE:
-        schedule, denoise = schedule_of(params), denoise_with(params)
-        predict = lambda z, level, cond: samplers.predictor(denoise, split, cond)(z, level)
+    def ode(self, params: Params) -> likelihood.ODE:
+        """The probability flow."""
+        schedule, denoise = self.schedule(params), self.denoise(params)
+        predict = lambda z, level, cond: samplers.predictor(denoise, self.split, cond)(z, level)
         ends = schedule.gamma_0, schedule.gamma_1
-        return likelihood.ODE(predict, level_of, *ends, VP, config.evaluation.tolerance)
+        return likelihood.ODE(predict, self.level_of, *ends, VP, self.config.evaluation.tolerance)
 
-    def ode_bound(params: Params, batch: Batch, keys: Array) -> Terms:
-        eps = normal_like(keys, shape, RECONSTRUCTION)
-        probes = jax.vmap(jax.random.fold_in, (0, None))(keys, PROBE)
-        rule = divergence(config.evaluation.divergence, dimensions)
+    def flow_bound(self, params: Params, batch: Batch, keys: Array) -> Terms:
+        """The bound through q(z_0|x) and the flow's density of z_0; and the flow's evaluations."""
+        eps = normal_like(keys, self.shape, RECONSTRUCTION)
+        rule = divergence(self.config.evaluation.divergence, math.prod(self.shape))
         x, cond = batch["image"], batch["conditioning"]
-        nats = likelihood.bound(ode(params), x, eps, cond, probes, vocabulary, rule)
+        nats = likelihood.bound(self.ode(params), x, eps, cond, fold(keys, PROBE), self.vocabulary, rule)
         evaluations = nats.pop("evaluations")
-        bits = {k: losses.bits_per_dim(v, dimensions) for k, v in nats.items()}
-        return {**bits, "total": sum(bits.values(), jnp.zeros(())), "evaluations": evaluations}
+        return {**self.in_bits(nats), "evaluations": evaluations}
 
-    bits_per_dim = {"vlb": vlb, "ode": ode_bound}[config.evaluation.estimator]
-
-    def sample(params: Params, keys: Array, cond: Array, num_steps: int, trajectory: bool = False) -> Any:
-        schedule = schedule_of(params)
-        steps = samplers.transitions(schedule, samplers.uniform_grid(num_steps), level_of)
-        clip = 1.0 if config.sampling.clip else None
-        predict = samplers.predictor(denoise_with(params), partial(split, clip=clip), cond)
-        purpose = lambda p: jax.vmap(jax.random.fold_in, (0, None))(keys, p)
-        z = samplers.prior_sample(purpose(START), shape, schedule.gamma_1)
-        step = step_rule(config, predict)
-        z, path = samplers.run(step, z, purpose(PATH), steps, trajectory)
-        last = level_of(schedule.gamma(jnp.zeros(())))
-        draw = purpose(DECODE) if config.sampling.draw else None
-        x = decoders.decode(z, last, vocabulary, draw)
+    def sample(self, params: Params, keys: Array, cond: Array, num_steps: int, trajectory: bool = False) -> Any:
+        """Data [b, …] from noise by the sampler of the config; with trajectory also every z_s [num_steps, b, …]."""
+        section, schedule = self.config.sampling, self.schedule(params)
+        steps = samplers.transitions(schedule, samplers.uniform_grid(num_steps), self.level_of)
+        split = partial(self.split, clip=1.0 if section.clip else None)
+        predict = samplers.predictor(self.denoise(params), split, cond)
+        z = samplers.prior_sample(fold(keys, START), self.shape, schedule.gamma_1)
+        z, path = samplers.run(step_rule(self.config, predict), z, fold(keys, PATH), steps, trajectory)
+        last = self.level_of(schedule.gamma(jnp.zeros(())))
+        x = decoders.decode(z, last, self.vocabulary, fold(keys, DECODE) if section.draw else None)
         return (x, path) if trajectory else x
 
-    def describe(params: Params) -> Terms:
-        schedule = schedule_of(params)
+    def describe(self, params: Params) -> Terms:
+        """The endpoints of the schedule."""
+        schedule = self.schedule(params)
         return {"gamma_0": schedule.gamma(jnp.zeros(())), "gamma_1": schedule.gamma(jnp.ones(()))}
-
-    phase = Phase("vdm", ("network", "schedule"), loss)
-    return Method(init, (phase,), sample, denoise_with, schedule_of, bits_per_dim, ode, describe=describe)
-
-
-NATS = ("reconstruction", "prior", "diffusion", "objective")
-
-
-def _bound(
-    schedule_of: Callable[[Params], schedules.Schedule],
-    level_of: Callable[[Array], Noise],
-    denoise_with: Callable[..., prediction.Denoise],
-    split: Callable[..., prediction.Prediction],
-    vocabulary: int | None,
-    shape: tuple[int, ...],
-    kind: str,
-    params: Params,
-    batch: Batch,
-    keys: Array,
-    t: Array,
-    *,
-    num_timesteps: int = 0,
-    weighting: str = "vlb",
-    path_weight: float | None = None,
-    train: bool = False,
-) -> Terms:
-    """The three terms of −VLB in nats per example, the training objective and ‖ε − ε̂‖²/D at t.
-
-    num_timesteps: T, 0 for ∞. path_weight: weight of one L_i if the path minimises the variance.
-    """
-    schedule = schedule_of(params)
-    x, cond = batch["image"], batch["conditioning"]
-    f = decoders.encode(x, vocabulary)
-    level_0 = level_of(schedule.gamma(jnp.zeros(())))
-    eps_0 = normal_like(keys, shape, RECONSTRUCTION)
-    reconstruction = losses.reconstruction(x, f, eps_0, level_0, vocabulary)
-    prior = losses.prior(f, schedule.gamma(jnp.ones(())))
-
-    if num_timesteps:
-        t = times.to_grid(t, num_timesteps)
-        gamma = schedule.gamma(t)
-        delta = schedule.delta(t, jnp.full((), 1 / num_timesteps, t.dtype))
-        weight = losses.discrete_weight(delta, num_timesteps)
-    elif path_weight is not None:
-        gamma, dgamma = schedules.minimise_variance(schedule, t, path_weight)
-        weight = losses.continuous_weight(dgamma)
-    else:
-        gamma = schedule.gamma(t)
-        weight = losses.continuous_weight(schedule.dgamma(t))
-
-    level = level_of(gamma)
-    eps = normal_like(keys, shape, DIFFUSION)
-    z = q_sample(f, eps, level)
-    dropout = jax.vmap(jax.random.fold_in, (0, None))(keys, DROPOUT) if train else None
-    raw = denoise_with(params, dropout)(z, level, cond)
-    error = losses.squared_error(eps, split(raw, z, level).eps)
-    objective = weight if weighting == "vlb" else losses.simple_weight(t)
-    return {
-        "reconstruction": reconstruction,
-        "prior": prior,
-        "diffusion": weight * error,
-        "objective": objective * error,
-        "error": losses.error_per_dim(error, z),
-    }
 
 
 def sample_times(kind: str, context: Context) -> Array:
@@ -259,7 +266,7 @@ def sample_times(kind: str, context: Context) -> Array:
     if kind == "stratified":
         u = jax.random.uniform(jax.random.fold_in(context.key, TIME))
         return times.stratified(u, context.index, context.total)
-    return times.independent(jax.vmap(jax.random.fold_in, (0, None))(context.keys, TIME))
+    return times.independent(fold(context.keys, TIME))
 
 
 # Dimensions up to which one vjp for each of them is cheap beside the network.
