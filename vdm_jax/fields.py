@@ -36,7 +36,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "batch_size": Field(64, "images per step over all devices", low=1),
         "augment": Field((), "of 'flip', 'rot90', 'channels'", ("flip", "rot90", "channels")),
         "split": Field("train", "what to train on; 'fit' leaves out 'tune'", ("train", "fit")),
-        "threads": Field(4, "threads that read and decode", low=0, resume=_ANY_TIME),
+        "threads": Field(0, "threads that read; 0 for one on arrays, eight on files", low=0, resume=_ANY_TIME),
     },
     "model": {
         "network": Field("unet", "the score network", ("unet", "mlp")),

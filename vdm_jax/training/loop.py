@@ -57,7 +57,7 @@ def train(config: ConfigDict, directory: epath.Path, initial: Any = None, finish
         augment=tuple(config.data.augment),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        num_threads=config.data.threads,
+        num_threads=config.data.threads or None,
     )
     method = methods.build(config)
     total = config.training.num_steps
