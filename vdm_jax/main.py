@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ _WEIGHTS = flags.DEFINE_string(
     None,
     "Weights to evaluate, sample or start from: a workdir, one of its checkpoints, or a published file.",
 )
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # full or not ours to write
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
 
 
@@ -137,6 +139,10 @@ def main(argv: Sequence[str]) -> None:
         execute(argv[1:])
     except UserError as error:
         fail(str(error))
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        fail(f"{error.strerror}: {error.filename or _WORKDIR.value}; the same command goes on from the last checkpoint")
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from the last checkpoint", 130)
 

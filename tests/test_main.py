@@ -1,0 +1,277 @@
+"""The command line: every kind of bad input is one sentence and changes nothing; the four modes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import pkgutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import vdm_jax
+from vdm_jax import config as configs
+from vdm_jax import main, modes
+
+TINY = (
+    "--config=configs/swirl.py:smoke",
+    *("--config.data.batch_size=16", "--config.model.width=8", "--config.model.depth", "1"),
+    *("--config.schedule.features=4", "--config.training.num_steps=2", "--config.training.log_every=1"),
+    *("--config.evaluation.examples=20", "--config.evaluation.batch_size=16"),
+    *("--config.sampling.num_steps=2", "--config.sampling.num_images=4"),
+)
+
+
+def call(*arguments: str) -> int:
+    """The command line within this process; its exit status."""
+    with flagsaver.flagsaver():
+        try:
+            main.main(main.parse(["vdm_jax", *arguments]))
+        except SystemExit as leaving:
+            return int(leaving.code or 0)
+        finally:
+            flags.FLAGS.mark_as_parsed()
+    return 0
+
+
+def contents(directory: pathlib.Path) -> dict[str, str]:
+    """Every file with the hash of its bytes."""
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A directory in which the tiny config was trained by the command line."""
+    directory = tmp_path_factory.mktemp("run")
+    assert call(*TINY, f"--workdir={directory}") == 0
+    return directory
+
+
+CIFAR = "--config=configs/cifar10.py"
+DIGITS = "--config=configs/digits.py:smoke"
+RUN = "--workdir={run}"
+NEW = "--workdir={new}"
+BAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "unknown field": ((*TINY, RUN, "--config.model.widht=8"), "did you mean config.model.width?"),
+    "unknown section": ((*TINY, RUN, "--config.foo.bar=1"), "unknown config field config.foo.bar; the nearest is"),
+    "below a field": ((*TINY, RUN, "--config.model.width.x=1"), "unknown config field config.model.width.x"),
+    "a section": ((*TINY, RUN, "--config.model=1"), "config.model is a section; set one of its fields"),
+    "no integer": ((*TINY, RUN, "--config.data.batch_size=abc"), "config.data.batch_size=abc is not of type int: "),
+    "a float": ((*TINY, RUN, "--config.model.width=1.5"), "config.model.width=1.5 is not of type int"),
+    "no boolean": ((*TINY, RUN, "--config.model.attention=maybe"), "config.model.attention=maybe is not of type bool"),
+    "no tuple": ((*TINY, RUN, "--config.data.shape=(8,"), "config.data.shape=(8, is not of type tuple"),
+    "no value": ((*TINY, RUN, "--config.model.width"), "config.model.width"),
+    "unknown value": ((*TINY, RUN, "--config.schedule.kind=lineer"), "did you mean 'linear'?"),
+    "unknown variant": (("--config=configs/swirl.py:smok", RUN), "unknown variant 'smok'; did you mean 'smoke'?"),
+    "unknown config": (("--config=configs/swir.py", RUN), "did you mean 'configs/swirl.py'?"),
+    "unknown mode": ((*TINY, RUN, "--mode=trian"), "unknown --mode=trian; did you mean 'train'?"),
+    "unknown flag": ((*TINY, RUN, "--confg=a"), "Unknown command line flag 'confg'. Did you mean: config ?"),
+    "no flag": ((*TINY, RUN, "train"), "'train' is not a flag"),
+    "no workdir": (TINY, "--workdir is missing"),
+    "no config": ((NEW,), "--config is missing"),
+    "unknown data": ((DIGITS, NEW, "--config.data.name=digit"), "did you mean 'digits'?"),
+    "no data": ((CIFAR, NEW, "--config.data.path={new}"), "does not exist"),
+    "other shape": ((DIGITS, NEW, "--config.data.shape=(8,8,3)"), "data.shape=(8, 8, 3) but the records of digits"),
+    "other range": ((DIGITS, NEW, "--config.data.vocabulary=16"), "data.vocabulary=16 but that of digits"),
+    "batch too large": ((DIGITS, NEW, "--config.data.batch_size=2000"), "has 1500 examples; use at most that"),
+    "batch and devices": ((DIGITS, NEW, "--config.data.batch_size=7"), "divisible by the 2 devices; try 6"),
+    "other config": ((*TINY, RUN, "--config.training.seed=9"), "another config (training.seed: 1 → 9)"),
+    "no weights": ((*TINY, RUN, "--weights={new}", "--mode=eval"), "no weights at"),
+    "foreign weights": ((*TINY, NEW, "--weights={file}", "--mode=eval"), "no Flax msgpack file"),
+    "empty folder": ((*TINY, NEW, "--weights={empty}", "--mode=sample"), "no published checkpoint at"),
+    "other model": ((DIGITS, NEW, "--weights={run}", "--mode=eval"), "belong to another model (data.shape:"),
+    "not trained": ((*TINY, NEW, "--mode=eval"), "no weights at"),
+    "workdir is a file": ((*TINY, "--workdir={file}"), "is a file, so"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_changes_nothing(
+    case: str, run: pathlib.Path, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments, sentence = BAD[case]
+    places = {"run": run, "new": tmp_path / "new", "file": tmp_path / "file", "empty": tmp_path / "empty"}
+    places["file"].write_bytes(b"\x89PNG and so on")
+    places["empty"].mkdir()
+    before = contents(run), contents(tmp_path)
+    capfd.readouterr()
+    status = call(*(a.format(**places) for a in arguments))
+    said = capfd.readouterr()
+    assert status == 2
+    assert said.err.startswith("vdm_jax: ") and said.err.count("\n") == 1
+    assert sentence in said.err and said.out == ""
+    assert (contents(run), contents(tmp_path)) == before and not places["new"].exists()
+
+
+def test_overrides_in_every_spelling() -> None:
+    before = ("--config", "a.py", "--config.model.width", "64", "-config.model.depth=2", "--workdir=w")
+    after = ("--config.model.attention", "--noconfig.model.remat", "--config.data.augment=('flip',)", "x")
+    overrides, rest = main.split_overrides([*before, *after])
+    assert rest == ["--config", "a.py", "--workdir=w", "x"]
+    config = configs.base()
+    config.model.remat = True
+    main.override(config, [*overrides, "--config.optimizer.learning_rate=1", "--config.data.shape=(4,4,1)"])
+    model = config.model
+    assert (model.width, model.depth, model.attention, model.remat) == (64, 2, True, False)
+    assert config.data.augment == ("flip",) and config.data.shape == (4, 4, 1)
+    assert config.optimizer.learning_rate == 1.0 and isinstance(config.optimizer.learning_rate, float)
+
+
+def test_train_leaves_what_the_design_says(run: pathlib.Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names >= {"config.json", "metrics.jsonl", "checkpoints", "samples", "eval.json", "plots"}
+    assert any(name.startswith("events.out.tfevents.") for name in names)
+    assert {p.name for p in (run / "plots").iterdir()} == {"schedule.png", "loss_by_t.png"}
+    assert {p.name for p in (run / "samples").iterdir()} == {"2.png", "2.npz", "2_strip.png"}
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["split"]) for row in rows] == [(1, "train"), (2, "train"), (2, "test")]
+    result = json.loads((run / "eval.json").read_text())
+    told = {"bits_per_dim", "standard_error", "monte_carlo_error", "reconstruction", "prior", "diffusion", "estimator"}
+    assert set(result) == told | {"dataset", "split", "examples", "passes", "seed", "step", "weights"}
+    assert (result["examples"], result["step"], result["weights"]) == (20, 2, "ema")
+    total = result["reconstruction"] + result["prior"] + result["diffusion"]
+    assert result["bits_per_dim"] == pytest.approx(total, rel=1e-5)
+
+
+def test_directory_remembers_its_config(run: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+    record = (run / "config.json").read_text()
+    assert call(f"--workdir={run}", "--mode=eval", "--config.evaluation.passes=3") == 0
+    assert json.loads((run / "eval.json").read_text())["passes"] == 3
+    samples = np.load(run / "samples" / "2.npz")["samples"]
+    assert call(f"--workdir={run}", "--mode=sample", "--config.sampling.seed=5") == 0
+    assert not np.array_equal(np.load(run / "samples" / "2.npz")["samples"], samples)
+    assert (run / "config.json").read_text() == record  # they are questions, not another run
+    capfd.readouterr()
+    before = contents(run)
+    assert call(f"--workdir={run}", "--mode=inspect") == 0
+    said = capfd.readouterr().out
+    for part in ("swirl", "checkpoints 2", "in network", "gamma_0", "test, step 2: bits/dim", "20 images"):
+        assert part in said
+    assert contents(run) == before
+
+
+def test_weights_of_a_run_are_evaluated_elsewhere(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    place = tmp_path / "elsewhere"
+    assert call(*TINY, f"--workdir={place}", "--mode=eval", f"--weights={run}") == 0
+    assert json.loads((place / "eval.json").read_text())["step"] == 2
+    assert json.loads((place / "config.json").read_text())["config"]["model"]["width"] == 8
+    assert not (place / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the last checkpoint"),
+        (OSError(errno.ENOSPC, "No space left on device", "/d/x"), 2, "No space left on device: /d/x; the same"),
+    ],
+)
+def test_interruptions_and_full_disks_are_sentences(
+    error: BaseException, status: int, sentence: str, tmp_path: Any, monkeypatch: Any, capfd: Any
+) -> None:
+    def stop(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setitem(modes.RUN, "inspect", stop)
+    assert call(*TINY, f"--workdir={tmp_path}", "--mode=inspect") == status
+    assert sentence in capfd.readouterr().err
+
+
+def test_bugs_keep_their_traceback(tmp_path: Any, monkeypatch: Any) -> None:
+    def stop(*arguments: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "a bug")
+
+    monkeypatch.setitem(modes.RUN, "inspect", stop)
+    with pytest.raises(FileNotFoundError, match="a bug"):
+        call(*TINY, f"--workdir={tmp_path}", "--mode=inspect")
+
+
+def python(*arguments: str, cwd: pathlib.Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    root = str(pathlib.Path(vdm_jax.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, **options}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_command_in_another_directory(tmp_path: pathlib.Path) -> None:
+    done = python("-m", "vdm_jax.main", "--config=configs/digits.py:smok", "--workdir=run", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "vdm_jax: configs/digits.py: unknown variant 'smok'; did you mean 'smoke'?\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+FORBIDDEN = "{'tensorflow', 'torch', 'torchvision', 'sklearn', 'pandas'}"
+
+
+def test_core_imports_neither_tensorflow_nor_torch(tmp_path: pathlib.Path) -> None:
+    names = [m.name for m in pkgutil.walk_packages(vdm_jax.__path__, "vdm_jax.") if ".configs" not in m.name]
+    assert len(names) > 30
+    program = f"import importlib, sys\nfor n in {names!r}: importlib.import_module(n)\n"
+    program += f"print(sorted({FORBIDDEN} & set(sys.modules)))"
+    done = python("-c", program, cwd=tmp_path)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_started_again(tmp_path: pathlib.Path) -> None:
+    """SIGKILL at several moments, then to the end: the same metrics and parameters as in one go."""
+    options = (
+        "--config.training.log_every=3",
+        "--config.training.eval_every=4",
+        "--config.training.checkpoint_every=5",
+    )
+    arguments = ["-m", "vdm_jax.main", DIGITS, *options, "--config.training.num_steps=60"]
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert python(*arguments, f"--workdir={straight}", cwd=tmp_path).returncode == 0
+
+    def lines(directory: pathlib.Path) -> list[dict[str, Any]]:
+        rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+    root = str(pathlib.Path(vdm_jax.__file__).parents[1])
+    for step in (7, 20, 41):
+        process = subprocess.Popen(
+            [sys.executable, *arguments, f"--workdir={broken}"],
+            env={**os.environ, "PYTHONPATH": root},
+            stdout=subprocess.DEVNULL,
+        )
+        while not _reached(broken / "metrics.jsonl", step):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert python(*arguments, f"--workdir={broken}", cwd=tmp_path).returncode == 0
+    assert lines(broken) == lines(straight)
+    results = [json.loads((directory / "eval.json").read_text()) for directory in (straight, broken)]
+    assert results[0] == results[1]
+    left, right = (np.load(directory / "samples" / "60.npz")["samples"] for directory in (straight, broken))
+    np.testing.assert_array_equal(left, right)
+
+
+def _reached(path: pathlib.Path, step: int) -> bool:
+    if not path.exists():
+        return False
+    rows = path.read_text().splitlines()
+    return any(f'"step": {n},' in row for row in rows for n in range(step, 61))
+
+
+@pytest.mark.slow
+def test_smoke_run_and_exploding_loss(tmp_path: pathlib.Path) -> None:
+    program = "import sys\nfrom vdm_jax import main\nmain.main(main.parse(['vdm_jax', *sys.argv[1:]]))\n"
+    program += f"print(sorted({FORBIDDEN} & set(sys.modules)))"
+    done = python("-c", program, DIGITS, f"--workdir={tmp_path / 'a'}", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.endswith("\n[]\n"), done.stderr
+    hot = ("--config.optimizer.learning_rate=1e30", "--config.optimizer.warmup_steps=0")
+    done = python("-m", "vdm_jax.main", DIGITS, *hot, f"--workdir={tmp_path / 'b'}", cwd=tmp_path)
+    assert done.returncode == 2 and "NaN or infinite at step " in done.stderr
+    assert done.stderr.count("\n") == 1 and not list((tmp_path / "b" / "checkpoints").iterdir())
