@@ -11,6 +11,7 @@ log₂ 17 and so on, not rounded, or they would lose step with the bins across t
 """
 
 import math
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -18,7 +19,7 @@ from vdm_jax.config import base, gamma_0_for, with_variant
 
 LEVELS = 17
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "smoke": {
         "training.num_steps": 20,
         "training.log_every": 10,
