@@ -1,0 +1,152 @@
+"""The three convolutions that differentiate into each other, against those that XLA and JAX derive."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from vdm_jax.networks.conv import Conv, conv, conv_input_grad, conv_weight_grad
+
+CASES = [
+    # height, width, kernel, stride
+    (6, 5, (3, 3), 1),
+    (6, 5, (3, 3), 2),
+    (7, 8, (3, 1), 2),
+    (4, 4, (1, 1), 1),
+    (5, 4, (1, 1), 2),
+    (2, 1, (3, 3), 1),
+    (9, 6, (5, 3), 2),
+]
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def reference(x, w, stride):
+    return lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def arrays(height, width, kernel, stride=1, seed=0):
+    """x, w and a cotangent of conv(x, w)."""
+    rng = np.random.default_rng(seed)
+    out = (2, -(-height // stride), -(-width // stride), 4)
+    return tuple(jnp.asarray(rng.standard_normal(s)) for s in ((2, height, width, 3), (*kernel, 3, 4), out))
+
+
+@pytest.mark.parametrize(("height", "width", "kernel", "stride"), CASES)
+def test_convolution_and_its_gradients_are_those_of_lax(height, width, kernel, stride, x64):
+    x, w, g = arrays(height, width, kernel, stride)
+    wanted, pullback = jax.vjp(lambda x, w: reference(x, w, stride), x, w)
+    ours, our_pullback = jax.vjp(lambda x, w: conv(x, w, stride), x, w)
+    np.testing.assert_allclose(ours, wanted, rtol=1e-12, atol=1e-12)
+    for mine, theirs in zip(our_pullback(g), pullback(g), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-11, atol=1e-12)
+    in_x, in_w = pullback(g)
+    np.testing.assert_allclose(conv_input_grad(g, w, (height, width), stride), in_x, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(conv_weight_grad(x, g, kernel, stride), in_w, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("height", "width", "kernel", "stride"), CASES[:3] + CASES[-1:])
+def test_second_and_third_derivatives_are_those_of_lax(height, width, kernel, stride, x64):
+    """Gradient of ‖∇‖² as in R1, and the gradient of that once more."""
+    x, w, _ = arrays(height, width, kernel, stride)
+
+    def derivatives(convolution):
+        value = lambda x, w: jnp.sum(jnp.sin(convolution(x, w, stride)))
+
+        def penalty(x, w):
+            in_x, in_w = jax.grad(value, (0, 1))(x, w)
+            return jnp.sum(in_x**2) + jnp.sum(in_w**2 * jnp.cos(in_w))
+
+        second = jax.grad(penalty, (0, 1))
+        third = jax.grad(lambda x, w: sum(jnp.sum(jnp.square(d)) for d in second(x, w)), (0, 1))
+        return jax.jit(lambda x, w: (second(x, w), third(x, w)))(x, w)
+
+    for mine, theirs in zip(jax.tree.leaves(derivatives(conv)), jax.tree.leaves(derivatives(reference)), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("over", ["images", "kernels", "both"])
+def test_vmap(over, stride, x64):
+    pairs = [arrays(5, 6, (3, 3), stride, seed)[:2] for seed in range(3)]
+    x, w = (jnp.stack(leaf) for leaf in zip(*pairs, strict=True))
+    axes = {"images": (0, None), "kernels": (None, 0), "both": (0, 0)}[over]
+    args = tuple(a if axis == 0 else a[0] for a, axis in zip((x, w), axes, strict=True))
+
+    def gradient(convolution):
+        one = jax.value_and_grad(lambda x, w: jnp.sum(jnp.tanh(convolution(x, w, stride))), (0, 1))
+        return jax.jit(jax.vmap(one, axes))(*args)
+
+    ours, theirs = (jax.tree.leaves(gradient(c)) for c in (conv, reference))
+    for mine, wanted in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-10, atol=1e-11)
+
+
+def test_scan_over_stacked_kernels(x64):
+    """The case that the operations exist for: depth as a loop, differentiated."""
+    rng = np.random.default_rng(0)
+    x, w = jnp.asarray(rng.standard_normal((2, 4, 5, 3))), jnp.asarray(rng.standard_normal((4, 3, 3, 3, 3)) / 5)
+
+    def loss(convolution):
+        def deep(x, w):
+            h, _ = lax.scan(lambda h, w: (h + jnp.tanh(convolution(h, w, 1)), None), x, w)
+            return jnp.sum(h**2)
+
+        return deep
+
+    ours, theirs = (jax.jit(jax.grad(loss(c), (0, 1)))(x, w) for c in (conv, reference))
+    for mine, wanted in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-10)
+
+
+def test_no_derivative_is_left_to_xla():
+    """Gradients of any order are forward convolutions: none has a batch group or a transposed layout."""
+    x, w, _ = arrays(4, 4, (3, 3))
+    second = jax.grad(lambda x, w: jnp.sum(jax.grad(lambda w: jnp.sum(conv(x, w, 1) ** 2))(w) ** 2), (0, 1))
+    text = str(jax.make_jaxpr(second)(x, w))
+    assert "conv_general_dilated" in text
+    assert "batch_group_count=1" in text and "batch_group_count=2" not in text
+    assert "lhs_spec=(0, 3, 1, 2)" in text and text.count("lhs_spec=") == text.count("lhs_spec=(0, 3, 1, 2)")
+
+
+def test_forward_mode_is_refused():
+    x, w, _ = arrays(4, 4, (3, 3))
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda x: conv(x, w, 1), (x,), (x,))
+
+
+def test_bfloat16_is_float32_to_its_precision():
+    x, w, g = (a.astype(jnp.bfloat16) for a in arrays(6, 6, (3, 3)))
+    out, pullback = jax.vjp(lambda x, w: conv(x, w, 1), x, w)
+    assert out.dtype == jnp.bfloat16
+    exact, exact_pullback = jax.vjp(lambda x, w: reference(x, w, 1), *(a.astype(jnp.float32) for a in (x, w)))
+    np.testing.assert_allclose(out.astype(jnp.float32), exact, rtol=0.02, atol=0.05)
+    for mine, wanted in zip(pullback(g), exact_pullback(g.astype(jnp.float32)), strict=True):
+        assert mine.dtype == jnp.bfloat16
+        np.testing.assert_allclose(mine.astype(jnp.float32), wanted, rtol=0.02, atol=0.08)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
+def test_layer_is_that_of_flax(kernel, stride, key):
+    x = jax.random.normal(key, (2, 5, 6, 3))
+    ours, theirs = Conv(4, kernel, stride), nn.Conv(4, kernel, stride)
+    variables = ours.init(key, x)
+    for mine, wanted in zip(jax.tree.leaves(variables), jax.tree.leaves(theirs.init(key, x)), strict=True):
+        np.testing.assert_array_equal(mine, wanted)
+    variables = jax.tree.map(lambda a: a + 0.1, variables)
+    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), rtol=1e-5, atol=1e-5)
+
+
+def test_layer_computes_in_its_dtype_on_float32_parameters(key):
+    x = jax.random.normal(key, (1, 4, 4, 3))
+    layer = Conv(4, dtype=jnp.bfloat16)
+    variables = layer.init(key, x)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {"float32"}
+    assert layer.apply(variables, x).dtype == jnp.bfloat16
