@@ -189,3 +189,18 @@ def test_largest_divisor(batch: int, most: int, divisor: int) -> None:
 def test_batch_must_divide_by_the_devices() -> None:
     with pytest.raises(UserError, match=r"batch_size=7 must be divisible by the 2 devices; try 6"):
         devices.data_mesh(7)
+
+
+def test_a_relative_workdir_trains_and_resumes(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = points()
+    config.training.num_steps = 3
+    train(config, epath.Path("runs/points"), finish=False)
+    config.training.num_steps = 6
+    state = train(config, epath.Path("runs/points"), finish=False)
+    assert int(state.step) == 6
+    assert checkpoints.steps(epath.Path("runs/points")) == [3, 6]
+
+
+def test_a_bucket_is_not_made_a_local_path() -> None:
+    assert os.fspath(checkpoints.folder(epath.Path("gs://bucket/run"))) == "gs://bucket/run/checkpoints"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import grain
@@ -14,8 +15,9 @@ from vdm_jax.training.state import TrainState
 
 
 def folder(workdir: epath.Path) -> epath.Path:
-    """Where a working directory keeps its checkpoints."""
-    return workdir / "checkpoints"
+    """Where a working directory keeps its checkpoints; absolute, as Orbax demands. Buckets already are."""
+    path = workdir / "checkpoints"
+    return path if "://" in os.fspath(path) else path.absolute()
 
 
 def steps(workdir: epath.Path) -> list[int]:
