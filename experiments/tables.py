@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -31,21 +31,24 @@ def markdown(results: Mapping[str, Any], title: str, notes: str) -> str:
         f"Data: {results['data']}. Hardware: {results['hardware']}. Command: `{results['command']}`. "
         "± is the standard error over seeds and over images (or draws) together.",
     ]
-    groups: dict[tuple[str, ...], list[Any]] = {}
+    of = lambda entry: tuple(entry["measured"] or entry["paper"])
+    tables: dict[tuple[str, ...], list[Any]] = {}
     for entry in results["rows"]:
-        metrics = tuple(entry["measured"] or entry["paper"])
-        wider = next((known for known in groups if set(metrics) <= set(known)), metrics)
-        groups.setdefault(wider, []).append(entry)
-    for metrics, entries in groups.items():
+        wider = [of(other) for other in results["rows"] if set(of(entry)) <= set(of(other))]
+        tables.setdefault(max(wider, key=len), []).append(entry)
+    for metrics, entries in tables.items():
         quoted = [m for m in metrics if any(m in e["paper"] for e in entries)]
         head = ["row", *metrics, *(f"{m}, paper" for m in quoted), "seeds", "n"]
         lines += ["", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-        for entry in entries:
-            measured = entry["measured"]
-            cells = [
-                number(measured[m]["mean"], measured[m]["standard_error"]) if m in measured else "–" for m in metrics
-            ]
-            cells += [f"{entry['paper'][m]:g}" if m in entry["paper"] else "–" for m in quoted]
-            some = next(iter(measured.values()), {"seeds": "–", "n": "quoted"})
-            lines.append("| " + " | ".join([entry["name"], *cells, str(some["seeds"]), str(some["n"])]) + " |")
+        lines += ["| " + " | ".join(_cells(entry, metrics, quoted)) + " |" for entry in entries]
     return "\n".join(lines) + "\n"
+
+
+def _cells(entry: Mapping[str, Any], metrics: Sequence[str], quoted: Sequence[str]) -> list[str]:
+    """A row of a table; n: how many images (or draws) the errors are over, where metrics differ all of them."""
+    measured, paper = entry["measured"], entry["paper"]
+    own = [number(measured[m]["mean"], measured[m]["standard_error"]) if m in measured else "–" for m in metrics]
+    others = [f"{paper[m]:g}" if m in paper else "–" for m in quoted]
+    counts = dict.fromkeys(f"{m['n']:,}" for m in measured.values() if m["standard_error"] is not None)
+    seeds = str(max((m["seeds"] for m in measured.values()), default="–"))
+    return [entry["name"], *own, *others, seeds, " / ".join(counts) if measured else "quoted"]
