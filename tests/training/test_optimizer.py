@@ -99,6 +99,63 @@ def test_adam_by_hand_with_a_rate_of_its_own_for_the_schedule() -> None:
     np.testing.assert_allclose(same["schedule"]["span"], expected, rtol=1e-5)
 
 
+STACKED = {
+    "network": {
+        "conv_in": {"kernel": (3, 3, 2, 4), "bias": (4,)},
+        "mid1": {"conv1": {"kernel": (3, 3, 4, 6), "bias": (6,)}},
+        "up": {"res": {"conv1": {"kernel": (2, 3, 3, 4, 6)}, "cond_proj": {"kernel": (2, 8, 5)}}},
+    },
+    "schedule": {"gamma_0": (), "span": ()},
+}
+
+
+def moved_by_muon(**fields: Any) -> tuple[Any, Any]:
+    """(gradient, update) of the first step on the leaves above; parameters are all 1."""
+    rng = np.random.default_rng(2)
+    is_shape = lambda node: isinstance(node, tuple)
+    grads = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s), jnp.float32), STACKED, is_leaf=is_shape)
+    params = jax.tree.map(jnp.ones_like, grads)
+    moved = after(settings(name="muon", muon_learning_rate=0.02, **fields), [grads], params)
+    return grads, jax.tree.map(lambda new, old: np.asarray(new - old), moved, params)
+
+
+def test_muon_moves_every_matrix_of_a_stack_along_its_polar_factor() -> None:
+    # U Vᵀ of the gradient [inputs, outputs], where a convolution's inputs are height · width · channels,
+    # times 0.2 √max(inputs, outputs) (Liu et al. 2025). Newton–Schulz gives singular values near 1.
+    grads, updates = moved_by_muon()
+    network, moved = grads["network"], updates["network"]
+    matrices = [(network["mid1"]["conv1"]["kernel"].reshape(36, 6), moved["mid1"]["conv1"]["kernel"].reshape(36, 6))]
+    for layer in range(2):
+        for name, shape in (("conv1", (36, 6)), ("cond_proj", (8, 5))):
+            stacks = (tree["up"]["res"][name]["kernel"][layer].reshape(shape) for tree in (network, moved))
+            matrices.append(tuple(stacks))
+    for grad, update in matrices:
+        u, _, v = np.linalg.svd(np.asarray(grad, np.float64), full_matrices=False)
+        polar, scale = u @ v, 0.02 * 0.2 * np.sqrt(max(grad.shape))
+        cosine = -np.sum(polar * update) / np.linalg.norm(polar) / np.linalg.norm(update)
+        assert cosine > 0.95
+        values = np.linalg.svd(update / scale, compute_uv=False)
+        assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_muon_leaves_edges_biases_and_the_schedule_to_adam() -> None:
+    _, updates = moved_by_muon(schedule_learning_rate=0.01)
+    # Adam's first step is its rate in every direction; with Nesterov's momentum b₁/(1 + b₁) more.
+    first = 0.1 * (1 + 0.9 / 1.9)
+    for leaf in (updates["network"]["conv_in"]["kernel"], updates["network"]["mid1"]["conv1"]["bias"]):
+        np.testing.assert_allclose(np.abs(leaf), first, rtol=1e-4)
+    for leaf in jax.tree.leaves(updates["schedule"]):
+        np.testing.assert_allclose(np.abs(leaf), 0.01, rtol=1e-4)
+
+
+def test_weight_decay_of_muon_is_for_its_kernels() -> None:
+    _, plain = moved_by_muon()
+    _, decayed = moved_by_muon(weight_decay=0.5)
+    change = jax.tree.map(lambda a, b: a - b, decayed, plain)["network"]
+    np.testing.assert_allclose(change["mid1"]["conv1"]["kernel"], -0.02 * 0.5, atol=1e-6)
+    np.testing.assert_array_equal(change["mid1"]["conv1"]["bias"], 0)
+
+
 @pytest.mark.parametrize("decay", ["constant", "cosine"])
 def test_warm_up_then_decay(decay: str) -> None:
     config = settings(warmup_steps=10, decay=decay)
