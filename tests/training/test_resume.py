@@ -77,6 +77,24 @@ def test_resumed_run_equals_straight_run(
     assert [row["step"] for row in lines(directory)] == [4, 5, 8, 10]
 
 
+def test_run_killed_while_it_evaluates_does_so_again(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = points()
+    config.training.eval_every = config.training.checkpoint_every
+    train(config, epath.Path(tmp_path / "straight"), finish=False)
+
+    def die(run: loop.Run, state: TrainState, number: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        real = loop.evaluate
+        patch.setattr(loop, "evaluate", lambda run, state, n: (die if n == 6 else real)(run, state, n))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, epath.Path(tmp_path / "broken"), finish=False)
+    train(config, epath.Path(tmp_path / "broken"), finish=False)
+    assert lines(epath.Path(tmp_path / "broken")) == lines(epath.Path(tmp_path / "straight"))
+    assert [row["step"] for row in lines(epath.Path(tmp_path / "broken"))] == [3, 5, 6, 9, 10]
+
+
 def test_state_continues_on_another_number_of_devices(
     straight: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
