@@ -71,12 +71,12 @@ FIELDS: dict[str, dict[str, Field]] = {
     "training": {
         "seed": Field(1, "of parameters, data order, times and noise", low=0, high=2**32 - 1),
         "num_steps": Field(1000, "steps", low=1, resume=_ANY_TIME),
-        "num_timesteps": Field(0, "T of the trained bound; 0 for continuous time", low=0),
+        "num_timesteps": Field(0, "T of the trained bound; 0 for continuous time", low=0, high=2**24),
         "times": Field("stratified", "how t is drawn", ("stratified", "independent")),
         "weighting": Field("vlb", "weights of the diffusion loss", ("vlb", "simple")),
         "log_every": Field(50, "steps between lines of metrics", low=1, resume=_ANY_TIME),
         "eval_every": Field(0, "steps between evaluations; 0 only at the end", low=0, resume=_ANY_TIME),
-        "eval_examples": Field(0, "examples of those evaluations; 0 for all", low=0, resume=_ANY_TIME),
+        "eval_examples": Field(0, "examples of those evaluations; 0 for evaluation.examples", low=0, resume=_ANY_TIME),
         "checkpoint_every": Field(1000, "steps between checkpoints", low=1, resume=_ANY_TIME),
         "keep": Field(3, "checkpoints kept", low=1, resume=_ANY_TIME),
         "sample_every": Field(0, "steps between sample grids; 0 only at the end", low=0, resume=_ANY_TIME),
@@ -92,7 +92,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "b1": Field(0.9, "Adam beta 1", low=0.0, high=0.9999),
         "b2": Field(0.99, "Adam beta 2", low=0.0, high=0.99999),
         "eps": Field(1e-8, "Adam epsilon", low=0.0),
-        "weight_decay": Field(0.01, "of kernels, decoupled", low=0.0),
+        "weight_decay": Field(0.01, "of kernels, decoupled; under Muon of its own kernels alone", low=0.0),
         "clip": Field(1.0, "largest joint norm of the network's gradient; 0 for no clipping", low=0.0),
         "ema": Field(0.9999, "decay of the averaged weights, warmed up as (1 + n)/(10 + n)", low=0.0, high=0.999999),
     },
@@ -108,14 +108,16 @@ FIELDS: dict[str, dict[str, Field]] = {
     },
     "evaluation": {
         "estimator": Field("vlb", "of the likelihood", ("vlb", "ode"), resume=_ANY_TIME),
-        "num_timesteps": Field(0, "T of the evaluated bound; 0 for continuous time", low=0, resume=_ANY_TIME),
+        "num_timesteps": Field(0, "T of the evaluated bound; 0 for infinity", low=0, high=2**24, resume=_ANY_TIME),
         "split": Field("test", "what to evaluate on", ("test", "tune", "fit", "train"), resume=_ANY_TIME),
         "examples": Field(0, "the first so many of the split; 0 for all", low=0, resume=_ANY_TIME),
         "passes": Field(4, "passes with new times and noise", low=1, resume=_ANY_TIME),
         "batch_size": Field(64, "examples at a time", low=1, resume=_ANY_TIME),
         "seed": Field(0, "of times and noise", low=0, high=2**32 - 1, resume=_ANY_TIME),
         "weights": Field("ema", "which weights", ("ema", "raw"), resume=_ANY_TIME),
-        "tolerance": Field(1e-5, "relative tolerance of the ODE solver", low=2e-6, high=0.1, resume=_ANY_TIME),
+        "tolerance": Field(
+            1e-5, "of a step of the ODE solver, relative and absolute", low=2e-6, high=0.1, resume=_ANY_TIME
+        ),
         "divergence": Field(
             "auto",
             "of the flow: exact up to 16 dimensions, else Hutchinson's",

@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vdm_jax import methods, weights
+from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.methods.base import Method
 from vdm_jax.training import checkpoints, devices, metrics, workdir
@@ -21,6 +22,10 @@ from vdm_jax.training.state import num_parameters
 def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
     """Train or resume, then evaluate and sample."""
     workdir.check_same(directory, config)
+    resuming = checkpoints.steps(directory)
+    if path and resuming:
+        print(f"{directory} resumes from step {resuming[-1]}; --weights={path} is for a new run only")
+        path = None
     initial = weights.load(path, config, methods.build(config))[0] if path else None
     train(config, directory, initial)
 
@@ -28,6 +33,8 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
 def _prepare(config: ConfigDict, directory: epath.Path, path: str | None) -> tuple[Method, Any, int, Any]:
     """(method, params, step, mesh) for eval and sample; a new directory is claimed once all is well."""
     workdir.check_same(directory, config)
+    if path and checkpoints.steps(directory):
+        raise UserError(f"{directory} has results of its own checkpoints; use another --workdir for --weights={path}")
     method = methods.build(config)
     params, step = weights.load(path or str(directory), config, method)
     mesh = devices.data_mesh(config.data.batch_size)

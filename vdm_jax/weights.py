@@ -33,7 +33,7 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
         location = location.parent
     elif location.name.isdigit() and location.parent.name == "checkpoints":
         location, step = location.parent.parent, int(location.name)
-    if not location.exists():
+    if not workdir.exists(location):
         raise UserError(f"no weights at {path}; give a working directory, one of its checkpoints, or a published file")
     like = jax.eval_shape(method.init, jax.random.key(0))
     saved = workdir.saved_config(location) if location.is_dir() else None

@@ -67,19 +67,20 @@ def test_untrained_network_codes_independent_bytes_at_their_entropy():
     assert_allclose(untrained_terms(c, image)["bits_per_dim"], entropy, rtol=0.015)
 
 
-@pytest.mark.parametrize("gamma", [-15.0, -13.3, -12.0, -11.0, -10.1, -9.9, -6.0])
-def test_lattice_is_the_posterior_mean_over_all_levels(gamma):
-    vocabulary = 256
+@pytest.mark.parametrize("vocabulary, variance", [(256, 0.25), (17, 0.55), (4, 0.3)])
+@pytest.mark.parametrize("gamma", [-15.0, -13.3, -12.0, -11.0, -9.9, -7.0, -4.0, -1.0, 3.0])
+def test_pixel_eps_is_the_posterior_mean_over_the_lattice(gamma, vocabulary, variance):
     rng = np.random.default_rng(0)
     at = level(gamma)
     alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
-    centres = 2 * (np.arange(-300, 600) + 0.5) / vocabulary - 1
-    z = alpha * rng.choice(centres[364:492], (1, 200)) + sigma * rng.normal(size=(1, 200))
-    logits = -0.5 * np.square((z[..., None] - alpha * centres) / sigma)
+    centres = 2 * (np.arange(-4 * vocabulary, 5 * vocabulary) + 0.5) / vocabulary - 1
+    inside = centres[np.abs(centres) < 1]
+    z = alpha * rng.choice(inside, (1, 200)) + sigma * rng.normal(size=(1, 200))
+    logits = -0.5 * np.square((z[..., None] - alpha * centres) / sigma) - 0.5 * np.square(centres) / variance
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     mean = (weights * centres).sum(-1) / weights.sum(-1)
     eps = (z - alpha * mean) / sigma
-    got = baseline.lattice_eps(jnp.asarray(z, jnp.float32), at, vocabulary)
+    got = baseline.pixel_eps(jnp.asarray(z, jnp.float32), at, variance, vocabulary)
     # float32 knows z to 3e-8, which is 5e-5 of the noise at γ = −15
     assert_allclose(got, eps, atol=1e-3)
 

@@ -71,9 +71,10 @@ def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
     """
     state = read(path)
     which = "ema_params" if config.evaluation.weights == "ema" else "params"
-    other = "params" if which == "ema_params" else "ema_params"
-    tree = state[which] if which in state else state[other]
-    params = from_original(tree, dict(configs.flatten(config)))
+    if which not in state:
+        have = "raw" if which == "ema_params" else "ema"
+        raise UserError(f"{path} has no {which}; set config.evaluation.weights={have!r} to use the weights it has")
+    params = from_original(state[which], dict(configs.flatten(config)))
     wanted = {"/".join(k): v.shape for k, v in flatten_dict(like).items()}
     check_shapes(flatten(params), wanted)
     params = jax.tree.map(lambda leaf, target: jnp.asarray(leaf, target.dtype), params, like)
@@ -100,6 +101,9 @@ def describe(tree: Tree) -> dict[str, Any]:
         "model.fourier": FOURIER if layout.fourier else (),
         "model.groups": GROUPS,
         "model.prediction": "eps",
+        # what no tensor shows, but the release always has
+        "model.residual": "z",
+        "model.fourier_damping": False,
         "schedule.kind": layout.schedule,
     }
     return fields | ({"schedule.features": layout.features} if layout.features else {})

@@ -76,7 +76,7 @@ def sentence(result: dict[str, Any]) -> str:
     error, spread, passes = (result[k] for k in ("standard_error", "monte_carlo_error", "passes"))
     noise = "unknown from one pass" if spread is None else f"{spread:.4f} over {passes} passes"
     return (
-        f"{result['split']} bits/dim {result['bits_per_dim']:.4f} ± {error or float('nan'):.4f} "
+        f"{result['split']} bits/dim {result['bits_per_dim']:.4f} ± {float('nan') if error is None else error:.4f} "
         f"(standard error over {result['examples']} images; Monte Carlo error "
         f"{noise}; "
         f"{result['estimator']}, {result['weights']} weights, step {result['step']}, {result['dataset']})"

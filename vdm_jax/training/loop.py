@@ -19,7 +19,7 @@ from vdm_jax.training import checkpoints, devices, workdir
 from vdm_jax.training.metrics import MetricsWriter, Progress
 from vdm_jax.training.optimizer import optimizer
 from vdm_jax.training.state import TrainState, init_state, num_parameters
-from vdm_jax.training.step import make_train_step, metric_names
+from vdm_jax.training.step import COUNT, make_train_step, metric_names
 
 
 class Run(NamedTuple):
@@ -144,7 +144,8 @@ def due(every: int, step: int) -> bool:
 def log(run: Run, state: TrainState, number: int) -> None:
     """Means of the metrics since the last line, and the speed."""
     window = jax.device_get(state.window)
-    values = {k: float(v) / run.config.training.log_every for k, v in window.items()}
+    count = float(window.pop(COUNT))
+    values = {k: float(v) / count for k, v in window.items()}
     speed = run.progress.speed(number)
     run.writer.write(number, "train", {**values, "images_per_second": speed})
     run.progress.show(number, values, speed)

@@ -31,7 +31,7 @@ def _is_kernel(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-# Layers whose kernels face the data or the embedding of time: AdamW's even under Muon.
+# Layers whose kernels face the data or the embedding of time: Adam's even under Muon.
 _EDGES = ("conv_in", "conv_out", "dense0", "dense_in", "dense_out")
 
 
@@ -58,10 +58,12 @@ def _network(config: ConfigDict) -> optax.GradientTransformation:
     decay = section.weight_decay
     if section.name == "adamw":
         return optax.adamw(rate, section.b1, section.b2, section.eps, weight_decay=decay, mask=_is_kernel)
+    # Biases, norms and edges: Adam with Nesterov's momentum and no decay.
     # consistent_rms: updates of the size of Adam's, whatever the shape (Liu et al. 2025, arXiv:2502.16982)
     return optax.contrib.muon(
         learning_rate(config, section.muon_learning_rate),
         weight_decay=decay,
+        eps=section.eps,
         consistent_rms=0.2,
         adam_b1=section.b1,
         adam_b2=section.b2,

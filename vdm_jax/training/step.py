@@ -18,6 +18,9 @@ from vdm_jax.methods.base import Batch, Context, Method, Phase, example_keys
 from vdm_jax.training.optimizer import ema_update
 from vdm_jax.training.state import TrainState, trained
 
+# Steps in the window: a resumed run may have another log_every than the one that began it.
+COUNT = "steps_averaged"
+
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Array]]
 
 
@@ -70,7 +73,7 @@ def make_train_step(
             params = {**params, **optax.apply_updates(trained(phase, params), updates)}
             extra = method.update_extra(extra, aux)
             metrics |= _metrics(phase, loss, norm, aux, len(method.phases))
-        metrics |= method.describe(params)
+        metrics |= {**method.describe(params), COUNT: jnp.ones(())}
         fresh = state.step % log_every == 0
         window = {k: jnp.where(fresh, 0.0, state.window[k]) + v for k, v in metrics.items()}
         bad = jnp.where((state.bad_step < 0) & ~finite, state.step + 1, state.bad_step)
@@ -98,6 +101,6 @@ def metric_names(method: Method, optimizers: Any, batch: Any, total: int) -> tup
             per_example, aux = phase.loss(params, method.init_extra(), batch, context)
             loss = jnp.mean(per_example)
             metrics |= _metrics(phase, loss, loss, aux, len(method.phases))
-        return metrics | method.describe(params)
+        return metrics | method.describe(params) | {COUNT: jnp.ones(())}
 
     return tuple(sorted(jax.eval_shape(probe, batch)))

@@ -19,10 +19,18 @@ from vdm_jax.errors import UserError
 PACKAGES = ("vdm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
+def exists(path: epath.Path) -> bool:
+    """Whether there is anything; UserError for a bucket that no installed library can read."""
+    try:
+        return path.exists()
+    except ImportError as error:
+        raise UserError(f"{path} cannot be reached ({error}); install that, or copy it to this disk") from None
+
+
 def saved_config(workdir: epath.Path) -> dict[str, Any] | None:
     """The config a working directory was made with, or None if it is new."""
     path = workdir / "config.json"
-    if not path.exists():
+    if not exists(path):
         return None
     try:
         config = json.loads(path.read_text())["config"]
@@ -41,6 +49,9 @@ def check_same(workdir: epath.Path, config: ConfigDict) -> None:
         folder = workdir / "checkpoints"
         if folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir()):
             raise UserError(f"{workdir} holds checkpoints but no config.json to say whose; use another --workdir")
+        for name in ("metrics.jsonl", "eval.json"):
+            if exists(workdir / name):
+                raise UserError(f"{workdir} holds {name} but no config.json to say whose; use another --workdir")
         return
     changed = differences(saved, config)
     if changed:
