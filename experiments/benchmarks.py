@@ -133,8 +133,9 @@ def plot(results: common.Results) -> Figure:
 EXPERIMENT = common.Experiment(
     name="benchmarks",
     title="Compile time and speed of the train step",
-    notes="CIFAR-10 VDM with AdamW and EMA; (width, depth, batch) are in the JSON. `first` and `second` are the two sides of "
-    "the ratio; ± is half the interquartile range over pairs. Compile times are CPU seconds at width 128, batch 128.",
+    notes="CIFAR-10 VDM with AdamW and EMA; (width, depth, batch) are in the JSON. `first` and `second` are the two "
+    "sides of the ratio; ± is half the interquartile range over pairs. Compile times are CPU seconds "
+    "at width 128, batch 128.",
     data=lambda scale: "random bytes, 32×32×3",
     rows=rows,
     measure=measure,
