@@ -18,10 +18,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax import config as configs
-from vdm_jax import data, methods
+from vdm_jax import data, methods, weights
 from vdm_jax.evaluation import report
 from vdm_jax.methods.base import Method
-from vdm_jax.training import devices
+from vdm_jax.training import checkpoints, devices
 from vdm_jax.training.loop import train
 
 FILES = {"mini": "experiments/mini.py", "paper": "configs/cifar10.py"}
@@ -82,9 +82,12 @@ def describe_data(config: ConfigDict) -> str:
 def trained(config: ConfigDict, workdir: epath.Path) -> Model:
     """The model of a config, trained in its own directory of `workdir`; at once if it was trained before."""
     digest = hashlib.sha256(json.dumps(decisive(config), sort_keys=True).encode()).hexdigest()[:12]
-    state = train(config, workdir / f"{config.data.name}-{digest}", finish=False)
-    weights = state.ema if config.evaluation.weights == "ema" else state.params
-    return Model(config, methods.build(config), weights, devices.data_mesh(config.data.batch_size))
+    directory = workdir / f"{config.data.name}-{digest}"
+    if config.training.num_steps not in checkpoints.steps(directory):
+        train(config, directory, finish=False)
+    method, mesh = methods.build(config), devices.data_mesh(config.data.batch_size)
+    params, _ = weights.load(str(directory), config, method)
+    return Model(config, method, jax.device_put(params, devices.replicated(mesh)), mesh)
 
 
 def with_schedule(model: Model, schedule: Mapping[str, Any], leaves: Any) -> Model:

@@ -133,7 +133,8 @@ def plot(results: Results) -> Figure:
     bounds.set(
         ylabel="−log p of test points − entropy (nats)", title="likelihood, ± 2 standard errors", xlim=(-0.5, 1.5)
     )
-    bounds.legend(frameon=False, loc="lower right")
+    bounds.set_ylim(top=1.25 * bounds.get_ylim()[1])
+    bounds.legend(frameon=False, loc="upper left")
     found = [entries[f"samples, {n} steps"]["measured"]["nats_of_samples"] for n in SAMPLE_STEPS]
     errors = [2 * m["standard_error"] for m in found]
     steps.errorbar(SAMPLE_STEPS, [m["mean"] for m in found], errors, fmt="o-", ms=4, capsize=3, label="samples")
