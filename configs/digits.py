@@ -1,5 +1,8 @@
 """VDM on `digits`: 1,797 images of 8×8 with 17 levels that come with the package. No download.
 
+Ours: test bits/dim 1.762 ± 0.028 (continuous VLB, 297 images, 16 passes, Monte Carlo error 0.024, averaged weights,
+seed 1, one run; the settings were chosen on the variant `tune`). Cost: about four CPU-minutes.
+
 Not a result of a paper. The yardsticks on the same split: an autoregressive forest 1.92 bits/dim,
 per-pixel histograms 2.42.
 

@@ -101,7 +101,7 @@ def exact(steps: int, seed: int) -> Outcome:
     t = times.to_grid(u, steps)
     weight = losses.discrete_weight(schedule.delta(t, jnp.full((), 1 / steps)), steps)
     values = np.asarray(weight * error_of(t), np.float64)
-    m_0, m_1 = gaussian.mean_error(GAMMA_0, VARIANCE), gaussian.mean_error(GAMMA_1, VARIANCE)
+    m_0, m_1 = (float(gaussian.mean_error(g, VARIANCE)) for g in (GAMMA_0, GAMMA_1))
     measured = {
         "nats_per_dim": mean_of(values),
         "closed_form_nats": closed,

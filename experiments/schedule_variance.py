@@ -28,7 +28,7 @@ from vdm_jax import data
 from vdm_jax.diffusion import losses, schedules
 from vdm_jax.methods.base import Context, example_keys
 
-EXACT = {"dimensions": 64, "gamma_0": -8.0, "gamma_1": 5.0, "variance": 1 / 3}
+EXACT: dict[str, Any] = {"dimensions": 64, "gamma_0": -8.0, "gamma_1": 5.0, "variance": 1 / 3}
 DRAWS, FEATURES, POINTS = 200_000, 64, np.linspace(0, 1, 41)
 PATH_STEPS = {"mini": 200, "paper": 2000}
 PASSES = {"mini": 32, "paper": 10}
@@ -67,7 +67,8 @@ def exact_path(path: str, seed: int) -> Any:
     schedule = schedules.linear(*ends)
     if path == "learned":
         key, batch = jax.random.key(seed), 256
-        whole = lambda leaves: schedules.Schedule(*map(jnp.float32, ends), schedules.Monotone(**leaves))
+        first, last = map(jnp.float32, ends)
+        whole = lambda leaves: schedules.Schedule(first, last, schedules.Monotone(**leaves))
 
         def loss(leaves: Any, number: Any) -> jax.Array:
             t_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
@@ -88,7 +89,8 @@ def exact(path: str, seed: int) -> Outcome:
     error = gaussian.squared_error(noise_key, gamma, EXACT["dimensions"], EXACT["variance"])
     values = np.asarray(losses.continuous_weight(dgamma) * error, np.float64)
     midpoints = jnp.asarray((np.arange(100_000) + 0.5) / 100_000)
-    quadrature = gaussian.loss_variance(*map(np.asarray, path_of(midpoints)), EXACT["dimensions"], EXACT["variance"])
+    where, slope = map(np.asarray, path_of(midpoints))
+    quadrature = gaussian.loss_variance(where, slope, EXACT["dimensions"], EXACT["variance"])
     measured = {
         "variance_nats2": variance_of(values),
         "variance_by_quadrature": Measured(quadrature),

@@ -108,7 +108,8 @@ def plot(results: Results) -> Figure:
     """Noise to data above; γ(t), loss by t, likelihoods and samples below."""
     entries = {e["name"]: e for e in results["rows"]}
     figure = Figure((14, 6.2), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.25))
+    panels: Any = figure.subfigures(2, 1, height_ratios=(1, 1.25))
+    upper, lower = panels
     strip = entries[f"samples, {SAMPLE_STEPS[-1]} steps"]["runs"]["1"]["curves"]["strip"]
     titles = [f"t = {1 - s:.1f}" for s in STATES] + ["data (t = 0, decoded)"]
     for axes, points, title in zip(upper.subplots(1, len(strip)), strip, titles, strict=True):
