@@ -86,9 +86,10 @@ class Model(NamedTuple):
         return run(jnp.asarray(z), jnp.asarray(gamma))
 
     def encode(self, images: np.ndarray) -> Array:
-        """Latents z_1 of images along the probability-flow ODE, [N, …]; near N(0, I).
+        """Latents z_1 of images along the probability-flow ODE, [N, …].
 
-        Starts at the mean of q(z_0|x); `decode` gives the images back.
+        Starts at the mean of q(z_0|x), without its noise, so the latents are narrower than N(0, I);
+        `decode` gives the images back.
         """
         ode, f = self._ode(), decoders.encode(self._check(images), self.vocabulary)
         z_0 = ode.level_of(ode.gamma_0).alpha * f
