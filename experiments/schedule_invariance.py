@@ -4,7 +4,7 @@ One trained network is evaluated under γ linear in t, the truncated cosine and 
 all with the same endpoints. The bounds must agree within their errors; the variances of their
 estimates are far apart.
 
-    python -m experiments.schedule_invariance --mini --seeds=1
+    python -m experiments.schedule_invariance --mini --seeds=2
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 * −log p of test points by the variational bound and by the probability-flow ODE, in nats, beside the
   entropy of the data: its density is an integral over the spiral, so no model can be below it.
 
-  python -m experiments.swirl --mini --seeds=2
+  python -m experiments.swirl --mini --seeds=1
 """
 
 from __future__ import annotations
