@@ -18,11 +18,11 @@ from vdm_jax.evaluation import report
 from vdm_jax.methods.base import Method, normal_like
 
 
-def random_params(method: Method) -> Any:
+def random_params(method: Method, scale: float = 0.1) -> Any:
     """Every parameter random: at initial ones the network's output is zero."""
     leaves, tree = jax.tree.flatten(jax.jit(method.init, compiler_options=FAST)(jax.random.key(0)))
     keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    moved = [leaf + scale * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
     return jax.tree.unflatten(tree, moved)
 
 
@@ -65,8 +65,10 @@ def test_samples_do_not_depend_on_batch_size_or_devices(sampler: str) -> None:
 def test_images_do_not_depend_on_batch_size_or_devices() -> None:
     config = images()
     config.sampling.num_steps = 20
+    config.model.residual, config.model.data_variance = "pixel", 0.55
     method = methods.build(config)
-    first, *others = drawn(config, method, random_params(method), 10, trajectory=True)
+    # A wild network would amplify a rounding error by its slope at every step; a trained one does not.
+    first, *others = drawn(config, method, random_params(method, 0.03), 10, trajectory=True)
     for levels, latents in others:
         np.testing.assert_allclose(latents, first[1], atol=1e-4)
         assert (levels != first[0]).mean() < 1e-2  # a latent on the edge of two levels may fall either way

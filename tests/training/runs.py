@@ -40,6 +40,8 @@ def images() -> ConfigDict:
     config = configs.base()
     config.data.batch_size, config.data.augment = BATCH, ("flip",)
     config.model.width, config.model.groups, config.model.depth, config.model.dropout = 8, 4, 1, 0.1
+    config.model.fourier = (3.0, 4.0)
+    config.schedule.gamma_0 = configs.gamma_0_for(config.data.vocabulary)
     config.optimizer.warmup_steps, config.optimizer.learning_rate = 0, 1e-3
     configs.check(config)
     return config

@@ -77,6 +77,17 @@ def test_resumed_run_equals_straight_run(
     assert [row["step"] for row in lines(directory)] == [4, 5, 8, 10]
 
 
+def test_logged_values_are_means_since_the_line_before(straight: Any, tmp_path: Any) -> None:
+    config, directory = points(), epath.Path(tmp_path)
+    config.training.log_every = 1
+    train(config, directory, finish=False)
+    single = lines(directory)
+    for row in (row for row in lines(straight[1]) if row["split"] == "train"):
+        window = single[row["step"] - 5 : row["step"]]
+        for name in ("loss", "grad_norm", "diffusion", "gamma_0"):
+            np.testing.assert_allclose(row[name], np.mean([one[name] for one in window]), rtol=1e-5)
+
+
 def test_run_killed_while_it_evaluates_does_so_again(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config = points()
     config.training.eval_every = config.training.checkpoint_every
