@@ -1,0 +1,63 @@
+"""What an installation brings: the core without TensorFlow and torch, five extras, configs and digits."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+import sys
+import tomllib
+from typing import Any
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# distribution → what it is imported as, where the names differ
+MODULES = {
+    "absl-py": "absl",
+    "orbax-checkpoint": "orbax",
+    "pillow": "PIL",
+    "tensorflow-datasets": "tensorflow_datasets",
+}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=~! ]", requirement)[0] for requirement in requirements}
+
+
+def test_extras_are_the_five(project: dict[str, Any]) -> None:
+    assert set(project["project"]["optional-dependencies"]) == {"tpu", "cuda", "prepare", "plan", "test"}
+    assert names(project["project"]["optional-dependencies"]["prepare"]) == {"tensorflow"}
+
+
+def test_core_is_what_the_code_imports(project: dict[str, Any]) -> None:
+    """Everything imported is declared; TensorFlow, torch and scikit-learn are not."""
+    declared = {MODULES.get(name, name) for name in names(project["project"]["dependencies"])}
+    imported: dict[str, str] = {}
+    for path in (ROOT / "vdm_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            imported |= {module.split(".")[0]: path.name for module in modules}
+    foreign = {name: path for name, path in imported.items() if name not in {*sys.stdlib_module_names, "vdm_jax"}}
+    assert foreign.keys() <= declared, {name: foreign[name] for name in foreign.keys() - declared}
+    assert not declared & {"tensorflow", "torch", "torchvision", "sklearn"}
+
+
+def test_wheel_carries_the_configs_and_the_digits(project: dict[str, Any]) -> None:
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["vdm_jax"] and wheel["force-include"] == {"configs": "vdm_jax/configs"}
+    assert (ROOT / "vdm_jax" / "data" / "digits.npz").is_file()
+    assert not (ROOT / "vdm_jax" / "configs").exists()  # it would shadow the checkout's own
+
+
+def test_command_is_an_entry_point(project: dict[str, Any]) -> None:
+    module, function = project["project"]["scripts"]["vdm_jax"].split(":")
+    imported = __import__(module, fromlist=[function])
+    assert callable(getattr(imported, function))
