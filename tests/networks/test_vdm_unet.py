@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,8 @@ from vdm_jax.networks.layers import Attention, dropout, fold, fourier_features, 
 from vdm_jax.networks.mlp import MLP
 from vdm_jax.networks.vdm_unet import VDMUNet
 
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half the time
+
 SMALL = {"width": 8, "depth": 2, "fourier": (3, 4), "groups": 4, "attention": True}
 
 
@@ -15,15 +19,12 @@ def inputs(key, batch=2, shape=(4, 4, 3)):
     return jax.random.normal(z_key, (batch, *shape)), jax.random.uniform(t_key, (batch,)), jnp.linspace(0, 1, batch)
 
 
-def random_params(net, key, *args):
+def random_params(net, *args):
     """Parameters with no zero left: zero-initialised layers hide mistakes."""
-    shapes = jax.eval_shape(net.init, key, *args)
-    leaves, tree = jax.tree.flatten(shapes)
-    keys = jax.random.split(key, len(leaves))
-    fan_in = lambda s: max(1, int(np.prod(s[:-1]))) if len(s) > 1 else 10
-    return tree.unflatten(
-        [jax.random.normal(k, s.shape) / fan_in(s.shape) ** 0.5 for k, s in zip(keys, leaves, strict=True)]
-    )
+    rng = np.random.default_rng(0)
+    scale = lambda shape: np.prod(shape[:-1]) ** -0.5 if len(shape) > 1 else 0.3
+    draw = lambda s: jnp.asarray(scale(s.shape) * rng.standard_normal(s.shape), jnp.float32)
+    return jax.tree.map(draw, jax.eval_shape(net.init, jax.random.key(0), *args))
 
 
 def count(net, channels=3):
@@ -66,7 +67,7 @@ def test_parameters_of_the_paper(width, depth, attention, schedule, total):
 def test_initial_output_is_z(key):
     z, t, cond = inputs(key)
     net = VDMUNet(**SMALL)
-    np.testing.assert_array_equal(jax.jit(net.apply)(jax.jit(net.init)(key, z, t, cond), z, t, cond), z)
+    np.testing.assert_array_equal(jit(net.apply)(jit(net.init)(key, z, t, cond), z, t, cond), z)
     mlp = MLP(16, 2)
     points = jax.random.normal(key, (3, 2))
     variables = mlp.init(key, points, t[:1].repeat(3), jnp.zeros(3))
@@ -76,43 +77,37 @@ def test_initial_output_is_z(key):
 def test_output_depends_on_time_conditioning_and_every_pixel(key):
     z, t, cond = inputs(key, shape=(3, 3, 1))
     net = VDMUNet(**SMALL)
-    params = random_params(net, key, z, t, cond)
-    apply = jax.jit(net.apply)
+    params = random_params(net, z, t, cond)
+    apply = jit(net.apply)
     out = apply(params, z, t, cond)
     for changed in ((z, t + 0.01, cond), (z, t, cond + 1)):
         assert np.abs(apply(params, *changed) - out).min() > 0
-    corner = jax.jit(jax.grad(lambda z: net.apply(params, z, t, cond)[0, 0, 0, 0]))(z)
+    corner = jit(jax.grad(lambda z: net.apply(params, z, t, cond)[0, 0, 0, 0]))(z)
     assert np.all(corner[0] != 0) and np.all(corner[1] == 0)  # attention reaches all; examples do not mix
 
 
 def test_remat_and_unroll_change_nothing_but_the_program(key):
-    z, t, cond = inputs(key)
+    z, t, cond = inputs(key, shape=(3, 3, 1))
     keys = jax.random.split(key, 2)
-    plain = VDMUNet(**SMALL, dropout_rate=0.3)
-    params = random_params(plain, key, z, t, cond)
-    start = jax.jit(plain.init)(key, z, t, cond)
-
-    def run(net):
-        loss = lambda p: jnp.sum(jnp.sin(net.apply(p, z, t, cond, keys)))
-        return jax.jit(jax.value_and_grad(loss))(params)
-
-    value, gradient = run(plain)
-    for change in ({"unroll": 4}, {"remat": True, "unroll": 2}):
-        net = VDMUNet(**SMALL, dropout_rate=0.3, **change)
-        jax.tree.map(np.testing.assert_array_equal, jax.jit(net.init)(key, z, t, cond), start)
-        other, other_gradient = run(net)
-        np.testing.assert_allclose(other, value, rtol=1e-5)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), other_gradient, gradient)
+    settings = {**SMALL, "attention": False, "dropout_rate": 0.3}
+    nets = VDMUNet(**settings), VDMUNet(**settings, remat=True, unroll=2)
+    plain, other = jit(lambda: [net.init(key, z, t, cond) for net in nets])()
+    jax.tree.map(np.testing.assert_array_equal, other, plain)
+    params = random_params(nets[0], z, t, cond)
+    loss = lambda net: lambda p: jnp.sum(jnp.sin(net.apply(p, z, t, cond, keys)))
+    (value, gradient), (other, other_gradient) = (jit(jax.value_and_grad(loss(net)))(params) for net in nets)
+    np.testing.assert_allclose(other, value, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), other_gradient, gradient)
 
 
 def test_bfloat16_computes_nearly_the_same_on_the_same_parameters(key):
     z, t, cond = inputs(key)
     exact, half = VDMUNet(**SMALL), VDMUNet(**SMALL, dtype=jnp.bfloat16)
-    start, half_start = (jax.jit(net.init)(key, z, t, cond) for net in (exact, half))
+    start, half_start = jit(lambda: [net.init(key, z, t, cond) for net in (exact, half)])()
     jax.tree.map(np.testing.assert_array_equal, half_start, start)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(half_start)} == {"float32"}
-    params = random_params(exact, key, z, t, cond)
-    out, half_out = (jax.jit(net.apply)(params, z, t, cond) for net in (exact, half))
+    params = random_params(exact, z, t, cond)
+    out, half_out = (jit(net.apply)(params, z, t, cond) for net in (exact, half))
     assert half_out.dtype == jnp.float32  # the residual of z is not rounded
     difference = np.abs(half_out - out)
     assert 0 < difference.mean() < 0.05 * np.abs(out - z).mean()
@@ -124,7 +119,7 @@ def test_compiled_size_does_not_grow_with_depth():
     def lines(depth):
         net = VDMUNet(8, depth, groups=4)
         params = jax.eval_shape(net.init, jax.random.key(0), z, jnp.zeros(1), jnp.zeros(1))
-        return len(jax.jit(net.apply).lower(params, z, jnp.zeros(1), jnp.zeros(1)).as_text().splitlines())
+        return len(jit(net.apply).lower(params, z, jnp.zeros(1), jnp.zeros(1)).as_text().splitlines())
 
     assert lines(12) == lines(3)
 
@@ -172,8 +167,8 @@ def test_masks_do_not_depend_on_the_split_of_the_batch(key):
     """And they differ between layers: each block folds its number into the keys."""
     z, t, cond = inputs(key, batch=4)
     net, keys = VDMUNet(**SMALL, dropout_rate=0.5), jax.random.split(key, 4)
-    params = random_params(net, key, z, t, cond)
-    apply = jax.jit(net.apply)
+    params = random_params(net, z, t, cond)
+    apply = jit(net.apply)
     whole = apply(params, z, t, cond, keys)
     halves = [apply(params, z[s], t[s], cond[s], keys[s]) for s in (slice(0, 2), slice(2, 4))]
     np.testing.assert_allclose(np.concatenate(halves), whole, rtol=1e-4, atol=1e-5)
@@ -184,7 +179,7 @@ def test_masks_do_not_depend_on_the_split_of_the_batch(key):
 def test_attention_is_softmax_of_scaled_products(key):
     x = jax.random.normal(key, (2, 3, 2, 8))
     layer = Attention(heads=2, groups=4)
-    params = random_params(layer, key, x)
+    params = random_params(layer, x)
     out = np.asarray(layer.apply(params, x), np.float64)
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params["params"])
     h = np.asarray(x, np.float64).reshape(2, 6, 4, 2)
