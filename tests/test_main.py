@@ -53,9 +53,11 @@ def contents(directory: pathlib.Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A directory in which the tiny config was trained by the command line."""
-    directory = tmp_path_factory.mktemp("run")
-    assert call(*TINY, f"--workdir={directory}") == 0
-    return directory
+    directory = tmp_path_factory.mktemp("above")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        assert call(*TINY, "--workdir=run") == 0
+    return directory / "run"
 
 
 CIFAR = "--config=configs/cifar10.py"
@@ -159,6 +161,12 @@ def test_directory_remembers_its_config(run: pathlib.Path, capfd: pytest.Capture
     for part in ("swirl", "checkpoints 2", "in network", "gamma_0", "test, step 2: bits/dim", "20 images"):
         assert part in said
     assert contents(run) == before
+
+
+def test_result_that_is_none_of_ours_is_a_sentence(tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "eval.json").write_text("[]")
+    assert call(*TINY, f"--workdir={tmp_path}", "--mode=inspect") == 2
+    assert "eval.json is not what --mode=eval writes" in capfd.readouterr().err
 
 
 def test_weights_of_a_run_are_evaluated_elsewhere(run: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -33,11 +33,11 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
 def _prepare(config: ConfigDict, directory: epath.Path, path: str | None) -> tuple[Method, Any, int, Any]:
     """(method, params, step, mesh) for eval and sample; a new directory is claimed once all is well."""
     workdir.check_same(directory, config)
-    if path and checkpoints.steps(directory):
-        raise UserError(f"{directory} has results of its own checkpoints; use another --workdir for --weights={path}")
     method = methods.build(config)
     params, step = weights.load(path or str(directory), config, method)
-    mesh = devices.data_mesh(config.data.batch_size)
+    if path and checkpoints.steps(directory):
+        raise UserError(f"{directory} has results of its own checkpoints; use another --workdir for --weights={path}")
+    mesh = devices.data_mesh(jax.device_count())  # evaluation and sampling pad their batches
     if workdir.saved_config(directory) is None:
         workdir.claim(directory, config)
     return method, jax.device_put(params, devices.replicated(mesh)), step, mesh
@@ -75,8 +75,12 @@ def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> 
     for split in dict.fromkeys(row["split"] for row in rows):
         last = [row for row in rows if row["split"] == split][-1]
         print(f"metrics     {split}, step {last['step']}: bits/dim {last.get('bits_per_dim')}")
-    if (directory / "eval.json").exists():
-        print(f"eval        {report.sentence(json.loads((directory / 'eval.json').read_text()))}")
+    path_of_result = directory / "eval.json"
+    if path_of_result.exists():
+        try:
+            print(f"eval        {report.sentence(json.loads(path_of_result.read_text()))}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path_of_result} is not what --mode=eval writes; make it again") from error
 
 
 RUN: dict[str, Callable[[ConfigDict, epath.Path, str | None], None]] = {
