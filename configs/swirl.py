@@ -24,6 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.depth = 3
     config.model.fourier = ()
     config.schedule.kind = "learned_monotone"
+    config.schedule.minimise_variance = True
     config.schedule.gamma_0 = -8.0
     config.schedule.features = 64
     config.training.num_steps = 2000

@@ -208,7 +208,7 @@ def test_runs_through_the_unet():
 
     Untrained, ε̂ = z exactly, so dz/dγ = ½ (σ − σ²) z, whatever the image.
     """
-    net = VDMUNet(width=8, depth=2, fourier=(3, 4), groups=4)
+    net = VDMUNet(width=8, depth=1, fourier=(3, 4), groups=4)
     shape = (4, 4, 1)
     variables = net.init(jax.random.key(0), jnp.zeros((1, *shape)), jnp.zeros(1), jnp.zeros(1))
     denoise = lambda z, level, cond: net.apply(variables, z, level.t, cond)
