@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.diffusion.closed_forms import MAKERS, VARIANCE, as_float64, exact_predict, level, marginal
+from tests.diffusion.closed_forms import MAKERS, VARIANCE, exact_predict, level, marginal
 from vdm_jax.diffusion import prediction, samplers, schedules
 from vdm_jax.diffusion.process import VE, VP, noise
 
@@ -12,16 +12,18 @@ SHAPE = (3, 3, 1)
 
 
 def grid_steps(kind="linear", grid=None, process=VP, num_steps=20):
-    schedule = (
-        as_float64(MAKERS[kind](GAMMA_0, GAMMA_1)) if jax.config.jax_enable_x64 else MAKERS[kind](GAMMA_0, GAMMA_1)
-    )
     grid = samplers.uniform_grid(num_steps) if grid is None else grid
-    return samplers.transitions(schedule, grid, lambda gamma: noise(gamma, gamma, process))
+    level_of = lambda gamma: noise(gamma, gamma, process)
+    return jax.jit(lambda: samplers.transitions(MAKERS[kind](GAMMA_0, GAMMA_1), grid, level_of))()
 
 
 def sample(rule, steps, keys, shape=SHAPE, **options):
-    z = samplers.prior_sample(jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys), shape, jnp.asarray(GAMMA_1))
-    return samplers.run(rule, z, jax.vmap(lambda k: jax.random.fold_in(k, 2))(keys), steps, **options)
+    @jax.jit
+    def whole(keys):
+        z = samplers.prior_sample(jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys), shape, jnp.asarray(GAMMA_1))
+        return samplers.run(rule, z, jax.vmap(lambda k: jax.random.fold_in(k, 2))(keys), steps, **options)
+
+    return whole(keys)
 
 
 def exact_map(process=VP):
