@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from vdm_jax.diffusion import decoders, likelihood, prediction, samplers
 from vdm_jax.diffusion.process import VE, VP, noise
 from vdm_jax.networks.vdm_unet import VDMUNet
 
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half the time
 DIVERGENCES = {"exact": likelihood.exact_divergence, "hutchinson": likelihood.hutchinson_divergence}
 
 
@@ -31,8 +34,7 @@ def prior_error(z_1, process=VP):
     return log_normal(z_1, float(process.prior_variance(noise_1.gamma))) - log_normal(z_1, float(marginal(noise_1)))
 
 
-@pytest.mark.parametrize("divergence", sorted(DIVERGENCES))
-@pytest.mark.parametrize("process", [VP, VE], ids=["vp", "ve"])
+@pytest.mark.parametrize(("process", "divergence"), [(VP, "hutchinson"), (VE, "exact")], ids=["vp", "ve"])
 def test_log_likelihood_of_gaussian_data_is_the_closed_form(process, divergence, x64):
     """Exact denoiser: log p(z_0) = log N(z_0; 0, α₀² s² + σ₀²) + the error of the prior; z_1 is known too.
 
@@ -41,7 +43,7 @@ def test_log_likelihood_of_gaussian_data_is_the_closed_form(process, divergence,
     ode = gaussian_ode(process, tolerance=1e-8)
     variance = float(marginal(level(GAMMA_0, process)))
     z_0 = normal((3, 2, 2, 1)) * variance**0.5
-    run = jax.jit(lambda z: likelihood.log_prob(ode, z, None, keys_of(z), DIVERGENCES[divergence]))
+    run = jit(lambda z: likelihood.log_prob(ode, z, None, keys_of(z), DIVERGENCES[divergence]))
     log_p, z_1, evaluations = run(z_0)
     stretch = np.sqrt(float(marginal(level(GAMMA_1, process))) / variance)
     np.testing.assert_allclose(z_1, z_0 * stretch, rtol=1e-6)
@@ -49,12 +51,12 @@ def test_log_likelihood_of_gaussian_data_is_the_closed_form(process, divergence,
     assert np.all(evaluations > 30) and np.all(evaluations < 2000)
 
 
-@pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
 def test_error_stays_near_the_tolerance(tolerance, x64):
     variance = float(marginal(level(GAMMA_0)))
     z_0 = normal((2, 8)) * variance**0.5
     ode = gaussian_ode(tolerance=tolerance)
-    log_p, z_1, _ = jax.jit(lambda z: likelihood.log_prob(ode, z, None, keys_of(z)))(z_0)
+    log_p, z_1, _ = jit(lambda z: likelihood.log_prob(ode, z, None, keys_of(z)))(z_0)
     per_dim = np.abs(log_p - log_normal(z_0, variance) - prior_error(z_1)) / 8
     assert per_dim.max() < 20 * tolerance
 
@@ -63,7 +65,7 @@ def test_float32_is_good_to_its_rounding():
     variance = float(marginal(level(GAMMA_0)))
     z_0 = normal((4, 8)) * variance**0.5
     ode = gaussian_ode(tolerance=1e-5)
-    log_p, z_1, _ = jax.jit(lambda z: likelihood.log_prob(ode, z, None, keys_of(z)))(z_0)
+    log_p, z_1, _ = jit(lambda z: likelihood.log_prob(ode, z, None, keys_of(z)))(z_0)
     assert log_p.dtype == jnp.float32
     np.testing.assert_allclose(log_p, log_normal(z_0, variance) + prior_error(z_1), atol=8 * 1e-4)
 
@@ -85,10 +87,10 @@ def test_density_of_a_nonlinear_flow_is_the_change_of_variables(x64):
     ode = tanh_ode(tolerance=1e-9)
     cond = jnp.asarray([0.3])
     z_0 = normal((1, 4))
-    log_p, z_1, _ = jax.jit(lambda z: likelihood.log_prob(ode, z, cond, keys_of(z)))(z_0)
+    log_p, z_1, _ = jit(lambda z: likelihood.log_prob(ode, z, cond, keys_of(z)))(z_0)
     h = 1e-4
     both = jnp.concatenate([z_0 + h * jnp.eye(4), z_0 - h * jnp.eye(4)])
-    ends = jax.jit(lambda z: likelihood.encode(ode, z, jnp.full(8, 0.3)))(both)
+    ends = jit(lambda z: likelihood.encode(ode, z, jnp.full(8, 0.3)))(both)
     jacobian = (ends[:4] - ends[4:]) / (2 * h)
     np.testing.assert_allclose(log_p[0], log_normal(z_1, 1.0)[0] + np.linalg.slogdet(jacobian)[1], rtol=1e-6)
 
@@ -106,23 +108,12 @@ def test_hutchinson_is_unbiased(x64):
     assert spread > 0 and abs(np.mean(estimates) - exact) < 4 * spread
 
 
-def test_hutchinson_log_likelihoods_average_to_the_exact_one(x64):
-    ode, copies = tanh_ode(tolerance=1e-5), 300
-    z_0, cond = jnp.tile(normal((1, 4)), (copies, 1)), jnp.zeros(copies)
-    estimate, _, _ = jax.jit(lambda z: likelihood.log_prob(ode, z, cond, keys_of(z), likelihood.hutchinson_divergence))(
-        z_0
-    )
-    exact, _, _ = jax.jit(lambda z: likelihood.log_prob(ode, z, cond[:1], keys_of(z)))(z_0[:1])
-    spread = np.std(estimate) / np.sqrt(copies)
-    assert spread > 0 and abs(np.mean(estimate) - exact[0]) < 4 * spread
-
-
 def test_an_example_does_not_depend_on_its_batch():
     """Each solves with its own steps: a hard neighbour changes nothing."""
     ode = tanh_ode(tolerance=1e-4)
     z_0 = normal((4, 4)).at[3].multiply(20)
     cond, keys = jnp.array([0.0, 0.5, 1.0, 8.0]), jax.random.split(jax.random.key(0), 4)
-    run = jax.jit(lambda z, c, k: likelihood.log_prob(ode, z, c, k, likelihood.hutchinson_divergence))
+    run = jit(lambda z, c, k: likelihood.log_prob(ode, z, c, k, likelihood.hutchinson_divergence))
     log_p, z_1, evaluations = run(z_0, cond, keys)
     assert len(set(evaluations.tolist())) > 1
     for part in (slice(0, 2), slice(1, 2)):
@@ -145,15 +136,9 @@ def test_evaluations_are_counted():
 def test_decode_inverts_encode():
     ode = tanh_ode(tolerance=1e-5)
     z_0, cond = normal((3, 4)), jnp.array([0.0, 0.4, 0.9])
-    z_1 = jax.jit(lambda z: likelihood.encode(ode, z, cond))(z_0)
+    z_1 = jit(lambda z: likelihood.encode(ode, z, cond))(z_0)
     assert np.abs(z_1 - z_0).max() > 0.1
-    np.testing.assert_allclose(jax.jit(lambda z: likelihood.decode(ode, z, cond))(z_1), z_0, atol=2e-3)
-
-
-def test_latents_of_gaussian_data_are_the_scaled_data(x64):
-    ode, z_0 = gaussian_ode(tolerance=1e-7), normal((2, 3))
-    stretch = jnp.sqrt(marginal(level(GAMMA_1)) / marginal(level(GAMMA_0)))
-    np.testing.assert_allclose(likelihood.encode(ode, z_0, None), z_0 * stretch, rtol=1e-5)
+    np.testing.assert_allclose(jit(lambda z: likelihood.decode(ode, z, cond))(z_1), z_0, atol=2e-3)
 
 
 def test_bound_of_continuous_gaussian_data_is_the_closed_form_likelihood(x64):
@@ -163,7 +148,7 @@ def test_bound_of_continuous_gaussian_data_is_the_closed_form_likelihood(x64):
     """
     ode = gaussian_ode(tolerance=1e-8)
     x, eps = normal((5, 6)) * VARIANCE**0.5, normal((5, 6), 1)
-    run = jax.jit(lambda x, eps: likelihood.bound(ode, x, eps, None, keys_of(x), None))
+    run = jit(lambda x, eps: likelihood.bound(ode, x, eps, None, keys_of(x), None))
     terms = run(x, eps)
     total = terms["encoder"] + terms["flow"] + terms["reconstruction"]
     _, z_1, _ = likelihood.log_prob(ode, decoders.encode(x, None), None, keys_of(x))
@@ -179,10 +164,10 @@ def test_bound_is_never_below_the_likelihood_of_the_model(x64):
     noise_0 = level(gamma_0)
     x = jnp.tile(jnp.arange(vocabulary), draws).reshape(-1, 1)
     eps = normal(x.shape)
-    terms = jax.jit(lambda x, eps: likelihood.bound(ode, x, eps, None, keys_of(x), vocabulary))(x, eps)
+    terms = jit(lambda x, eps: likelihood.bound(ode, x, eps, None, keys_of(x), vocabulary))(x, eps)
     total = (terms["encoder"] + terms["flow"] + terms["reconstruction"]).reshape(draws, vocabulary)
     z = jnp.linspace(-8, 8, 4001).reshape(-1, 1)
-    density, _, _ = jax.jit(lambda z: likelihood.log_prob(ode, z, None, keys_of(z)))(z)
+    density, _, _ = jit(lambda z: likelihood.log_prob(ode, z, None, keys_of(z)))(z)
     np.testing.assert_allclose(np.trapezoid(np.exp(density), z[:, 0]), 1, rtol=1e-4)
     for k in range(vocabulary):
         decoder = decoders.log_prob(jnp.full(z.shape, k), z, noise_0, vocabulary)
@@ -216,9 +201,7 @@ def test_runs_through_the_unet():
     level_of = lambda gamma: noise(gamma, (gamma + 8) / 13)
     ode = likelihood.ODE(predict, level_of, jnp.float32(-8.0), jnp.float32(5.0), tolerance=1e-4)
     z_0, cond = normal((2, *shape)), jnp.zeros(2)
-    log_p, z_1, _ = jax.jit(lambda z: likelihood.log_prob(ode, z, cond, keys_of(z), likelihood.hutchinson_divergence))(
-        z_0
-    )
+    log_p, z_1, _ = jit(lambda z: likelihood.log_prob(ode, z, cond, keys_of(z), likelihood.hutchinson_divergence))(z_0)
     gammas = np.linspace(-8, 5, 10_001)
     sigma = np.sqrt(1 / (1 + np.exp(-gammas)))
     growth = np.trapezoid(0.5 * (sigma - sigma**2), gammas)

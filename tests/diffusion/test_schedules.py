@@ -69,7 +69,7 @@ def test_untruncated_middle_of_the_cosine_is_alpha_equals_cos(x64):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_timesteps", [10, 1000, 10**5, 10**6])
+@pytest.mark.parametrize("num_timesteps", [10, 1000, 10**6])
 def test_float32_delta_equals_the_float64_difference(kind, num_timesteps):
     """No cancellation: γ_t − γ_s of two float32 numbers would be 6 % off at T = 10⁶."""
     i = np.unique(np.linspace(1, num_timesteps, 2000).astype(np.int64))
@@ -100,7 +100,7 @@ def test_monotone_delta_keeps_its_precision_where_every_unit_is_saturated():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_timesteps", [100, 1000, 10**5, 10**6])
+@pytest.mark.parametrize("num_timesteps", [1000, 10**6])
 def test_discrete_loss_in_float32_agrees_with_float64(kind, num_timesteps):
     rng = np.random.default_rng(1)
     x = rng.choice([-1.0, 1.0], (1024, 16)) / np.sqrt(3)
