@@ -5,9 +5,9 @@ import pytest
 
 from tests.diffusion.closed_forms import level
 from vdm_jax.diffusion import process
-from vdm_jax.diffusion.process import VE, VP
+from vdm_jax.diffusion.process import SUB_VP, VE, VP
 
-PROCESSES = {"vp": VP, "ve": VE}
+PROCESSES = {"vp": VP, "ve": VE, "sub_vp": SUB_VP}
 # q(z_s|x), q(z_t|x) at γ_s = −2.3, γ_t = 1.1, as in the numbers below.
 GAMMA_S, GAMMA_T = -2.3, 1.1
 
@@ -17,7 +17,7 @@ def pair(kind: str):
     return frm, to, jnp.asarray(GAMMA_T - GAMMA_S)
 
 
-@pytest.mark.parametrize("kind", ["vp", "ve"])
+@pytest.mark.parametrize("kind", ["vp", "ve", "sub_vp"])
 def test_sigma_over_alpha_is_exp_gamma_and_vp_preserves_variance(kind, x64):
     noise = level(np.linspace(-30, 30, 61), PROCESSES[kind])
     np.testing.assert_allclose(2 * np.log(noise.sigma / noise.alpha), noise.gamma, rtol=1e-13, atol=1e-13)
@@ -42,7 +42,7 @@ def test_variances_of_one_step(x64):
     np.testing.assert_allclose(sigma_q**2, sigma_ts**2 * frm.sigma**2 / to.sigma**2, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["vp", "ve"])
+@pytest.mark.parametrize("kind", ["vp", "ve", "sub_vp"])
 def test_forward_steps_compose_to_the_marginal(kind, x64):
     """q(z_t|z_s) after q(z_s|x) is q(z_t|x): means multiply, σ_t² = α²_{t|s} σ_s² + σ²_{t|s}."""
     frm, to, delta = pair(kind)
@@ -51,7 +51,7 @@ def test_forward_steps_compose_to_the_marginal(kind, x64):
     np.testing.assert_allclose(alpha_ts**2 * frm.sigma**2 + sigma_ts**2, to.sigma**2, rtol=1e-14)
 
 
-@pytest.mark.parametrize("kind", ["vp", "ve"])
+@pytest.mark.parametrize("kind", ["vp", "ve", "sub_vp"])
 def test_posterior_is_the_conditional_of_the_joint_gaussian(kind, x64):
     """Brute force: condition the covariance of (z_s, z_t) given x on z_t."""
     frm, to, delta = pair(kind)
@@ -89,7 +89,7 @@ def test_q_sample_has_the_moments_of_the_marginal():
     np.testing.assert_allclose(z.std(1), noise.sigma, rtol=0.02)
 
 
-@pytest.mark.parametrize("kind", ["vp", "ve"])
+@pytest.mark.parametrize("kind", ["vp", "ve", "sub_vp"])
 @pytest.mark.parametrize("gamma", [-6.0, 0.3, 4.0])
 def test_flow_moves_the_exact_marginals(kind, gamma, x64):
     """For x ~ N(m, s²) the flow is z(γ) = α m + √(α² s² + σ²) u with u fixed; differentiate it."""

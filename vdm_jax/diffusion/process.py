@@ -43,6 +43,21 @@ VP = Process(_alpha_vp, _sigma_vp, lambda g: -0.5 * jax.nn.sigmoid(g), jnp.ones_
 VE = Process(jnp.ones_like, lambda g: jnp.exp(0.5 * g), jnp.zeros_like, lambda g1: 1 + jnp.exp(g1))
 
 
+def _alpha_sub_vp(gamma: Array) -> Array:
+    """The root of α² + g α = 1 with g = σ/α = e^{γ/2}, without cancellation."""
+    g = jnp.exp(0.5 * gamma)
+    return 2 / (g + jnp.sqrt(jnp.square(g) + 4))
+
+
+def _dlog_alpha_sub_vp(gamma: Array) -> Array:
+    g = jnp.exp(0.5 * gamma)
+    return -0.5 * g / (2 * _alpha_sub_vp(gamma) + g)
+
+
+# Sub-variance preserving: σ = 1 − α² (Song et al. 2021, eq. 29: α = e^{−B/2}, σ = 1 − e^{−B}), p(z_1) = N(0, I).
+SUB_VP = Process(_alpha_sub_vp, lambda g: jnp.exp(0.5 * g) * _alpha_sub_vp(g), _dlog_alpha_sub_vp, jnp.ones_like)
+
+
 class Noise(NamedTuple):
     """A noise level as a denoiser sees it; each field is [B] (or a scalar).
 
