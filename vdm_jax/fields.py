@@ -26,7 +26,7 @@ _ANY_TIME = True
 
 FIELDS: dict[str, dict[str, Field]] = {
     "": {
-        "method": Field("vdm", "the paper", ("vdm",)),
+        "method": Field("vdm", "the paper's family: VDM, DDPM and Improved DDPM, score SDEs", ("vdm", "ddpm", "sde")),
     },
     "data": {
         "name": Field("digits", "a data set of vdm_jax.data"),
@@ -42,9 +42,28 @@ FIELDS: dict[str, dict[str, Field]] = {
         ),
     },
     "model": {
-        "network": Field("unet", "the score network", ("unet", "mlp")),
+        "network": Field(
+            "unet",
+            "the score network: VDM's, a multilayer perceptron, or one that resamples",
+            ("unet", "mlp", "multiscale"),
+        ),
+        "family": Field(
+            "improved",
+            "whose multiscale U-Net: DDPM's, Improved DDPM's, DDPM++, NCSN++",
+            ("ddpm", "improved", "ddpmpp", "ncsnpp"),
+        ),
+        "multipliers": Field((1.0, 2.0, 2.0, 2.0), "channels of each resolution over the width", low=0.1, high=64),
+        "attention_at": Field((16,), "resolutions, in pixels, whose blocks have attention", low=1),
+        "heads": Field(1, "heads of attention", low=1),
+        "scale_shift": Field(True, "the embedding of t scales and shifts the second norm; else it is added before it"),
+        "rescale_time": Field(False, "the network is told 1000 l/T, not the level l"),
+        "variance": Field(
+            "posterior",
+            "of a reverse step: beta-tilde, beta, or learned between them",
+            ("posterior", "beta", "learned"),
+        ),
         "width": Field(64, "channels n", low=4),
-        "depth": Field(4, "blocks L on each side", low=1),
+        "depth": Field(4, "blocks L on each side; of a multiscale network at each resolution", low=1),
         "fourier": Field((7.0, 8.0), "exponents n of the features sin, cos(2^n pi z); () for none", low=0, high=16),
         "fourier_damping": Field(False, "features times exp(-(2^n pi sigma)^2/2), what noise leaves of them"),
         "attention": Field(False, "attention after every block, not only in the middle"),
@@ -55,6 +74,7 @@ FIELDS: dict[str, dict[str, Field]] = {
             "z", "what the network's output is added to: z or the exact eps of lone pixels", ("z", "pixel")
         ),
         "data_variance": Field(0.25, "E[x^2] of the data, for residual='pixel'", low=1e-6, high=1e6),
+        "cdf": Field("exact", "of the discretised Gaussian; 'tanh' is the originals' approximation", ("exact", "tanh")),
         "initial": Field("original", "how the weights start", ("original", "structured")),
         "dtype": Field("float32", "dtype of the computation", ("float32", "bfloat16"), resume=_ANY_TIME),
         "remat": Field(
@@ -68,20 +88,42 @@ FIELDS: dict[str, dict[str, Field]] = {
     "schedule": {
         "kind": Field(
             "learned_scalar",
-            "gamma(t)",
-            ("linear", "cosine", "learned_scalar", "learned_monotone"),
+            "gamma(t); the table of a DDPM, or an SDE",
+            (
+                "linear",
+                "cosine",
+                "learned_scalar",
+                "learned_monotone",
+                "ddpm_linear",
+                "ddpm_cosine",
+                "constant_sigma",
+                "vp_sde",
+                "sub_vp_sde",
+                "ve_sde",
+            ),
         ),
         "gamma_0": Field(-13.3, "gamma(0) at the start of training", low=-30, high=10),
         "gamma_1": Field(5.0, "gamma(1) at the start of training", low=-10, high=30),
         "features": Field(1024, "hidden units of the monotone network", low=1),
+        "num_timesteps": Field(1000, "levels T of a table, steps N that an SDE is discretised in", low=1, high=2**20),
+        "beta_min": Field(0.1, "T beta_1 of 'ddpm_linear', beta(0) of the VP and sub-VP SDE", low=1e-6),
+        "beta_max": Field(20.0, "T beta_T of 'ddpm_linear', beta(1) of the VP and sub-VP SDE", low=1e-6),
+        "step_variance": Field(0.02, "sigma^2 of every step of 'constant_sigma'", low=1e-6, high=0.999),
+        "remaining": Field(0.01, "'constant_sigma' ends where alpha falls below this; it sets T", low=1e-6, high=0.999),
+        "sigma_min": Field(0.01, "sigma(0) of the VE SDE", low=1e-6),
+        "sigma_max": Field(50.0, "sigma(1) of the VE SDE", low=1e-6),
+        "t_min": Field(1e-5, "the t that stands for 0 in an SDE", low=1e-7, high=0.1),
         "minimise_variance": Field(False, "the path follows the gradient of E[L^2] (VDM, I.2)"),
     },
     "training": {
         "seed": Field(1, "of parameters, data order, times and noise", low=0, high=2**32 - 1),
         "num_steps": Field(1000, "steps", low=1, resume=_ANY_TIME),
         "num_timesteps": Field(0, "T of the trained bound; 0 for continuous time", low=0, high=2**24),
-        "times": Field("stratified", "how t is drawn", ("stratified", "independent")),
-        "weighting": Field("vlb", "weights of the diffusion loss", ("vlb", "simple")),
+        "times": Field(
+            "stratified", "how t is drawn; by importance for the VLB", ("stratified", "independent", "importance")
+        ),
+        "weighting": Field("vlb", "weights of the diffusion loss", ("vlb", "simple", "hybrid")),
+        "vlb_weight": Field(0.001, "lambda of L_simple + lambda L_vlb, for 'hybrid'", low=0.0),
         "log_every": Field(50, "steps between lines of metrics", low=1, resume=_ANY_TIME),
         "eval_every": Field(0, "steps between evaluations; 0 only at the end", low=0, resume=_ANY_TIME),
         "eval_examples": Field(0, "examples of those evaluations; 0 for evaluation.examples", low=0, resume=_ANY_TIME),
@@ -121,7 +163,27 @@ FIELDS: dict[str, dict[str, Field]] = {
         "ema": Field(0.9999, "decay of the averaged weights, warmed up as (1 + n)/(10 + n)", low=0.0, high=0.999999),
     },
     "sampling": {
-        "sampler": Field("ancestral", "the reverse step", ("ancestral", "ddim", "euler", "heun"), resume=_ANY_TIME),
+        "sampler": Field(
+            "ancestral",
+            "the reverse step",
+            (
+                "ancestral",
+                "ddim",
+                "euler",
+                "heun",
+                "euler_maruyama",
+                "reverse_diffusion",
+                "predictor_corrector",
+                "langevin",
+            ),
+            resume=_ANY_TIME,
+        ),
+        "respacing": Field(
+            "", "levels of a table to visit: '250', 'ddim50', '10,10,3,2,2'; '' for num_steps of them", resume=_ANY_TIME
+        ),
+        "corrector_steps": Field(1, "Langevin steps at each level", low=0, resume=_ANY_TIME),
+        "snr": Field(0.16, "r of the Langevin steps' size", low=0.0, resume=_ANY_TIME),
+        "denoise": Field(True, "an SDE's sample ends with the mean of its last step, without noise", resume=_ANY_TIME),
         "num_steps": Field(250, "steps of the sampler", low=1, resume=_ANY_TIME),
         "eta": Field(0.0, "noise of DDIM: 0 none, 1 ancestral", low=0.0, high=1.0, resume=_ANY_TIME),
         "clip": Field(False, "clip the predicted x to [-1, 1]", resume=_ANY_TIME),
@@ -133,6 +195,8 @@ FIELDS: dict[str, dict[str, Field]] = {
     "evaluation": {
         "estimator": Field("vlb", "of the likelihood", ("vlb", "ode"), resume=_ANY_TIME),
         "num_timesteps": Field(0, "T of the evaluated bound; 0 for infinity", low=0, high=2**24, resume=_ANY_TIME),
+        "clip": Field(True, "a DDPM's bound with the predicted x clipped to [-1, 1]", resume=_ANY_TIME),
+        "levels": Field(0, "levels of a table drawn for each example and pass; 0 for all T", low=0, resume=_ANY_TIME),
         "split": Field("test", "what to evaluate on", ("test", "tune", "fit", "train"), resume=_ANY_TIME),
         "examples": Field(0, "the first so many of the split; 0 for all", low=0, resume=_ANY_TIME),
         "passes": Field(4, "passes with new times and noise", low=1, resume=_ANY_TIME),

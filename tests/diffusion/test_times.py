@@ -1,3 +1,5 @@
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,3 +72,32 @@ def test_every_grid_point_is_equally_likely():
     values, counts = np.unique(t, return_counts=True)
     np.testing.assert_allclose(values, np.arange(1, 8) / 7, rtol=1e-6)
     np.testing.assert_array_equal(counts, 1000)
+
+
+class TestImportance:
+    golden = np.load(pathlib.Path(__file__).parent / "goldens" / "improved_diffusion.npz")
+
+    def test_history_and_weights_are_the_originals(self) -> None:
+        history = times.no_history(7)
+        t, values = self.golden["resampler|t"], self.golden["resampler|losses"]
+        for number, first in enumerate(range(0, 160, 20)):
+            part = slice(first, first + 20)
+            history = times.remember(history, jnp.asarray(t[part]), jnp.asarray(values[part], jnp.float32))
+            np.testing.assert_allclose(times.importance(history), self.golden["resampler|p"][number], rtol=1e-5)
+        np.testing.assert_allclose(history.losses, self.golden["resampler|history"], rtol=1e-6)
+        np.testing.assert_array_equal(history.counts, self.golden["resampler|counts"])
+
+    def test_uniform_until_every_level_has_its_losses(self) -> None:
+        history = times.History(jnp.ones((4, 10)), jnp.array([10, 10, 9, 10]))
+        np.testing.assert_array_equal(times.importance(history), np.full(4, 0.25))
+
+    def test_draws_follow_the_probabilities_and_weights_undo_them(self) -> None:
+        p = jnp.array([0.5, 0.0, 0.3, 0.2])
+        index = times.draw_levels(jax.random.split(jax.random.key(0), 40_000), p)
+        counts = np.bincount(np.asarray(index), minlength=4) / 40_000
+        np.testing.assert_allclose(counts, p, atol=4 * 0.5 / 200)
+        assert counts[1] == 0
+        # E[f/(T p)] = mean of f over levels, where p > 0
+        f = jnp.array([3.0, 0.0, -1.0, 10.0])
+        estimate = np.asarray(f[index] / (4 * p[index]))
+        assert abs(estimate.mean() - f.mean()) < 4 * estimate.std() / 200

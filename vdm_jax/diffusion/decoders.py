@@ -3,6 +3,9 @@
 Discrete data of V levels sit at the centres of V bins of [−1, 1], f = 2 (x + ½)/V − 1, and
 p(x|z_0) ∝ q(z_0|x) is a softmax over the vocabulary (VDM, §3.3). Continuous data are left alone and
 p(x|z_0) = N(x; z_0/α_0, e^{γ_0} I).
+
+In the DDPM family the data themselves end the chain: levels lie at 2k/(V − 1) − 1, and the last reverse step
+is a Gaussian whose mass in the bin of a level is the level's probability.
 """
 
 from __future__ import annotations
@@ -61,3 +64,44 @@ def decode(z: Array, level: Noise, vocabulary: int | None, keys: Array | None = 
     if keys is None:
         return jnp.argmax(every, axis=-1).astype(jnp.int32)
     return jax.vmap(jax.random.categorical)(keys, every).astype(jnp.int32)
+
+
+def encode_to_ends(x: Array, vocabulary: int) -> Array:
+    """Levels 0 … V − 1 → −1 … 1 in steps of 2/(V − 1), x/127.5 − 1 for bytes (DDPM, Improved DDPM, score SDE)."""
+    return x.astype(jnp.result_type(float)) / ((vocabulary - 1) / 2) - 1
+
+
+def decode_from_ends(z: Array, vocabulary: int) -> Array:
+    """The nearest level, int32."""
+    return jnp.clip(jnp.round((z + 1) * ((vocabulary - 1) / 2)), 0, vocabulary - 1).astype(jnp.int32)
+
+
+def discretised_gaussian(x: Array, mean: Array, log_scale: Array, vocabulary: int, cdf: str = "exact") -> Array:
+    """log probability of every level under N(mean, e^{2 log_scale}) cut into bins, [B, …] nats (Ho et al. 2020, eq. 13).
+
+    A bin reaches half a level, 1/(V − 1), to both sides of x; the two outermost are open, so the
+    probabilities of all levels sum to 1. x: levels [B, …]. cdf: 'exact', or the 'tanh' approximation
+    Φ(u) ≈ ½ (1 + tanh √(2/π) (u + .044715 u³)) with probabilities of at least 10⁻¹², as the originals compute it.
+    """
+    centred = encode_to_ends(x, vocabulary) - mean
+    scale, half = jnp.exp(-log_scale), 1 / (vocabulary - 1)
+    upper, lower = scale * (centred + half), scale * (centred - half)
+    if cdf == "tanh":
+        phi = lambda u: 0.5 * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)))
+        safe_log = lambda p: jnp.log(jnp.maximum(p, 1e-12))
+        inside, first, last = safe_log(phi(upper) - phi(lower)), safe_log(phi(upper)), safe_log(1 - phi(lower))
+    else:
+        inside, first, last = (
+            _log_mass(lower, upper),
+            jax.scipy.stats.norm.logcdf(upper),
+            jax.scipy.stats.norm.logcdf(-lower),
+        )
+    return jnp.where(x == 0, first, jnp.where(x == vocabulary - 1, last, inside))
+
+
+def _log_mass(lower: Array, upper: Array) -> Array:
+    """log(Φ(upper) − Φ(lower)), from the side where both are small."""
+    flip = lower > 0
+    low, high = jnp.where(flip, -upper, lower), jnp.where(flip, -lower, upper)
+    log_high = jax.scipy.stats.norm.logcdf(high)
+    return log_high + jnp.log(-jnp.expm1(jax.scipy.stats.norm.logcdf(low) - log_high))

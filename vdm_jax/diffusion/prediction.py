@@ -22,11 +22,11 @@ Denoise = Callable[[Array, Noise, Any], Array]
 
 
 class Prediction(NamedTuple):
-    """x̂ and ε̂ of one network call, [B, …]; variance only where the network has learned one."""
+    """x̂ and ε̂ of one network call, [B, …], and the raw variance head where there is one (see `reverse`)."""
 
     x: Array
     eps: Array
-    variance: Array | None = None
+    variance_head: Array | None = None
 
 
 def x_from_eps(z: Array, eps: Array, level: Noise) -> Array:
@@ -52,10 +52,14 @@ def score_from_eps(eps: Array, level: Noise) -> Array:
 def split(raw: Array, z: Array, level: Noise, kind: str = "eps", clip: float | None = None) -> Prediction:
     """Raw network output → (x̂, ε̂), consistent with z = α x̂ + σ ε̂.
 
-    kind: what the network predicts, one of KINDS. clip: x̂ is clipped to [−clip, clip] and ε̂ follows.
+    raw: [B, …, C] as z, or [B, …, 2C] with a variance head v behind. kind: what the network predicts, one of
+    KINDS. clip: x̂ is clipped to [−clip, clip] and ε̂ follows.
     For v any α² + σ² is allowed: x̂ = (α z − σ v)/(α² + σ²), ε̂ = (σ z + α v)/(α² + σ²).
     """
     alpha, sigma = expand(level.alpha, z.ndim), expand(level.sigma, z.ndim)
+    v = None
+    if raw.shape[-1] == 2 * z.shape[-1]:
+        raw, v = jnp.split(raw, 2, axis=-1)
     if kind == "eps":
         x, eps = x_from_eps(z, raw, level), raw
     elif kind == "x":
@@ -71,4 +75,4 @@ def split(raw: Array, z: Array, level: Noise, kind: str = "eps", clip: float | N
     if clip is not None:
         x = jnp.clip(x, -clip, clip)
         eps = eps_from_x(z, x, level)
-    return Prediction(x, eps)
+    return Prediction(x, eps, v)

@@ -20,12 +20,17 @@ from vdm_jax.diffusion.schedules import Schedule
 
 
 class Transition(NamedTuple):
-    """One step of the reverse process, t → s: every field a scalar array (or [N] for a whole grid)."""
+    """One step of the reverse process, t → s: every field a scalar array, [B], or [N] for a whole grid.
+
+    delta: γ_t − γ_s > 0, ∞ where s is the data itself; number: of the step, 0 at t = 1; floor: what the log of the
+    posterior's variance σ_Q² is taken to be where it is −∞, at the data.
+    """
 
     frm: Noise
     to: Noise
-    delta: Array  # γ_t − γ_s > 0
-    number: Array  # of the step, 0 at t = 1
+    delta: Array
+    number: Array
+    floor: Array
 
 
 # (keys [B], carry, transition) → carry
@@ -56,7 +61,7 @@ def transitions(
     delta = schedule.delta(t[:-1], jnp.asarray(-np.diff(grid), t.dtype))
     first = jax.tree.map(lambda a: a[:-1], levels)
     second = jax.tree.map(lambda a: a[1:], levels)
-    return Transition(first, second, delta, jnp.arange(len(grid) - 1))
+    return Transition(first, second, delta, jnp.arange(len(grid) - 1), jnp.full_like(delta, -jnp.inf))
 
 
 def run(step: Step, carry: Any, keys: Array, steps: Transition, keep: Sequence[int] = ()) -> tuple[Any, Any]:
@@ -85,14 +90,18 @@ def prior_sample(keys: Array, shape: tuple[int, ...], gamma_1: Array, process: P
     return jnp.sqrt(process.prior_variance(gamma_1)) * eps
 
 
+def normal(keys: Array, z: Array) -> Array:
+    """Standard normal of z's shape [B, …], row k from keys[k]."""
+    return jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], z.dtype))(keys)
+
+
 def ancestral(predict: Predict) -> Step:
     """z_s ~ q(z_s|z_t, x = x̂(z_t)) (VDM eq. 5; DDPM algorithm 2 with variance β̃)."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
-        frm, to, delta, _ = transition
+        frm, to, delta, *_ = transition
         mean, deviation = posterior(z, predict(z, frm).eps, frm, to, delta)
-        eps = jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], z.dtype))(keys)
-        return mean + expand(deviation, z.ndim) * eps
+        return mean + expand(deviation, z.ndim) * normal(keys, z)
 
     return step
 
@@ -104,15 +113,14 @@ def ddim(predict: Predict, eta: float = 0.0) -> Step:
     """
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
-        frm, to, delta, _ = transition
+        frm, to, delta, *_ = transition
         x, eps, _ = predict(z, frm)
         # σ_Q² = −expm1(−δ) σ_s², so σ_s² − η² σ_Q² = σ_s² (1 + η² expm1(−δ)).
         direction = to.sigma * jnp.sqrt(1 + eta**2 * jnp.expm1(-delta))
         z_s = expand(to.alpha, z.ndim) * x + expand(direction, z.ndim) * eps
         if eta == 0:
             return z_s
-        noise = jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], z.dtype))(keys)
-        return z_s + eta * expand(to.sigma * jnp.sqrt(-jnp.expm1(-delta)), z.ndim) * noise
+        return z_s + eta * expand(to.sigma * jnp.sqrt(-jnp.expm1(-delta)), z.ndim) * normal(keys, z)
 
     return step
 
@@ -121,7 +129,7 @@ def euler(predict: Predict, process: Process = VP) -> Step:
     """One Euler step of the probability-flow ODE in γ: z_s = z_t − δ dz/dγ."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
-        frm, _, delta, _ = transition
+        frm, _, delta, *_ = transition
         return z - expand(delta, z.ndim) * flow(z, predict(z, frm).eps, frm, process)
 
     return step
@@ -131,7 +139,7 @@ def heun(predict: Predict, process: Process = VP) -> Step:
     """One step of Heun's method (order 2) on the probability-flow ODE in γ; two network calls."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
-        frm, to, delta, _ = transition
+        frm, to, delta, *_ = transition
         d = expand(delta, z.ndim)
         slope = flow(z, predict(z, frm).eps, frm, process)
         guess = z - d * slope

@@ -1,10 +1,12 @@
-"""Samplers of t ∈ [0, 1). Positions are places in the global batch, so that any split of it agrees."""
+"""Samplers of t ∈ [0, 1) and of the levels of a table. Positions are places in the global batch, so that any split of it agrees."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 
 def stratified(u: Array, index: Array, total: int) -> Array:
@@ -25,3 +27,54 @@ def independent(keys: Array) -> Array:
 def to_grid(t: Array, num_timesteps: int) -> Array:
     """Continuous t → i/T with i = ⌈t T⌉ ∈ {1, …, T} (VDM, appendix F)."""
     return jnp.clip(jnp.ceil(t * num_timesteps), 1, num_timesteps) / num_timesteps
+
+
+class History(NamedTuple):
+    """The last losses of every level: what importance sampling of the levels goes by.
+
+    losses: [T, H], oldest first; counts: int [T], how many of the H places are filled.
+    """
+
+    losses: Array
+    counts: Array
+
+
+# Share of the probability that stays uniform.
+UNIFORM = 0.001
+
+
+def no_history(num_levels: int, length: int = 10) -> History:
+    """Before the first step."""
+    return History(jnp.zeros((num_levels, length)), jnp.zeros(num_levels, jnp.int32))
+
+
+def importance(history: History) -> Array:
+    """p_ℓ ∝ √E[L_ℓ²] over the last losses, [T], mixed with .001 of uniform; uniform until every level has H losses.
+
+    It minimises the variance of L_ℓ/p_ℓ (Nichol & Dhariwal 2021, eq. 18).
+    """
+    num_levels, length = history.losses.shape
+    root = jnp.sqrt(jnp.mean(jnp.square(history.losses), axis=-1))
+    mixed = (1 - UNIFORM) * root / jnp.sum(root) + UNIFORM / num_levels
+    return jnp.where(jnp.all(history.counts == length), mixed, 1 / num_levels)
+
+
+def remember(history: History, index: Array, losses: Array) -> History:
+    """The history after losses [n] of the levels index [n], one after the other; oldest losses go."""
+    length = history.losses.shape[1]
+
+    def add(now: History, new: tuple[Array, Array]) -> tuple[History, None]:
+        level, loss = new
+        row, count = now.losses[level], now.counts[level]
+        full = jnp.concatenate([row[1:], loss[None]])
+        row = jnp.where(count == length, full, row.at[jnp.minimum(count, length - 1)].set(loss))
+        return History(now.losses.at[level].set(row), now.counts.at[level].set(jnp.minimum(count + 1, length))), None
+
+    return lax.scan(add, history, (index, losses))[0]
+
+
+def draw_levels(keys: Array, probabilities: Array) -> Array:
+    """One level per example, int [b] in 0 … T − 1, with these probabilities [T]; keys: [b]."""
+    edges = jnp.cumsum(probabilities)
+    u = jax.vmap(jax.random.uniform)(keys) * edges[-1]
+    return jnp.minimum(jnp.searchsorted(edges, u, side="right"), len(probabilities) - 1).astype(jnp.int32)

@@ -1,0 +1,163 @@
+"""Discrete noise schedules: a table of T levels made from β, and the levels that a sampler visits.
+
+    ᾱ_ℓ = Π_{k ≤ ℓ} (1 − β_k),      γ_ℓ = log((1 − ᾱ_ℓ)/ᾱ_ℓ) = log expm1(−log ᾱ_ℓ),      ℓ = 1 … T
+
+Level 0 is the data itself: γ = −∞, α = 1, σ = 0 and γ_1 − γ_0 = ∞, at which the formulas of
+`process` hold as they stand. All of it is computed in float64 on the host; γ_ℓ − γ_{ℓ−1} is a column of its
+own, since a difference of two float32 γ is wrong in its last digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vdm_jax.diffusion.process import Noise, noise
+from vdm_jax.diffusion.samplers import Transition
+
+MAX_BETA = 0.999
+
+
+def linear_betas(num_levels: int, low: float = 0.1, high: float = 20.0) -> np.ndarray:
+    """β from low/T to high/T in equal steps, float64 [T]: DDPM's 10⁻⁴ … 0.02 at T = 1000 (Ho et al. 2020),
+    scaled by 1000/T for other T (Nichol & Dhariwal 2021). T ≥ high, or β_T would not be below 1."""
+    return np.linspace(low / num_levels, high / num_levels, num_levels, dtype=np.float64)
+
+
+def cosine_betas(num_levels: int, offset: float = 0.008) -> np.ndarray:
+    """β_ℓ = min(1 − ᾱ_ℓ/ᾱ_{ℓ−1}, .999), ᾱ_ℓ ∝ cos²(½π (ℓ/T + s)/(1 + s)) (Nichol & Dhariwal 2021, eq. 17)."""
+    t = np.arange(num_levels + 1, dtype=np.float64) / num_levels
+    alpha_bar = np.square(np.cos((t + offset) / (1 + offset) * math.pi / 2))
+    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], MAX_BETA)
+
+
+def constant_betas(step_variance: float, remaining: float) -> np.ndarray:
+    """σ² in each of L = ⌊ln δ/ln α⌋ + 1 steps, the fewest with α^L < δ; α = √(1 − σ²), δ = remaining."""
+    log_alpha = 0.5 * math.log1p(-step_variance)
+    count = math.floor(math.log(remaining) / log_alpha) + 1
+    return np.full(count, step_variance, np.float64)
+
+
+class Table(NamedTuple):
+    """Levels 1 … T of a chain, or those of them that a sampler visits; every field is [T].
+
+    gamma: γ_ℓ; delta: γ_ℓ − γ_{ℓ−1}, ∞ at ℓ = 1; told: what the network is told of a level; floor: what log β̃
+    is taken to be at ℓ = 1, where it is −∞: that of level 2, or log β_1 where there is no other.
+    """
+
+    gamma: Array
+    delta: Array
+    told: Array
+    floor: Array
+
+    @property
+    def num_levels(self) -> int:
+        """T."""
+        return len(self.gamma)
+
+    def level(self, index: Array) -> Noise:
+        """The level ℓ = index + 1; index: int [B], 0 … T − 1."""
+        return noise(self.gamma[index], self.told[index])
+
+    def at(self, index: Array) -> Transition:
+        """The step ℓ → ℓ − 1 of ℓ = index + 1; index: int [B]. `number` counts from the last level."""
+        below = jnp.where(index == 0, -jnp.inf, self.gamma[index - 1])
+        to = noise(below, jnp.where(index == 0, 0.0, self.told[index - 1]))
+        return Transition(self.level(index), to, self.delta[index], self.num_levels - 1 - index, self.floor[index])
+
+    def reverse(self) -> Transition:
+        """All steps from the last level to the data, [T]."""
+        return self.at(jnp.arange(self.num_levels)[::-1])
+
+
+def from_betas(betas: np.ndarray, told: np.ndarray | None = None) -> Table:
+    """The table of a chain of steps q(z_ℓ|z_{ℓ−1}) = N(√(1 − β_ℓ) z_{ℓ−1}, β_ℓ I).
+
+    betas: [T] in (0, 1); told: [T], by default the indices 0 … T − 1.
+    """
+    betas = np.asarray(betas, np.float64)
+    if betas.ndim != 1 or len(betas) == 0 or not np.all((betas > 0) & (betas < 1)):
+        raise ValueError("every beta must lie between 0 and 1")
+    gamma = gammas(betas)
+    # γ_ℓ − γ_{ℓ−1} = log((1 − ᾱ_ℓ)/(1 − ᾱ_{ℓ−1})) − log(1 − β_ℓ), and 1 − ᾱ_ℓ = 1 − ᾱ_{ℓ−1} + ᾱ_{ℓ−1} β_ℓ
+    log_alpha_bar = np.cumsum(np.log1p(-betas))
+    rest = -np.expm1(log_alpha_bar)
+    growth = np.log1p(np.exp(log_alpha_bar[:-1]) * betas[1:] / rest[:-1])
+    delta = np.concatenate([[np.inf], growth - np.log1p(-betas[1:])])
+    floor = math.log(betas[1] * rest[0] / rest[1]) if len(betas) > 1 else math.log(betas[0])
+    told = np.arange(len(betas)) if told is None else np.asarray(told)
+    as_array = lambda a: jnp.asarray(a, jnp.result_type(float))
+    return Table(as_array(gamma), as_array(delta), as_array(told), as_array(np.full(len(betas), floor)))
+
+
+def gammas(betas: np.ndarray) -> np.ndarray:
+    """γ_ℓ = log expm1(−Σ log(1 − β_k)), float64 [T]."""
+    minus_log_alpha_bar = -np.cumsum(np.log1p(-np.asarray(betas, np.float64)))
+    # log expm1(y) = y + log(1 − e^{−y}), which does not overflow
+    return minus_log_alpha_bar + np.log(-np.expm1(-minus_log_alpha_bar))
+
+
+def merge(betas: np.ndarray, indices: Sequence[int]) -> np.ndarray:
+    """β of the chain that visits only these levels (ascending indices from 0): 1 − ᾱ_i/ᾱ_previous, [S]."""
+    log_alpha_bar = np.cumsum(np.log1p(-np.asarray(betas, np.float64)))[np.asarray(indices)]
+    return -np.expm1(np.diff(log_alpha_bar, prepend=0.0))
+
+
+def spaced(num_levels: int, spacing: str) -> list[int]:
+    """Indices 0 … T − 1 to visit, ascending: of 'N', 'N1,N2,…' or 'ddimN'.
+
+    'N1,N2,…': the levels are cut into so many sections of nearly equal length, and each contributes N_i
+    indices at equal (fractional) strides from its first to its last, rounded half to even. 'ddimN': the smallest
+    integer stride from 0 that gives N. Raises ValueError if that is impossible (Improved DDPM's respacing).
+    """
+    if spacing.startswith("ddim"):
+        wanted = _count(spacing[4:], spacing)
+        for stride in range(1, num_levels):
+            if len(range(0, num_levels, stride)) == wanted:
+                return list(range(0, num_levels, stride))
+        raise ValueError(f"{spacing!r}: no integer stride visits exactly {wanted} of {num_levels} levels")
+    counts = [_count(part, spacing) for part in spacing.split(",")]
+    length, extra = divmod(num_levels, len(counts))
+    indices: list[int] = []
+    first = 0
+    for section, count in enumerate(counts):
+        size = length + (section < extra)
+        if count > size:
+            raise ValueError(f"{spacing!r}: a section of {size} levels cannot be visited at {count} of them")
+        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        place = 0.0
+        for _ in range(count):  # added up as the originals do it, so that halves round as theirs
+            indices.append(first + round(place))
+            place += stride
+        first += size
+    return sorted(set(indices))
+
+
+def _count(text: str, spacing: str) -> int:
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ValueError(f"{spacing!r} is not of the form '250', '10,10,3,2,2' or 'ddim50'")
+    return int(text)
+
+
+class Steps(NamedTuple):
+    """γ(t) of a table for pictures: level ⌈t T⌉ holds on ((ℓ − 1)/T, ℓ/T]."""
+
+    table: Table
+
+    def _index(self, t: Array) -> Array:
+        count = self.table.num_levels
+        return jnp.clip(jnp.ceil(t * count).astype(jnp.int32), 1, count) - 1
+
+    def gamma(self, t: Array) -> Array:
+        """γ_ℓ."""
+        return self.table.gamma[self._index(t)]
+
+    def dgamma(self, t: Array) -> Array:
+        """T (γ_ℓ − γ_{ℓ−1}); at ℓ = 1, where it is ∞, that of ℓ = 2."""
+        count = self.table.num_levels
+        return count * self.table.delta[jnp.maximum(self._index(t), min(1, count - 1))]
