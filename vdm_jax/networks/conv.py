@@ -1,4 +1,4 @@
-"""One convolution for all networks: NHWC × HWIO, SAME padding, odd kernels, strides 1 and 2.
+"""One convolution for all networks: NHWC × HWIO, SAME or symmetric padding, odd kernels, strides 1 and 2.
 
 XLA on a CPU runs the weight gradient that JAX derives 27–50 times slower inside any `scan` or `cond`
 than outside. Here the convolution, its input gradient and its weight gradient are three operations,
@@ -24,37 +24,39 @@ CONV_OUTPUT = "conv"
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def _padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """SAME: outputs ⌈size/stride⌉, the odd pixel of padding behind."""
+def _padding(size: int, kernel: int, stride: int, padding: int | None) -> tuple[int, int]:
+    """None is SAME: outputs ⌈size/stride⌉, the odd pixel of padding behind. Else so many pixels on both sides."""
+    if padding is not None:
+        return padding, padding
     out = -(-size // stride)
     total = max((out - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
-def _paddings(size: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> list[tuple[int, int]]:
-    return [_padding(s, k, stride) for s, k in zip(size, kernel, strict=True)]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv(x: Array, w: Array, stride: int = 1) -> Array:
-    """x: [B, H, W, I], w: [kH, kW, I, O] → [B, ⌈H/stride⌉, ⌈W/stride⌉, O]."""
-    pad = _paddings(x.shape[1:3], w.shape[:2], stride)
-    return lax.conv_general_dilated(x, w, (stride, stride), pad, dimension_numbers=_NHWC)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv_input_grad(g: Array, w: Array, size: tuple[int, int], stride: int) -> Array:
+def conv(x: Array, w: Array, stride: int = 1, padding: int | None = None) -> Array:
+    """x: [B, H, W, I], w: [kH, kW, I, O] → [B, H′, W′, O].
+
+    H′ = ⌈H/stride⌉ with padding None (SAME), else ⌊(H + 2 padding − kH)/stride⌋ + 1. At stride 2 SAME pads an
+    even H behind only (TensorFlow, Flax), padding=1 on both sides (PyTorch): the two are different functions.
+    """
+    pads = [_padding(s, k, stride, padding) for s, k in zip(x.shape[1:3], w.shape[:2], strict=True)]
+    return lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=_NHWC)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def conv_input_grad(g: Array, w: Array, size: tuple[int, int], stride: int, padding: int | None = None) -> Array:
     """The adjoint of `conv` in x: g [B, H′, W′, O] → [B, H, W, I] with (H, W) = size."""
     pads = []
     for s, k, out in zip(size, w.shape[:2], g.shape[1:3], strict=True):
-        before = k - 1 - _padding(s, k, stride)[0]
+        before = k - 1 - _padding(s, k, stride, padding)[0]
         pads.append((before, s + k - 1 - ((out - 1) * stride + 1) - before))
     flipped = jnp.flip(w, (0, 1)).swapaxes(2, 3)
     return lax.conv_general_dilated(g, flipped, (1, 1), pads, lhs_dilation=(stride, stride), dimension_numbers=_NHWC)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv_weight_grad(x: Array, g: Array, kernel: tuple[int, int], stride: int) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def conv_weight_grad(x: Array, g: Array, kernel: tuple[int, int], stride: int, padding: int | None = None) -> Array:
     """The adjoint of `conv` in w: x [B, H, W, I], g [B, H′, W′, O] → [kH, kW, I, O].
 
     The batch takes the place of the input channels, so that the contraction is again a forward
@@ -62,7 +64,7 @@ def conv_weight_grad(x: Array, g: Array, kernel: tuple[int, int], stride: int) -
     """
     pads = []
     for s, k, size in zip(x.shape[1:3], kernel, g.shape[1:3], strict=True):
-        before = _padding(s, k, stride)[0]
+        before = _padding(s, k, stride, padding)[0]
         pads.append((before, (size - 1) * stride + k - s - before))
     out = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0),
@@ -75,34 +77,38 @@ def conv_weight_grad(x: Array, g: Array, kernel: tuple[int, int], stride: int) -
     return out.transpose(1, 2, 0, 3)
 
 
-def _conv_fwd(x: Array, w: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return conv(x, w, stride), (x, w)
+_Pair = tuple[Array, Array]
+_Size = tuple[int, int]
 
 
-def _conv_bwd(stride: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _conv_fwd(x: Array, w: Array, stride: int, padding: int | None) -> tuple[Array, _Pair]:
+    return conv(x, w, stride, padding), (x, w)
+
+
+def _conv_bwd(stride: int, padding: int | None, saved: _Pair, g: Array) -> _Pair:
     x, w = saved
     return (
-        conv_input_grad(g, w, x.shape[1:3], stride),
-        conv_weight_grad(x, g, w.shape[:2], stride),
+        conv_input_grad(g, w, x.shape[1:3], stride, padding),
+        conv_weight_grad(x, g, w.shape[:2], stride, padding),
     )
 
 
-def _input_grad_fwd(g: Array, w: Array, size: tuple[int, int], stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return conv_input_grad(g, w, size, stride), (g, w)
+def _input_grad_fwd(g: Array, w: Array, size: _Size, stride: int, padding: int | None) -> tuple[Array, _Pair]:
+    return conv_input_grad(g, w, size, stride, padding), (g, w)
 
 
-def _input_grad_bwd(size: tuple[int, int], stride: int, saved: tuple[Array, Array], u: Array) -> tuple[Array, Array]:
+def _input_grad_bwd(size: _Size, stride: int, padding: int | None, saved: _Pair, u: Array) -> _Pair:
     g, w = saved
-    return conv(u, w, stride), conv_weight_grad(u, g, w.shape[:2], stride)
+    return conv(u, w, stride, padding), conv_weight_grad(u, g, w.shape[:2], stride, padding)
 
 
-def _weight_grad_fwd(x: Array, g: Array, kernel: tuple[int, int], stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return conv_weight_grad(x, g, kernel, stride), (x, g)
+def _weight_grad_fwd(x: Array, g: Array, kernel: _Size, stride: int, padding: int | None) -> tuple[Array, _Pair]:
+    return conv_weight_grad(x, g, kernel, stride, padding), (x, g)
 
 
-def _weight_grad_bwd(kernel: tuple[int, int], stride: int, saved: tuple[Array, Array], v: Array) -> tuple[Array, Array]:
+def _weight_grad_bwd(kernel: _Size, stride: int, padding: int | None, saved: _Pair, v: Array) -> _Pair:
     x, g = saved
-    return conv_input_grad(g, v, x.shape[1:3], stride), conv(x, v, stride)
+    return conv_input_grad(g, v, x.shape[1:3], stride, padding), conv(x, v, stride, padding)
 
 
 conv.defvjp(_conv_fwd, _conv_bwd)
@@ -113,7 +119,7 @@ conv_weight_grad.defvjp(_weight_grad_fwd, _weight_grad_bwd)
 class Conv(nn.Module):
     """Convolution layer with the parameters of `flax.linen.Conv` ('kernel' HWIO, 'bias').
 
-    Computes in `dtype`; parameters stay float32.
+    padding: as in `conv`. Computes in `dtype`; parameters stay float32.
     """
 
     features: int
@@ -121,11 +127,13 @@ class Conv(nn.Module):
     stride: int = 1
     dtype: jnp.dtype = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    padding: int | None = None
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (*self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        y = checkpoint_name(conv(x.astype(self.dtype), whole(kernel.astype(self.dtype)), self.stride), CONV_OUTPUT)
-        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        bias = self.param("bias", self.bias_init, (self.features,))
+        y = conv(x.astype(self.dtype), whole(kernel.astype(self.dtype)), self.stride, self.padding)
+        return checkpoint_name(y, CONV_OUTPUT) + bias.astype(self.dtype).reshape(1, 1, 1, -1)

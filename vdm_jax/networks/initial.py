@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -89,3 +90,28 @@ def pass_first() -> Initializer:
         return jnp.eye(shape[0], shape[1], dtype=dtype)
 
     return init
+
+
+class Start(NamedTuple):
+    """Initialisers of a multiscale network; bias: from the number of inputs to the layer's initialiser."""
+
+    kernel: Initializer
+    qkv: Initializer
+    last: Initializer  # ends a residual branch or the network; its bias starts at 0
+    bias: Callable[[int], Initializer]
+
+
+def start(kind: str, qkv_scale: float) -> Start:
+    """'ddpm': uniform with variance 2 s/(inputs + outputs), s = 1, qkv_scale or 1e-10, biases 0 (Ho et al. 2020).
+    'torch': PyTorch's, kernels and biases U(±1/√inputs), and zeros at the end of branches (Nichol & Dhariwal 2021)."""
+    scaling, zeros = nn.initializers.variance_scaling, nn.initializers.zeros
+    if kind == "ddpm":
+        averaged = lambda scale: scaling(scale, "fan_avg", "uniform")
+        return Start(averaged(1.0), averaged(qkv_scale), averaged(1e-10), lambda inputs: zeros)
+    kernel = scaling(1 / 3, "fan_in", "uniform")
+    return Start(kernel, kernel, zeros, _uniform)
+
+
+def _uniform(inputs: int) -> Initializer:
+    bound = inputs**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)

@@ -23,7 +23,12 @@ def timestep_embedding(t: Array, features: int) -> Array:
     """
     half = features // 2
     frequencies = jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half, dtype=t.dtype))
-    angles = (1000 * t)[:, None] * frequencies[None, :]
+    return waves(1000 * t, frequencies)
+
+
+def waves(t: Array, frequencies: Array) -> Array:
+    """[sin(t ω_k), cos(t ω_k)]; t: [B], frequencies ω: [n] → [B, 2n]."""
+    angles = t[:, None] * frequencies[None, :]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -98,29 +103,35 @@ class GroupNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels with a residual and a zero-initialised output. [B, H, W, C]."""
+    """Self-attention over all pixels with a residual and, as it stands, a zero-initialised output. [B, H, W, C].
+
+    epsilon: of the norm; rescale: a factor of the sum; bias_init: of q, k and v.
+    """
 
     heads: int = 1
     groups: int = 32
     dtype: jnp.dtype = jnp.float32
+    epsilon: float = 1e-6
+    rescale: float = 1.0
+    qkv_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    out_init: nn.initializers.Initializer = nn.initializers.zeros
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
-        h = GroupNorm(self.groups, dtype=self.dtype, name="norm")(x)
+        h = GroupNorm(self.groups, dtype=self.dtype, epsilon=self.epsilon, name="norm")(x)
         h = h.reshape(batch, height * width, channels)
+        linear = partial(Dense, channels, kernel_init=self.qkv_init, bias_init=self.bias_init, dtype=self.dtype)
         q, k, v = (
-            Dense(channels, dtype=self.dtype, name=name)(h).reshape(
-                batch, height * width, self.heads, channels // self.heads
-            )
+            linear(name=name)(h).reshape(batch, height * width, self.heads, channels // self.heads)
             for name in ("q", "k", "v")
         )
         precise = jnp.promote_types(q.dtype, jnp.float32)
         logits = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=precise)
         weights = jax.nn.softmax(logits / math.sqrt(channels // self.heads), axis=-1)
         h = jnp.einsum("bhqk,bkhc->bqhc", weights.astype(self.dtype), v)
-        zeros = nn.initializers.zeros
-        h = Dense(channels, kernel_init=zeros, dtype=self.dtype, name="proj_out")(
+        h = Dense(channels, kernel_init=self.out_init, dtype=self.dtype, name="proj_out")(
             h.reshape(batch, height, width, channels)
         )
-        return x + h
+        return x + h if self.rescale == 1 else self.rescale * (x + h)

@@ -1,0 +1,199 @@
+"""What a multiscale U-Net is made of: residual blocks, levels of them, and the ways between levels.
+
+Blocks of a level that have equal shapes are one module scanned over stacked parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from vdm_jax.networks import initial, resample, sharing
+from vdm_jax.networks.conv import Conv
+from vdm_jax.networks.families import Settings
+from vdm_jax.networks.layers import Attention, Dense, GroupNorm, dropout, fold
+from vdm_jax.networks.vdm_unet import rematerialised
+
+
+def start_of(s: Settings) -> initial.Start:
+    return initial.start(s.initial, s.qkv_scale)
+
+
+def conv(s: Settings, inputs: int, features: int, name: str, **other: Any) -> Conv:
+    """A 3 × 3 convolution that starts as the family's do."""
+    start = start_of(s)
+    common = {"dtype": s.dtype, "kernel_init": start.kernel, "bias_init": start.bias(9 * inputs)}
+    return Conv(features, name=name, **{**common, **other})
+
+
+def last_conv(s: Settings, features: int, name: str, **other: Any) -> Conv:
+    """A 3 × 3 convolution at the end of a branch: 0, or nearly, before training."""
+    return Conv(features, name=name, **{"dtype": s.dtype, "kernel_init": start_of(s).last, **other})
+
+
+def dense(s: Settings, inputs: int, features: int, name: str) -> nn.Dense:
+    start = start_of(s)
+    return Dense(features, kernel_init=start.kernel, bias_init=start.bias(inputs), dtype=s.dtype, name=name)
+
+
+def norm(s: Settings, channels: int, name: str, dtype: Any = None) -> GroupNorm:
+    return GroupNorm(s.groups_of(channels), dtype=dtype or s.dtype, epsilon=s.epsilon, name=name)
+
+
+def attention(s: Settings, channels: int, name: str) -> Attention:
+    start = start_of(s)
+    return Attention(
+        s.heads,
+        s.groups_of(channels),
+        s.dtype,
+        s.epsilon,
+        1 / math.sqrt(2) if s.rescale else 1.0,
+        start.qkv,
+        start.last,
+        start.bias(channels),
+        name=name,
+    )
+
+
+def added(s: Settings, x: Array, h: Array) -> Array:
+    """x + h, over √2 if the family keeps the variance."""
+    return (x + h) / math.sqrt(2) if s.rescale else x + h
+
+
+class ResBlock(nn.Module):
+    """norm-swish-conv, the embedding, norm-swish-dropout-conv; residual.
+
+    resample: 'none', or 'halve' and 'double' both branches after the first swish (BigGAN).
+    """
+
+    settings: Settings
+    features: int
+    resample: str = "none"
+
+    @nn.compact
+    def __call__(self, x: Array, cond: Array, keys: Array | None) -> Array:
+        """x: [B, H, W, C], cond: [B, E] after its swish, keys: [B] or None → [B, H′, W′, features]."""
+        s, inputs, features = self.settings, x.shape[-1], self.features
+        h = nn.swish(norm(s, inputs, "norm1")(x))
+        if self.resample != "none":
+            h, x = (_RESAMPLE[self.resample, s.fir](branch) for branch in (h, x))
+        h = conv(s, inputs, features, "conv1")(h)
+
+        cond = dense(s, cond.shape[-1], features * (2 if s.scale_shift else 1), "cond_proj")(cond)[:, None, None, :]
+        normed = norm(s, features, "norm2")
+        if s.scale_shift:
+            scale, shift = jnp.split(cond, 2, axis=-1)
+            h = normed(h) * (1 + scale) + shift
+        else:
+            h = normed(h + cond)
+        h = dropout(nn.swish(h), s.dropout_rate, keys)
+        h = last_conv(s, features, "conv2")(h)
+        if inputs != features or self.resample != "none":
+            x = dense(s, inputs, features, "shortcut")(x)
+        return added(s, x, h)
+
+
+_RESAMPLE = {
+    ("halve", False): resample.average,
+    ("halve", True): resample.halve,
+    ("double", False): resample.nearest,
+    ("double", True): resample.double,
+}
+
+
+class Block(nn.Module):
+    """One step of the scan over a level: a ResBlock on (h, skip) and, if asked for, attention.
+
+    carry: h. Input: (number of the block, skip or None). Output for the other side: the new h.
+    """
+
+    settings: Settings
+    features: int
+    attends: bool
+
+    @nn.compact
+    def __call__(
+        self, h: Array, number: Array | int, skip: Array | None, cond: Array, keys: Array | None
+    ) -> tuple[Array, Array]:
+        s = self.settings
+        x = sharing.over_batch(h if skip is None else jnp.concatenate([h, skip], axis=-1))
+        h = ResBlock(s, self.features, name="res")(x, cond, fold(keys, number))
+        if self.attends:
+            h = attention(s, self.features, "attn")(h)
+        return h, h
+
+
+def _scanned(s: Settings, length: int, with_skip: bool) -> Any:
+    return nn.scan(
+        rematerialised(Block, s.remat),
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, 0 if with_skip else nn.broadcast, nn.broadcast, nn.broadcast),
+        length=length,
+        unroll=min(s.unroll, length),
+    )
+
+
+class Down(nn.Module):
+    """The blocks of a level on the way down: 'first', which may change the channels, and 'rest', stacked."""
+
+    settings: Settings
+    features: int
+    attends: bool
+
+    @nn.compact
+    def __call__(self, h: Array, cond: Array, keys: Array | None) -> tuple[Array, Array]:
+        """h: [B, H, W, C] → ([B, H, W, features], the outputs of all blocks [depth, B, H, W, features])."""
+        s, args = self.settings, (self.settings, self.features, self.attends)
+        h, _ = rematerialised(Block, s.remat, scanned=False)(*args, name="first")(h, 0, None, cond, keys)
+        kept = h[None]
+        if s.depth > 1:
+            rest = _scanned(s, s.depth - 1, False)(*args, name="rest")
+            h, more = rest(h, jnp.arange(1, s.depth), None, cond, keys)
+            kept = jnp.concatenate([kept, more])
+        return h, kept
+
+
+class Up(nn.Module):
+    """The blocks of a level on the way up, each on (h, skip): 'first' takes over from the level below,
+    'rest' is stacked, 'last' meets what entered the level on the way down."""
+
+    settings: Settings
+    features: int
+    attends: bool
+
+    @nn.compact
+    def __call__(self, h: Array, skips: Array, entry: Array, cond: Array, keys: Array | None) -> Array:
+        """h: [B, H, W, C], skips: [depth, B, H, W, features], entry: [B, H, W, C′] → [B, H, W, features]."""
+        s = self.settings
+        once = s.attention_up == "level"
+        args = (s, self.features, self.attends and not once)
+        block = partial(rematerialised(Block, s.remat, scanned=False), *args)
+        h, _ = block(name="first")(h, 0, skips[-1], cond, keys)
+        if s.depth > 1:
+            rest = _scanned(s, s.depth - 1, True)(*args, name="rest")
+            h, _ = rest(h, jnp.arange(1, s.depth), skips[:-1][::-1], cond, keys)
+        h, _ = block(name="last")(h, s.depth, entry, cond, keys)
+        return attention(s, self.features, "attn")(h) if self.attends and once else h
+
+
+class Between(nn.Module):
+    """From one level to the next, 'halve' or 'double', with the same channels: 'conv' or a residual block 'res'."""
+
+    settings: Settings
+    way: str
+
+    @nn.compact
+    def __call__(self, h: Array, cond: Array, keys: Array | None) -> Array:
+        s, channels = self.settings, h.shape[-1]
+        if s.resample == "block":
+            block = rematerialised(ResBlock, s.remat, scanned=False)
+            return block(s, channels, self.way, name="res")(sharing.over_batch(h), cond, keys)
+        if self.way == "halve":
+            return conv(s, channels, channels, "conv", stride=2, padding=s.padding)(h)
+        return conv(s, channels, channels, "conv")(resample.nearest(h))

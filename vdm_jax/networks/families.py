@@ -1,0 +1,165 @@
+"""The choices that tell U-Nets which resample apart, and the published ones by name.
+
+    settings("improved", width=192, depth=3, multipliers=(1, 2, 3, 4), num_classes=1000, outputs=2)
+
+Architectures are data: `multiscale.UNet` is one network for all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+CHOICES = {
+    "embedding": ("ddpm", "improved", "fourier"),
+    "resample": ("conv", "block"),
+    "pyramid_in": ("none", "residual", "skip"),
+    "pyramid_out": ("none", "skip"),
+    "attention_up": ("block", "level"),
+    "initial": ("ddpm", "torch"),
+    "remat": ("none", "full", "convs"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A U-Net that resamples; the defaults are those of Ho et al. (2020).
+
+    width: n channels; level i has width · multipliers[i] of them at 1/2^i of the resolution.
+    depth: blocks of each level on the way down; one more on the way up.
+    attention_at: heights in pixels of the levels whose blocks have attention; the middle always has it.
+    outputs: 2 for a variance head, channels [ε̂ | v]. num_classes: 0 without.
+    scale_shift: the embedding turns the second norm into norm(h) (1 + scale) + shift; else it is added before it.
+    groups: of a group norm, fewer if they would have less than group_width channels. epsilon: its ε.
+    embedding: of t, see `multiscale.embed`. fourier_scale: deviation of its fixed frequencies.
+    scale_by_sigma: the output is divided by σ = e^t ('fourier' only).
+    resample: by 'conv'olutions of their own or inside a residual 'block' (BigGAN); padding: of convolutions that
+    halve, None for SAME; fir: filters instead of pixels when halving and doubling inside blocks and pyramids.
+    rescale: sums of residual branches are divided by √2.
+    pyramid_in: smaller copies of z join the levels, by 'residual' convolutions or 1 × 1 'skip's; pyramid_out:
+    images of all levels are summed, each doubled to the next ('skip').
+    attention_up: after every 'block' on the way up, or once at the end of the 'level'.
+    initial, qkv_scale: of kernels, see `initial.start`.
+    dtype, remat, unroll: how it is computed; they change neither parameters nor their initial values.
+    """
+
+    width: int = 128
+    multipliers: tuple[float, ...] = (1, 2, 2, 2)
+    depth: int = 2
+    attention_at: tuple[int, ...] = (16,)
+    heads: int = 1
+    dropout_rate: float = 0.0
+    outputs: int = 1
+    num_classes: int = 0
+    scale_shift: bool = False
+    groups: int = 32
+    group_width: int = 1
+    epsilon: float = 1e-6
+    embedding: str = "ddpm"
+    fourier_scale: float = 16.0
+    scale_by_sigma: bool = False
+    resample: str = "conv"
+    padding: int | None = None
+    fir: bool = False
+    rescale: bool = False
+    pyramid_in: str = "none"
+    pyramid_out: str = "none"
+    attention_up: str = "block"
+    initial: str = "ddpm"
+    qkv_scale: float = 1.0
+    dtype: Any = jnp.float32
+    remat: str = "none"
+    unroll: int = 1
+
+    def channels(self) -> tuple[int, ...]:
+        """Of every level."""
+        return tuple(int(self.width * m) for m in self.multipliers)
+
+    def attends(self, height: int) -> tuple[bool, ...]:
+        """Which levels of an image of that height have attention."""
+        return tuple(height >> i in self.attention_at for i in range(len(self.multipliers)))
+
+    def groups_of(self, channels: int) -> int:
+        return min(self.groups, channels // self.group_width)
+
+
+_DDPMPP: dict[str, Any] = {
+    "depth": 4,
+    "group_width": 4,
+    "resample": "block",
+    "rescale": True,
+    "attention_up": "level",
+    "qkv_scale": 0.1,
+    "dropout_rate": 0.1,
+}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    # Ho, Jain & Abbeel 2020; CIFAR-10 as it stands here
+    "ddpm": {"dropout_rate": 0.1},
+    # Nichol & Dhariwal 2021; CIFAR-10: depth=3, dropout_rate=.3, outputs=2
+    "improved": {
+        "depth": 3,
+        "attention_at": (16, 8),
+        "heads": 4,
+        "scale_shift": True,
+        "epsilon": 1e-5,
+        "embedding": "improved",
+        "padding": 1,
+        "initial": "torch",
+    },
+    # Song et al. 2021 (ICLR), appendix H; CIFAR-10: depth 4, deep: 8
+    "ddpmpp": _DDPMPP,
+    # the same for VE; under VP and sub-VP: embedding='ddpm', scale_by_sigma=False
+    "ncsnpp": _DDPMPP | {"fir": True, "pyramid_in": "residual", "embedding": "fourier", "scale_by_sigma": True},
+}
+
+
+def settings(family: str, **overrides: Any) -> Settings:
+    """The named network with other values for some of its settings.
+
+    Raises ValueError for a name that is not known, or settings that contradict each other.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"family={family!r} is none of {', '.join(FAMILIES)}")
+    known = {field.name for field in dataclasses.fields(Settings)}
+    if unknown := sorted(overrides.keys() - known):
+        raise ValueError(f"{unknown[0]!r} is no setting of a multiscale U-Net; it has {', '.join(sorted(known))}")
+    made = Settings(**{**FAMILIES[family], **overrides})
+    for name, legal in CHOICES.items():
+        if (value := getattr(made, name)) not in legal:
+            raise ValueError(f"{name}={value!r} is none of {', '.join(legal)}")
+    if made.scale_by_sigma and made.embedding != "fourier":
+        raise ValueError(f"scale_by_sigma needs embedding='fourier', which is told log σ, not {made.embedding!r}")
+    if made.fir and made.resample != "block":
+        raise ValueError("fir=True filters inside blocks that resample; it needs resample='block'")
+    return made
+
+
+def check(s: Settings, shape: tuple[int, ...]) -> None:
+    """Raise ValueError if the network can't take images of that shape, (height, width, channels)."""
+    height, width, _ = shape
+    factor = 2 ** (len(s.multipliers) - 1)
+    if height % factor or width % factor:
+        raise ValueError(
+            f"{len(s.multipliers)} multipliers halve the image {len(s.multipliers) - 1} times, "
+            f"so {height} × {width} pixels must divide by {factor}"
+        )
+    if s.width % 2 or any(s.width * m != c or c < 1 for m, c in zip(s.multipliers, s.channels(), strict=True)):
+        raise ValueError(f"width={s.width} must be even, and times each of multipliers={s.multipliers} an integer")
+    for channels in _normed(s):
+        groups = s.groups_of(channels)
+        if groups < 1 or channels % groups:
+            raise ValueError(f"groups={s.groups} do not divide a norm's {channels} channels (width={s.width})")
+    for channels, attends in zip(s.channels(), s.attends(height), strict=True):
+        if (attends or channels == s.channels()[-1]) and channels % s.heads:
+            raise ValueError(f"heads={s.heads} do not divide the {channels} channels of a level with attention")
+
+
+def _normed(s: Settings) -> set[int]:
+    """Channels that a group norm sees."""
+    own = s.channels()
+    above, entering = (*own[1:], own[-1]), (s.width, *own[:-1])
+    sums = {a + c for a, c in zip(above, own, strict=True)} | {e + c for e, c in zip(entering, own, strict=True)}
+    return {s.width, *own, *sums, *((2 * c for c in own) if s.depth > 1 else ())}
