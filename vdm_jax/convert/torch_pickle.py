@@ -1,0 +1,220 @@
+"""What the pickle inside a PyTorch file says, without running any of it.
+
+A pickle is a program for a stack machine that imports what it names and calls it. This machine knows the
+instructions that `torch.save` writes and no others. A name is a word to it: nothing is imported, no attribute
+is set, and the three functions that a tensor needs are recognised by their names and stand for records.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from typing import Any, NamedTuple
+
+# Longest program worth running: a parameter takes about 130 bytes, so this is for 15,000 of them.
+MAX_PROGRAM = 2 * 2**20
+
+# torch's name of a storage → numpy's of its elements; bfloat16 is ml_dtypes'.
+STORAGES = {
+    "torch.DoubleStorage": "float64",
+    "torch.FloatStorage": "float32",
+    "torch.HalfStorage": "float16",
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.LongStorage": "int64",
+    "torch.IntStorage": "int32",
+    "torch.ShortStorage": "int16",
+    "torch.CharStorage": "int8",
+    "torch.ByteStorage": "uint8",
+    "torch.BoolStorage": "bool",
+}
+_DICT = "collections.OrderedDict"
+_TENSOR = "torch._utils._rebuild_tensor_v2"
+_PARAMETER = "torch._utils._rebuild_parameter"
+_NAMES = {_DICT, _TENSOR, _PARAMETER, *STORAGES}
+
+STATE_DICT = "if the file is yours, save the model's .state_dict() alone"
+
+
+class Refused(Exception):
+    """What is wrong with a file, as the end of a sentence about it."""
+
+
+class Storage(NamedTuple):
+    """`size` elements of a type in the member data/`key` of the archive."""
+
+    key: str
+    dtype: str
+    size: int
+
+
+class Tensor(NamedTuple):
+    """A view of a storage, in elements. Nothing is known of its bounds yet."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Name(NamedTuple):
+    """A global that the pickle asks for, one of _NAMES."""
+
+    dotted: str
+
+
+def parse(program: bytes) -> Any:
+    """What the program builds out of dicts, lists, tuples, numbers, strings, None and Tensors.
+
+    Raises Refused if it does anything else, or is damaged.
+    """
+    machine = _Machine()
+    try:
+        for opcode, argument, _ in pickletools.genops(program):
+            machine.step(opcode.name, argument)
+        (value,) = machine.stack
+    except (ValueError, IndexError, KeyError) as error:
+        # genops tells of bytes that are no instruction; the others are a stack or memo without what is asked of it
+        raise Refused(f"has a damaged description of its tensors ({type(error).__name__}); copy it again") from None
+    if machine.below:
+        raise Refused("has a damaged description of its tensors (an open mark); copy it again")
+    return value
+
+
+class _Machine:
+    """The stack, what lies below the open marks, and the memo."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def step(self, name: str, argument: Any) -> None:
+        push = self.stack.append
+        match name:
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case "NONE":
+                push(None)
+            case "NEWTRUE" | "NEWFALSE":
+                push(name == "NEWTRUE")
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
+                push(argument)
+            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
+                push(argument)
+            case "EMPTY_TUPLE":
+                push(())
+            case "EMPTY_LIST":
+                push([])
+            case "EMPTY_DICT":
+                push({})
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                push(tuple(self.pop(int(name[-1]))))
+            case "MARK":
+                self.below.append(self.stack)
+                self.stack = []
+            case "TUPLE":
+                items = self.since_mark()
+                self.stack.append(tuple(items))
+            case "APPEND":
+                self.extend(self.pop(1))
+            case "APPENDS":
+                self.extend(self.since_mark())
+            case "SETITEM":
+                self.update(self.pop(2))
+            case "SETITEMS":
+                self.update(self.since_mark())
+            case "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = self.stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                push(self.memo[argument])
+            case "GLOBAL":
+                push(_name(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                push(_name(*self.pop(2)))
+            case "BINPERSID":
+                push(_storage(*self.pop(1)))
+            case "REDUCE":
+                push(_call(*self.pop(2)))
+            case "BUILD":
+                self.set_state()
+            case _:
+                raise Refused(f"holds more than tensors (the pickle instruction {name}); it was not run")
+
+    def pop(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise IndexError
+        taken = self.stack[-count:]
+        del self.stack[-count:]
+        return taken
+
+    def since_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.below.pop()
+        return items
+
+    def extend(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise ValueError
+        self.stack[-1].extend(items)
+
+    def update(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        # a key made of tuples of tuples would take forever to hash
+        if type(target) is not dict or len(items) % 2 or not all(type(key) in (str, int) for key in items[::2]):
+            raise ValueError
+        target.update(zip(items[::2], items[1::2], strict=True))
+
+    def set_state(self) -> None:
+        """The attributes of a dict: `_metadata`, the versions of a state dict's modules. They are dropped."""
+        target, _ = self.pop(2)
+        if type(target) is not dict:
+            raise Refused("holds more than tensors (an object with attributes); it was not run")
+        self.stack.append(target)
+
+
+def _name(module: Any, name: Any) -> _Name:
+    if type(module) is not str or type(name) is not str:
+        raise ValueError
+    dotted = f"{module}.{name}"
+    if dotted not in _NAMES:
+        raise Refused(f"asks for {shown(dotted)}, which is no part of a tensor; it was not run; {STATE_DICT}")
+    return _Name(dotted)
+
+
+def _storage(identity: Any) -> Storage:
+    """torch's persistent id: ('storage', type, key, device, number of elements)."""
+    if type(identity) is not tuple or len(identity) != 5:
+        raise ValueError
+    word, kind, key, _, size = identity
+    if word != "storage" or type(kind) is not _Name or type(key) is not str or type(size) is not int or size < 0:
+        raise ValueError
+    return Storage(key, STORAGES[kind.dotted], size)
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    if type(function) is not _Name or type(arguments) is not tuple:
+        raise Refused("calls something that is no function of tensors; it was not run")
+    if function.dotted == _DICT and not arguments:
+        return {}
+    if function.dotted == _TENSOR and len(arguments) in (6, 7):
+        return _tensor(*arguments)
+    if function.dotted == _PARAMETER and len(arguments) == 3 and type(arguments[0]) is Tensor:
+        return arguments[0]
+    raise Refused(f"calls {function.dotted} with arguments that PyTorch would not write")
+
+
+def _tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any, hooks: Any, metadata: Any = None
+) -> Tensor:
+    numbers = (offset, *shape, *strides) if type(shape) is tuple and type(strides) is tuple else (None,)
+    if type(storage) is not Storage or not all(type(n) is int for n in numbers) or len(shape) != len(strides):
+        raise Refused("has a tensor whose place in memory makes no sense")
+    if hooks or metadata:  # a lazy negation or conjugation, code to run on gradients
+        raise Refused("has a tensor with more to it than numbers; save its .clone().detach()")
+    return Tensor(storage, offset, shape, strides)
+
+
+def shown(name: Any) -> str:
+    """A name from the file, fit for a terminal."""
+    text = repr(name)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,222 @@
+"""PyTorch's .pt files of tensors, read without PyTorch and without running what is in them.
+
+    model.pt, a zip archive (torch >= 1.6), every member stored as it is
+      <stem>/data.pkl        the pickle that describes the tensors
+      <stem>/data/<key>      the elements of one storage; tensors are strided views, several may share one
+      <stem>/byteorder       'little' or 'big'; older files lack it and are little
+
+Nothing that the file claims is believed: a storage has exactly the bytes that its member has, a view lies within
+its storage, and all members together are no larger than the file.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+import zipfile
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from etils import epath
+
+from vdm_jax.convert.clu import MAX_BYTES
+from vdm_jax.convert.torch_pickle import MAX_PROGRAM, Refused, Tensor, parse, shown
+from vdm_jax.errors import UserError
+
+# How a file of torch < 1.6 begins: the pickle of its magic number.
+LEGACY = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little") + b"."
+MAX_DIMENSIONS = 16
+MAX_DEPTH = 32
+MAX_LEAVES = 100_000
+MAX_NAME = 500
+# Of what tensors hold beyond their storages: torch's expanded ones, of stride 0.
+MAX_EXPANDED = 16 * 2**20
+
+RESAVE = 'torch.save(torch.load("old.pt", map_location="cpu", weights_only=True), "new.pt")'
+OLD = f"of a PyTorch before 1.6; save it again with a newer one: {RESAVE}"
+SCRIPT = (
+    "TorchScript, a program; if you trust where it comes from, save its tensors alone: "
+    'torch.save(torch.jit.load("old.pt").state_dict(), "new.pt")'
+)
+_UNREADABLE = (FileNotFoundError, IsADirectoryError, PermissionError)
+_DAMAGED = (ValueError, KeyError, RuntimeError, NotImplementedError, EOFError, OSError, struct.error)
+
+
+class Archive(NamedTuple):
+    """An open archive whose members have been checked; root: what their names begin with."""
+
+    file: zipfile.ZipFile
+    members: dict[str, zipfile.ZipInfo]
+    root: str
+
+    def read(self, name: str) -> bytes:
+        return self.file.read(self.members[self.root + name])
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+    """Name → tensor of the .pt file at `path`; the arrays are read-only.
+
+    What lies under 'state_dict' is taken if there is such a key, else everything. Names of nested dicts and lists
+    are joined by dots, numbers become arrays without axes, strings and None are dropped.
+    Raises UserError if there is no such file or it is anything but tensors.
+    """
+    file = epath.Path(path).expanduser()
+    try:
+        size = file.stat().length
+        if size > MAX_BYTES:
+            raise Refused(f"has {size / 2**30:.0f} GiB; {MAX_BYTES / 2**30:.0f} GiB is the limit")
+        with file.open("rb") as stream:
+            _check_format(stream.read(len(LEGACY)))
+            with zipfile.ZipFile(stream) as archive:
+                return _tensors(_checked(archive, size))
+    except _UNREADABLE as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a .pt file") from None
+    except ImportError as error:  # a bucket, and no library that reads buckets
+        raise UserError(f"{path} cannot be reached ({error}); install that or copy the file to this disk") from None
+    except Refused as reason:
+        raise UserError(f"{path} {reason}") from None
+    except (*_DAMAGED, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {shown(str(error))}); copy it again") from None
+
+
+def _check_format(start: bytes) -> None:
+    if start == LEGACY:
+        raise Refused(f"is {OLD}")
+    if not start.startswith(b"PK\x03\x04"):
+        raise Refused("is no .pt file: it does not begin as a zip archive does")
+
+
+def root_of(names: Iterable[str]) -> str | None:
+    """'<stem>/' of an archive that PyTorch wrote, tensors or TorchScript; None for any other zip archive."""
+    roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+    return roots[0] if len(roots) == 1 else None
+
+
+def is_script(names: Iterable[str], root: str) -> bool:
+    """Whether the archive is TorchScript: code and constants beside the tensors."""
+    return any(name == root + "constants.pkl" or name.startswith(root + "code/") for name in names)
+
+
+def _checked(archive: zipfile.ZipFile, size: int) -> Archive:
+    """The archive if its members are what `torch.save` writes, before any of them is read."""
+    infos = archive.infolist()
+    members = {info.filename: info for info in infos}
+    if len(members) < len(infos):
+        raise Refused("is damaged: two members of the archive have one name")
+    root = root_of(members)
+    if root is None:
+        raise Refused("is a zip archive but no .pt file: it has no data.pkl, or several")
+    if is_script(members, root):
+        raise Refused(f"is {SCRIPT}")
+    for info in infos:
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
+            raise Refused(f"was packed by something other than PyTorch; save it again: {RESAVE}")
+    if sum(info.file_size for info in infos) > size:
+        raise Refused("is damaged: its members claim more bytes than the file has")
+    if members[root + "data.pkl"].file_size > MAX_PROGRAM:
+        raise Refused("describes its tensors at more length than any model needs")
+    return Archive(archive, members, root)
+
+
+def _tensors(archive: Archive) -> dict[str, np.ndarray]:
+    leaves = _leaves(parse(archive.read("data.pkl")))
+    tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
+    for name, tensor in tensors.items():
+        _check_bounds(shown(name), tensor, archive)
+    if sum(_excess(tensor) for tensor in tensors.values()) > MAX_EXPANDED:
+        raise Refused("has tensors that are larger than what is stored of them; save their .contiguous()")
+    order = _byte_order(archive)
+
+    @cache  # tensors that share a storage share its bytes
+    def data(key: str, itemsize: int) -> bytes:
+        raw = archive.read(f"data/{key}")
+        return raw if order == sys.byteorder else np.frombuffer(raw, f"u{itemsize}").byteswap().tobytes()
+
+    return {k: _view(v, data) if isinstance(v, Tensor) else np.asarray(v) for k, v in leaves.items()}
+
+
+def _byte_order(archive: Archive) -> str:
+    info = archive.members.get(archive.root + "byteorder")
+    if info is None:
+        return "little"
+    order = archive.read("byteorder").decode() if info.file_size < 100 else "a long text"
+    if order not in ("little", "big"):
+        raise Refused(f"has a byte order that is neither little nor big: {shown(order)}")
+    return order
+
+
+def _leaves(top: Any) -> dict[str, Tensor | bool | int | float]:
+    """The tensors and numbers by their dotted names."""
+    if type(top) is not dict:
+        raise Refused(f"holds a {type(top).__name__}, not a dict of tensors; save the model's .state_dict()")
+    inner = top.get("state_dict")
+    found: dict[str, Any] = {}
+    pending: list[tuple[str, Any, int]] = [("", inner if type(inner) is dict else top, 0)]
+    visited = 0
+    while pending:
+        name, value, depth = pending.pop()
+        if isinstance(value, Tensor) or type(value) in (bool, int, float):
+            if name in found:
+                raise Refused(f"has two tensors of the name {shown(name)}")
+            if type(value) is int and abs(value) >= 2**63:
+                raise Refused(f"has the number {shown(name)}, which does not fit 64 bits")
+            found[name] = value
+        elif type(value) in (dict, list, tuple):
+            visited += 1
+            if depth > MAX_DEPTH or visited + len(found) + len(pending) + len(value) > MAX_LEAVES:
+                raise Refused("is nested without end, or has more parts than any model")
+            items = value.items() if type(value) is dict else enumerate(value)
+            inside = [(_joined(name, key), item, depth + 1) for key, item in items]
+            pending.extend(reversed(inside))
+        elif not (value is None or type(value) is str):
+            raise Refused(f"has something that is no tensor under {shown(name)}")
+    return found
+
+
+def _joined(name: str, key: str | int) -> str:
+    joined = f"{name}.{key}" if name else str(key)
+    if len(joined) > MAX_NAME:
+        raise Refused(f"has a name of {len(joined):,} letters")
+    return joined
+
+
+def _check_bounds(name: str, tensor: Tensor, archive: Archive) -> None:
+    """Raise Refused if the tensor reaches beyond the bytes that are there for it."""
+    key, dtype, size = tensor.storage
+    info = archive.members.get(f"{archive.root}data/{key}")
+    if info is None:
+        raise Refused(f"lacks the numbers of {name}; copy it again")
+    if info.file_size != size * _dtype(dtype).itemsize:
+        raise Refused(f"has {info.file_size} bytes for the {shown(size)} elements of {dtype} that {name} lies in")
+    if len(tensor.shape) > MAX_DIMENSIONS or min((tensor.offset, *tensor.shape, *tensor.strides)) < 0:
+        raise Refused(f"has a tensor {name} of a size, offset or stride that no tensor has")
+    axes = list(zip(tensor.shape, tensor.strides, strict=True))
+    beyond = tensor.offset + (0 if 0 in tensor.shape else 1 + sum((n - 1) * stride for n, stride in axes))
+    if beyond > size:
+        raise Refused(f"has a tensor {name} that reaches beyond its {size} numbers")
+
+
+def _excess(tensor: Tensor) -> int:
+    """Bytes that the tensor has beyond its storage; 0 counts as 1, so that an empty tensor is not endless."""
+    elements = math.prod(max(n, 1) for n in tensor.shape)
+    return max(0, elements - tensor.storage.size) * _dtype(tensor.storage.dtype).itemsize
+
+
+def _view(tensor: Tensor, data: Callable[[str, int], bytes]) -> np.ndarray:
+    key, name, _ = tensor.storage
+    dtype = _dtype(name)
+    if 0 in tensor.shape:
+        return np.zeros(tensor.shape, dtype)
+    # the stride of an axis of one element means nothing and may be anything
+    strides = [stride * dtype.itemsize if n > 1 else 0 for n, stride in zip(tensor.shape, tensor.strides, strict=True)]
+    stored = np.dtype("uint8") if name == "bool" else dtype
+    array = np.ndarray(tensor.shape, stored, data(key, dtype.itemsize), tensor.offset * dtype.itemsize, strides)
+    return array != 0 if name == "bool" else array
+
+
+def _dtype(name: str) -> np.dtype:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
