@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from vdm_jax.diffusion import dequantisation, decoders
+from vdm_jax.diffusion import decoders, dequantisation
 
 
 @pytest.mark.parametrize("vocabulary", [2, 17, 256])

@@ -1,0 +1,148 @@
+"""Step rules of the score SDEs and of NCSN for `samplers.run` (Song & Ermon 2019; Song et al. 2021, §4).
+
+With score = −ε̂/σ and g² dt = σ² dγ the reverse SDE of every process is
+
+    dz = [(d log α/dγ) z + σ ε̂] dγ + σ √dγ ε,      run from large γ to small,
+
+the probability flow (`process.flow`) with twice the score and noise. `samplers.ancestral`, `ddim`, `euler` and
+`heun` apply to these processes as they are. A Langevin step stays at its level,
+
+    z ← z + h score + √(2h) ε,
+
+and what differs between the papers is h. Every h here is of one example alone, so an image does not depend on the
+others of its batch; the originals average the norms over the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from vdm_jax.diffusion.prediction import score_from_eps
+from vdm_jax.diffusion.process import VP, Noise, Process, expand, forward_coefficients
+from vdm_jax.diffusion.samplers import Predict, Step, Transition, normal
+from vdm_jax.diffusion.schedules import Schedule
+
+# (ε [B, …] of the step, score [B, …], transition) → h [B] or scalar
+StepSize = Callable[[Array, Array, Transition], Array]
+
+
+def euler_maruyama(predict: Predict, process: Process = VP, elapsed: Array | None = None) -> Step:
+    """z_s = z_t − [(d log α/dγ) z_t + σ ε̂] h + σ √h ε, everything at t.
+
+    elapsed: h of every step [N], γ′(t) (t − s) for steps in the time of the SDE, where h = g² dt/σ² exactly as in the
+    original; by default h = γ_t − γ_s, steps in γ, which wants a grid fine in γ: the noise of one step is √h σ.
+    """
+
+    def step(keys: Array, z: Array, transition: Transition) -> Array:
+        frm, _, delta, number, _ = transition
+        h = expand(delta if elapsed is None else elapsed[number], z.ndim)
+        drift = expand(process.dlog_alpha(frm.gamma), z.ndim) * z
+        sigma = expand(frm.sigma, z.ndim)
+        return z - h * (drift + sigma * predict(z, frm).eps) + sigma * jnp.sqrt(h) * normal(keys, z)
+
+    return step
+
+
+def elapsed_gamma(schedule: Schedule, grid: Array) -> Array:
+    """γ′(t) (t − s) of the steps of a decreasing grid [N + 1]: [N]."""
+    return schedule.dgamma(grid[:-1]) * (grid[:-1] - grid[1:])
+
+
+def reverse_diffusion(predict: Predict) -> Step:
+    """The forward kernel z_t = α_{t|s} z_s + σ_{t|s} ε run backwards (Song et al. 2021, appendix E, eq. 46):
+
+        z_s = (2 − α_{t|s}) z_t + σ²_{t|s} score + σ_{t|s} ε
+
+    For VE z_t + (σ_t² − σ_s²) score + √(σ_t² − σ_s²) ε. (For sub-VP the original takes Euler–Maruyama steps
+    under this name; here the kernel is that of the process.)
+    """
+
+    def step(keys: Array, z: Array, transition: Transition) -> Array:
+        frm, to, delta, *_ = transition
+        alpha, sigma = (expand(c, z.ndim) for c in forward_coefficients(to, frm, delta))
+        score = score_from_eps(predict(z, frm).eps, frm)
+        return (2 - alpha) * z + jnp.square(sigma) * score + sigma * normal(keys, z)
+
+    return step
+
+
+def by_norms(r: float) -> StepSize:
+    """h = 2 a (r ‖ε‖/‖score‖)², a = α²_{t|s}, which is 1 − β for VP and 1 for VE (Song et al. 2021, appendix G).
+
+    r: the ratio of the norms of signal and noise in one step.
+    """
+
+    def size(eps: Array, score: Array, transition: Transition) -> Array:
+        a = jnp.square(transition.frm.alpha / transition.to.alpha)
+        norm = lambda x: jnp.sqrt(jnp.sum(jnp.square(x), axis=tuple(range(1, x.ndim))))
+        return 2 * a * jnp.square(r * norm(eps) / norm(score))
+
+    return size
+
+
+def by_sigma(r: float) -> StepSize:
+    """h = 2 a (r σ)², annealed Langevin dynamics: the rule of `by_norms` with ‖ε‖/‖score‖ = σ.
+
+    NCSN writes h = ε₀ σ_i²/σ_L² with σ_L the least of its levels, so ε₀ = 2 r² σ_L²: its code's 2·10⁻⁵ at σ_L = .01
+    is r = .316, NCSNv2's 6.2·10⁻⁶ is r = .176.
+    """
+
+    def size(eps: Array, score: Array, transition: Transition) -> Array:
+        frm, to = transition.frm, transition.to
+        return 2 * jnp.square(frm.alpha / to.alpha * r * frm.sigma)
+
+    return size
+
+
+def langevin(predict: Predict, size: StepSize, steps: int) -> Step:
+    """`steps` Langevin steps at the level t; the transition's s enters by the factor a of the step size alone."""
+
+    def step(keys: Array, z: Array, transition: Transition) -> Array:
+        frm = transition.frm
+
+        def once(i: Array, z: Array) -> Array:
+            eps = normal(jax.vmap(jax.random.fold_in, (0, None))(keys, i), z)
+            score = score_from_eps(predict(z, frm).eps, frm)
+            h = expand(jnp.broadcast_to(size(eps, score, transition), z.shape[:1]), z.ndim)
+            return z + h * score + jnp.sqrt(2 * h) * eps
+
+        return lax.fori_loop(0, steps, once, z)
+
+    return step
+
+
+def predictor_corrector(predictor: Step, corrector: Step) -> Step:
+    """The corrector at t, then the predictor from t to s, as the original's code has it.
+
+    (Algorithm 1 of the paper starts with the predictor: the same chain but for its two ends.)
+    """
+
+    def step(keys: Array, z: Array, transition: Transition) -> Array:
+        for_corrector, for_predictor = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in range(2))
+        return predictor(for_predictor, corrector(for_corrector, z, transition), transition)
+
+    return step
+
+
+def visits(steps: Transition) -> Transition:
+    """The N − 1 transitions between N levels → N stays, one at each level; the last has no next level: s = t.
+
+    For corrector-only sampling: annealed Langevin dynamics visits every level, the last one too.
+    """
+    join = lambda a, b: jnp.concatenate([a, b[-1:]])
+    frm = jax.tree.map(join, steps.frm, steps.to)
+    to = jax.tree.map(join, steps.to, steps.to)
+    zero, count = jnp.zeros_like(steps.delta[:1]), len(steps.number) + 1
+    return Transition(frm, to, join(steps.delta, zero), jnp.arange(count), join(steps.floor, steps.floor))
+
+
+def denoised(predict: Predict, z: Array, level: Noise) -> Array:
+    """x̂ = (z + σ² score)/α at the last level (Tweedie): the mean of a last step to the data, without its noise.
+
+    Kept even where σ is invisible: the noise left over costs FID (Jolicoeur-Martineau et al. 2021).
+    """
+    return predict(z, level).x
