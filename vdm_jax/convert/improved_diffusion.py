@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from vdm_jax.convert import multiscale_layout as layout
+from vdm_jax.convert import unet_blocks as layout
 from vdm_jax.convert.vdm_layout import Flat, Shapes, flatten
 from vdm_jax.errors import UserError
 from vdm_jax.networks.families import Settings
