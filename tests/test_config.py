@@ -15,7 +15,8 @@ from vdm_jax.config import base, check, differences, flatten, from_saved, load, 
 from vdm_jax.errors import UserError
 from vdm_jax.fields import FIELDS, field_table
 
-NAMES = ("cifar10", "cifar10_aug", "digits", "fashion_mnist", "imagenet32", "imagenet64", "swirl")
+VDM_NAMES = ("cifar10", "cifar10_aug", "digits", "fashion_mnist", "imagenet32", "imagenet64", "swirl")
+NAMES = (*VDM_NAMES, "ddpm_cifar10", "ddpm_celebahq256", "iddpm_cifar10", "iddpm_imagenet64")
 
 
 def variants(name: str) -> dict[str, dict[str, Any]]:
@@ -56,7 +57,7 @@ def test_defaults_of_the_table_are_legal_and_described() -> None:
 def test_base_is_locked_and_fresh() -> None:
     config = base()
     with pytest.raises(AttributeError):
-        config.model.heads = 4
+        config.model.colour = 4
     with pytest.raises(AttributeError):
         config.extra = 4
     with pytest.raises(TypeError):
@@ -66,11 +67,11 @@ def test_base_is_locked_and_fresh() -> None:
 
 
 ILLEGAL: list[tuple[str, Any, str]] = [
-    ("method", "ddpm", r"config.method='ddpm' is not one of 'vdm'$"),
+    ("method", "ddpmm", r"config.method='ddpmm' is not one of 'vdm', 'ddpm', 'sde'; did you mean 'ddpm'\?$"),
     ("data.shape", (8, 0, 1), r"config.data.shape=\(8, 0, 1\) must be at least 1"),
     ("data.shape", (8, "a", 1), r"config.data.shape=.* is not a tuple of int"),
     ("data.shape", (8, 8.0, 1), r"config.data.shape=.* is not a tuple of int"),
-    ("data.shape", (8, 8), r"'unet' takes \(height, width, channels\)"),
+    ("data.shape", (8, 8), r"'unet' and 'multiscale' take \(height, width, channels\)"),
     ("data.augment", ("flipp",), r"config.data.augment='flipp' is not one of .* did you mean 'flip'\?"),
     ("data.vocabulary", 1, "one level"),
     ("data.vocabulary", 257, "at most 256"),
@@ -106,6 +107,54 @@ def test_illegal_values_are_named(name: str, value: Any, sentence: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+# changes to a small Improved DDPM on 32 × 32 images, and the sentence
+TOGETHER: list[tuple[dict[str, Any], str]] = [
+    (
+        {"schedule.kind": "cosine"},
+        r"schedule.kind='cosine' does not go with config.method='ddpm'; it takes 'ddpm_linear'",
+    ),
+    (
+        {"evaluation.estimator": "ode"},
+        r"evaluation.estimator='ode' does not go with config.method='ddpm'; it takes 'vlb'",
+    ),
+    ({"sampling.sampler": "heun"}, r"sampler='heun' does not go with config.method='ddpm'"),
+    ({"method": "vdm"}, r"does not go with config.method='vdm'"),
+    ({"sampling.respacing": "ddim300", "sampling.num_steps": 300}, r"respacing='ddim300': no integer stride visits"),
+    ({"sampling.respacing": "10,x"}, r"respacing='10,x' is not of the form '250'"),
+    ({"sampling.respacing": "10,10,3,2,2"}, r"visits 27 levels; set config.sampling.num_steps=27"),
+    ({"sampling.num_steps": 1001}, r"num_steps=1001 is more than the 1000 levels of the schedule; try 1000"),
+    (
+        {"schedule.kind": "ddpm_linear", "schedule.num_timesteps": 20},
+        r"num_timesteps=20 must exceed config.schedule.beta",
+    ),
+    (
+        {"schedule.kind": "ddpm_linear", "schedule.beta_min": 30.0},
+        r"beta_min=30 must not exceed config.schedule.beta_max",
+    ),
+    ({"schedule.num_timesteps": 1, "sampling.num_steps": 1}, "a single level"),
+    ({"evaluation.levels": 1}, r"levels=1 must be 0, for all, or 2 to 1000"),
+    ({"model.variance": "beta"}, r"weighting='hybrid' trains a learned variance"),
+    ({"model.network": "unet"}, r"variance='learned' needs a network with a variance head, which 'unet' has not"),
+    (
+        {"training.times": "importance", "training.weighting": "simple"},
+        r"times='importance' draws levels by their terms",
+    ),
+    ({"data.shape": (28, 28, 1)}, r"data.shape=\(28, 28, 1\) cannot be halved 3 times, as the 4 resolutions of"),
+    ({"model.attention_at": (14,)}, r"attention_at has 14, but the network's resolutions are 32, 16, 8, 4"),
+    ({"model.multipliers": (1.0, 0.3), "model.attention_at": (16,)}, r"multipliers has 0.3, which makes"),
+    ({"model.heads": 3}, r"config.model.heads=3 must divide them"),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), TOGETHER)
+def test_fields_that_contradict_each_other_are_named(changes: dict[str, Any], sentence: str) -> None:
+    config = load("configs/iddpm_cifar10.py:mini")
+    config = with_variant(config, "v", {"v": {"schedule.num_timesteps": 1000, **changes}})
+    with pytest.raises(UserError, match=sentence) as raised:
+        check(config)
+    assert "\n" not in str(raised.value)
+
+
 def test_path_is_moved_in_continuous_time_alone() -> None:
     config = base()
     config.schedule.kind, config.schedule.minimise_variance = "learned_monotone", True
@@ -117,10 +166,10 @@ def test_path_is_moved_in_continuous_time_alone() -> None:
 
 def test_missing_and_unknown_fields_are_named() -> None:
     config = base().unlock()
-    config.model.heads = 4
-    with pytest.raises(UserError, match=r"unknown config field config.model.heads; "):
+    config.model.colour = 4
+    with pytest.raises(UserError, match=r"unknown config field config.model.colour; "):
         check(config)
-    del config.model.heads
+    del config.model.colour
     del config.model.width
     with pytest.raises(UserError, match=r"config.model.width is missing"):
         check(config)
@@ -216,8 +265,8 @@ def test_differences_name_what_may_not_change() -> None:
     assert differences(saved, config) == []
     config.data.shape, config.optimizer.clip = (), 0.5
     assert differences(saved, config) == ["data.shape: (8, 8, 1) → ()", "optimizer.clip: 1.0 → 0.5"]
-    saved["model"]["heads"] = 3
-    assert "model.heads: 3 → None" in differences(saved, config)
+    saved["model"]["colour"] = 3
+    assert "model.colour: 3 → None" in differences(saved, config)
 
 
 def test_field_that_a_saved_config_lacks_had_its_default() -> None:
@@ -233,7 +282,7 @@ def test_field_that_a_saved_config_lacks_had_its_default() -> None:
 @pytest.mark.parametrize(
     ("saved", "sentence"),
     [
-        ({"model": {"heads": 3}}, "has the field model.heads, which this version does not know"),
+        ({"model": {"colour": 3}}, "has the field model.colour, which this version does not know"),
         ({"model": {"width": "wide"}}, "config.model.width='wide' is not of type int"),
         ({"data": {"shape": 8}}, "config.data.shape=8 is not a tuple of int"),
         ({"data": 3}, "has the field data, which"),

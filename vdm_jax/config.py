@@ -22,6 +22,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vdm_jax import consistency
 from vdm_jax.errors import UserError
 from vdm_jax.fields import FIELDS, Field, check_value, field_table, nearest, nearest_field
 
@@ -95,66 +96,7 @@ def check(config: ConfigDict) -> None:
     given = dict(flatten(config))
     for name, field in field_table().items():
         check_value(name, given[name], field)
-    _check_together(given)
-
-
-def _check_together(given: Mapping[str, Any]) -> None:
-    """What one field demands of another."""
-
-    def demand(holds: bool, sentence: str) -> None:
-        if not holds:
-            raise UserError(sentence)
-
-    learned = given["schedule.kind"].startswith("learned")
-    width, groups = given["model.width"], given["model.groups"]
-    images = given["model.network"] == "unet"
-    demand(
-        given["schedule.gamma_0"] < given["schedule.gamma_1"],
-        "config.schedule.gamma_0 must lie below config.schedule.gamma_1: noise grows with t",
-    )
-    demand(not images or width % 2 == 0, f"config.model.width={width} must be even; try {width + 1}")
-    demand(
-        not images or width % groups == 0,
-        f"config.model.groups={groups} must divide config.model.width={width}; "
-        f"try config.model.groups={max(g for g in range(1, min(width, groups) + 1) if width % g == 0)}",
-    )
-    demand(
-        not images or groups < width,
-        f"config.model.groups={groups} must be less than config.model.width={width}: the norm of a single channel "
-        f"takes away what the network is told of t; try config.model.groups={width // 2}",
-    )
-    demand(
-        given["model.residual"] == "z" or (images and given["model.prediction"] == "eps"),
-        "config.model.residual='pixel' is an estimate of eps beside the U-Net's; "
-        "set config.model.prediction='eps' and config.model.network='unet'",
-    )
-    demand(
-        given["model.initial"] == "original" or images,
-        "config.model.initial='structured' is for config.model.network='unet'",
-    )
-    demand(
-        len(given["data.shape"]) == (3 if images else 1),
-        f"config.data.shape={given['data.shape']} does not suit config.model.network="
-        f"{given['model.network']!r}: 'unet' takes (height, width, channels), 'mlp' (dimensions,)",
-    )
-    demand(
-        given["data.vocabulary"] != 1,
-        "config.data.vocabulary=1 has one level and nothing to learn; 0 is for continuous data",
-    )
-    demand(
-        given["training.weighting"] == "vlb" or not learned,
-        "config.training.weighting='simple' is no bound, so it cannot train a schedule; "
-        "set config.schedule.kind to 'linear' or 'cosine'",
-    )
-    demand(
-        not given["schedule.minimise_variance"] or given["schedule.kind"] == "learned_monotone",
-        "config.schedule.minimise_variance needs a path to move; set config.schedule.kind='learned_monotone'",
-    )
-    demand(
-        not given["schedule.minimise_variance"] or given["training.num_timesteps"] == 0,
-        "config.schedule.minimise_variance needs config.training.num_timesteps=0: "
-        "at finite T the bound itself depends on the path",
-    )
+    consistency.check(given)
 
 
 def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:

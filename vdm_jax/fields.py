@@ -55,7 +55,9 @@ FIELDS: dict[str, dict[str, Field]] = {
         "multipliers": Field((1.0, 2.0, 2.0, 2.0), "channels of each resolution over the width", low=0.1, high=64),
         "attention_at": Field((16,), "resolutions, in pixels, whose blocks have attention", low=1),
         "heads": Field(1, "heads of attention", low=1),
-        "scale_shift": Field(True, "the embedding of t scales and shifts the second norm; else it is added before it"),
+        "scale_shift": Field(
+            True, "family 'improved': the embedding of t scales and shifts a norm; else it is added before it"
+        ),
         "rescale_time": Field(False, "the network is told 1000 l/T, not the level l"),
         "variance": Field(
             "posterior",

@@ -78,3 +78,98 @@ VDM_RECIPE: dict[str, Any] = {
     "optimizer.warmup_steps": 50,
     "optimizer.clip": 1.0,
 }
+
+
+# Samplers on the weights of a DDPM trained with T = 1000.
+DDPM_SAMPLERS: dict[str, dict[str, Any]] = {
+    "ddim50": {"sampling.sampler": "ddim", "sampling.respacing": "ddim50", "sampling.num_steps": 50},
+    # every 20th level by ancestral steps; the authors' FastDDPM chose its own levels
+    "fast50": {"sampling.respacing": "50", "sampling.num_steps": 50},
+}
+
+# Rows of Improved DDPM's tables as changes to cosine, L_hybrid, T = 4000.
+IDDPM_VARIANTS: dict[str, dict[str, Any]] = {
+    "linear": {"schedule.kind": "ddpm_linear"},
+    "linear_1k": {"schedule.kind": "ddpm_linear", "schedule.num_timesteps": 1000, "sampling.num_steps": 1000},
+    "simple": {"training.weighting": "simple", "model.variance": "beta"},
+    "vlb": {"training.weighting": "vlb", "training.times": "importance"},
+    "steps100": {"sampling.num_steps": 100},
+}
+
+# Either family at a size for two CPU cores; a small-scale run, not the paper's.
+DDPM_MINI: dict[str, Any] = {
+    "model.width": 32,
+    "model.depth": 1,
+    "model.groups": 8,
+    "data.batch_size": 32,
+    "training.num_steps": 2000,
+    "training.log_every": 100,
+    "training.eval_every": 0,
+    "training.sample_every": 0,
+    "training.checkpoint_every": 500,
+    "optimizer.warmup_steps": 100,
+    "optimizer.learning_rate": 1e-3,
+    "optimizer.ema": 0.999,
+    "evaluation.examples": 200,
+    "evaluation.levels": 32,
+    "evaluation.batch_size": 50,
+    "sampling.num_steps": 100,
+    "sampling.num_images": 16,
+    "sampling.batch_size": 16,
+}
+
+
+def ddpm_images(name: str, size: int) -> ConfigDict:
+    """DDPM's settings for byte images: its U-Net, linear β, T = 1000, variance β, L_simple, Adam without decay."""
+    config = base()
+    config.method = "ddpm"
+    config.data.name = name
+    config.data.shape = (size, size, 3)
+    config.data.vocabulary = 256
+    config.data.batch_size = 128
+    config.data.augment = ("flip",)
+    config.model.network = "multiscale"
+    config.model.family = "ddpm"
+    config.model.width = 128
+    config.model.depth = 2
+    config.model.attention_at = (16,)
+    config.model.variance = "beta"
+    config.schedule.kind = "ddpm_linear"
+    config.schedule.num_timesteps = 1000
+    config.training.weighting = "simple"
+    config.training.times = "independent"
+    config.training.log_every = 1000
+    config.training.eval_every = 100_000
+    config.training.eval_examples = 1000
+    config.training.sample_every = 100_000
+    config.training.checkpoint_every = 10_000
+    config.optimizer.warmup_steps = 5000
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.b2 = 0.999
+    config.optimizer.clip = 1.0
+    config.evaluation.passes = 1
+    config.evaluation.levels = 64
+    config.evaluation.batch_size = 128
+    config.sampling.num_steps = 1000
+    config.sampling.clip = True
+    return config
+
+
+def iddpm_images(name: str, size: int) -> ConfigDict:
+    """Improved DDPM's settings for byte images: cosine, T = 4000, learned variance, L_hybrid, Adam 1e-4."""
+    config = ddpm_images(name, size)
+    config.data.augment = ()
+    config.model.family = "improved"
+    config.model.depth = 3
+    config.model.attention_at = (16, 8)
+    config.model.heads = 4
+    config.model.rescale_time = True
+    config.model.variance = "learned"
+    config.schedule.kind = "ddpm_cosine"
+    config.schedule.num_timesteps = 4000
+    config.training.weighting = "hybrid"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.warmup_steps = 0
+    config.optimizer.clip = 0.0
+    config.sampling.num_steps = 4000
+    return config

@@ -22,6 +22,12 @@ _DECISIVE = (
     "schedule.kind",
     "schedule.gamma",
     "schedule.features",
+    "schedule.num_timesteps",
+    "schedule.beta",
+    "schedule.sigma",
+    "schedule.step_variance",
+    "schedule.remaining",
+    "schedule.t_min",
 )
 
 

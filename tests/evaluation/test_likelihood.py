@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from tests.training.runs import FAST, mesh_of, points
 from vdm_jax import data, methods
+from vdm_jax.config import base, with_variant
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood, report
 from vdm_jax.evaluation.likelihood import per_example, sentence, summarise
@@ -138,10 +139,17 @@ def test_result_is_told_with_what_it_was_measured_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("estimator", "steps", "name"), [("vlb", 0, "vlb_continuous"), ("vlb", 1000, "vlb_T=1000"), ("ode", 0, "ode")]
+    ("changes", "name"),
+    [
+        ({}, "vlb_continuous"),
+        ({"evaluation.num_timesteps": 1000}, "vlb_T=1000"),
+        ({"evaluation.estimator": "ode"}, "ode"),
+        ({"method": "ddpm", "schedule.kind": "ddpm_cosine"}, "vlb_T=1000"),
+        ({"method": "ddpm", "schedule.kind": "constant_sigma", "evaluation.levels": 9}, "vlb_T=456, 9 levels an image"),
+    ],
 )
-def test_estimator_names(estimator: str, steps: int, name: str) -> None:
-    assert likelihood.estimator_name(estimator, steps) == name
+def test_estimator_names(changes: dict[str, Any], name: str) -> None:
+    assert likelihood.estimator_name(with_variant(base(), "v", {"v": changes})) == name
 
 
 def test_values_that_are_not_finite_are_a_sentence(trained: Any, tmp_path: Any) -> None:

@@ -77,7 +77,7 @@ def decode_from_ends(z: Array, vocabulary: int) -> Array:
 
 
 def discretised_gaussian(x: Array, mean: Array, log_scale: Array, vocabulary: int, cdf: str = "exact") -> Array:
-    """log probability of every level under N(mean, e^{2 log_scale}) cut into bins, [B, …] nats (Ho et al. 2020, eq. 13).
+    """log P(x) under N(mean, e^{2 log_scale}) cut into bins, [B, …] nats (Ho et al. 2020, eq. 13).
 
     A bin reaches half a level, 1/(V − 1), to both sides of x; the two outermost are open, so the
     probabilities of all levels sum to 1. x: levels [B, …]. cdf: 'exact', or the 'tanh' approximation

@@ -1,4 +1,7 @@
-"""Samplers of t ∈ [0, 1) and of the levels of a table. Positions are places in the global batch, so that any split of it agrees."""
+"""Samplers of t ∈ [0, 1) and of the levels of a table.
+
+Positions are places in the global batch, so that any split of it agrees.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,10 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
+from vdm_jax.config import flatten
+from vdm_jax.consistency import num_levels
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation.processes import placed
 from vdm_jax.methods.base import Method, example_keys
@@ -61,7 +64,7 @@ def summarise(values: dict[str, np.ndarray]) -> dict[str, Any]:
     pass), and the mean of every term. values: [passes, N]."""
     total = values["total"]
     passes, examples = total.shape
-    means = {k: float(v.mean()) for k, v in values.items() if k not in ("total", "t", "error")}
+    means = {k: float(v.mean()) for k, v in values.items() if k not in ("total", "t", "at_t", "error")}
     # Noise is independent between images, so their variances over passes pool: N (P − 1) degrees of
     # freedom, where the spread of the P means would have P − 1.
     spread = float(np.sqrt(total.var(0, ddof=1).mean() / (passes * examples))) if passes > 1 else None
@@ -75,11 +78,15 @@ def summarise(values: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def estimator_name(estimator: str, num_timesteps: int) -> str:
-    """'vlb_continuous', 'vlb_T=1000' or 'ode'."""
-    if estimator == "ode":
+def estimator_name(config: ConfigDict) -> str:
+    """'vlb_continuous', 'vlb_T=1000', 'vlb_T=4000, 64 levels an image' or 'ode'."""
+    section = config.evaluation
+    if section.estimator == "ode":
         return "ode"
-    return f"vlb_T={num_timesteps}" if num_timesteps else "vlb_continuous"
+    if config.method != "ddpm":
+        return f"vlb_T={section.num_timesteps}" if section.num_timesteps else "vlb_continuous"
+    drawn = f", {section.levels} levels an image" if section.levels else ""
+    return f"vlb_T={num_levels(dict(flatten(config)))}{drawn}"
 
 
 def sentence(result: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ def measure(
     batches = partial(_batches, dataset, size, count, config.data.threads or None)
     values = likelihood.per_example(method, params, batches, mesh, seed=section.seed, passes=section.passes)
     about = {
-        "estimator": likelihood.estimator_name(section.estimator, section.num_timesteps),
+        "estimator": likelihood.estimator_name(config),
         "dataset": f"{dataset.name} ({dataset.version})",
         "split": dataset.split,
         "seed": section.seed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,35 +20,11 @@ from ml_collections import ConfigDict
 from vdm_jax.diffusion import baseline, decoders, likelihood, losses, prediction, samplers, schedules, times
 from vdm_jax.diffusion.process import VP, Noise, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
+from vdm_jax.methods import networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
-from vdm_jax.networks.initial import original, structured
-from vdm_jax.networks.mlp import MLP
-from vdm_jax.networks.vdm_unet import VDMUNet
 
 # Purposes that a key is folded for; each draws its own numbers.
 RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DECODE, PATH, PROBE = range(8)
-
-
-def network(config: ConfigDict) -> MLP | VDMUNet:
-    """The score network that the `model` section describes."""
-    model = config.model
-    dtype = jnp.dtype(model.dtype)
-    if model.network == "mlp":
-        return MLP(model.width, model.depth, model.dropout, dtype)
-    return VDMUNet(
-        width=model.width,
-        depth=model.depth,
-        fourier=tuple(model.fourier),
-        attention=model.attention,
-        dropout_rate=model.dropout,
-        groups=model.groups,
-        dtype=dtype,
-        remat=model.remat,
-        unroll=model.unroll,
-        initial=structured(model.depth, config.data.shape[-1]) if model.initial == "structured" else original(),
-        residual=model.residual == "z",
-        damped=model.fourier_damping,
-    )
 
 
 def completion(config: ConfigDict) -> Callable[[Array, Array, Noise], Array]:
@@ -95,7 +71,7 @@ def init_schedule(config: ConfigDict, key: Array) -> Params:
 
 def build(config: ConfigDict) -> Method:
     """A VDM from a checked config."""
-    model = VDM(config, network(config), completion(config))
+    model = VDM(config, networks.network(config), completion(config))
     bits_per_dim = {"vlb": model.vlb, "ode": model.flow_bound}[config.evaluation.estimator]
     return Method(
         init=model.init,
@@ -113,7 +89,7 @@ class VDM(NamedTuple):
     """The functions of a method on one config. Parameters: {'network': …, 'schedule': …}."""
 
     config: ConfigDict
-    net: MLP | VDMUNet
+    net: networks.Network
     complete: Callable[[Array, Array, Noise], Array]
 
     @property
@@ -129,9 +105,8 @@ class VDM(NamedTuple):
     def init(self, key: Array) -> Params:
         """Parameters before training."""
         net_key, schedule_key = jax.random.split(key)
-        z = jnp.zeros((1, *self.shape))
-        variables = self.net.init(net_key, z, jnp.zeros(1), jnp.zeros(1))
-        return {"network": variables["params"], "schedule": init_schedule(self.config, schedule_key)}
+        network = networks.init(self.net, net_key, self.shape)
+        return {"network": network, "schedule": init_schedule(self.config, schedule_key)}
 
     def schedule(self, params: Params) -> schedules.Schedule:
         """γ(t) of these parameters."""
@@ -146,10 +121,7 @@ class VDM(NamedTuple):
         """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
 
         def denoise(z: Array, level: Noise, cond: Array) -> Array:
-            # the MLP has no Fourier features that σ could damp
-            sigma = (level.sigma,) if isinstance(self.net, VDMUNet) else ()
-            h = self.net.apply({"params": params["network"]}, z, level.t, cond, keys, *sigma)
-            return self.complete(cast(Array, h), z, level)
+            return self.complete(networks.apply(self.net, params["network"], keys, z, level, cond), z, level)
 
         return denoise
 

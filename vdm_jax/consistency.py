@@ -1,0 +1,216 @@
+"""What one field of a config demands of another: a sentence for every combination that makes no sense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vdm_jax.errors import UserError
+
+Given = Mapping[str, Any]
+
+VDM_SCHEDULES = ("linear", "cosine", "learned_scalar", "learned_monotone")
+TABLES = ("ddpm_linear", "ddpm_cosine", "constant_sigma")
+SDES = ("vp_sde", "sub_vp_sde", "ve_sde")
+# method → the values that these fields may have with it
+LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
+    "vdm": {
+        "schedule.kind": VDM_SCHEDULES,
+        "model.network": ("unet", "mlp"),
+        "model.variance": ("posterior",),
+        "training.weighting": ("vlb", "simple"),
+        "training.times": ("stratified", "independent"),
+        "sampling.sampler": ("ancestral", "ddim", "euler", "heun"),
+    },
+    "ddpm": {
+        "schedule.kind": TABLES,
+        "model.residual": ("z",),
+        "sampling.sampler": ("ancestral", "ddim"),
+        "evaluation.estimator": ("vlb",),
+    },
+    "sde": {
+        "schedule.kind": SDES,
+        "model.residual": ("z",),
+        "model.variance": ("posterior",),
+        "training.weighting": ("vlb", "simple"),
+    },
+}
+
+
+def demand(holds: bool, sentence: str) -> None:
+    """Raise UserError with the sentence if it does not hold."""
+    if not holds:
+        raise UserError(sentence)
+
+
+def check(given: Given) -> None:
+    """Raise UserError naming the fields; given: 'section.field' → legal value."""
+    method = given["method"]
+    for name, values in LEGAL[method].items():
+        demand(
+            given[name] in values,
+            f"config.{name}={given[name]!r} does not go with config.method={method!r}; "
+            f"it takes {' or '.join(map(repr, values))}",
+        )
+    _check_network(given)
+    if given["model.network"] == "multiscale":
+        _check_multiscale(given)
+    {"vdm": _check_vdm, "ddpm": _check_ddpm, "sde": _check_sde}[method](given)
+
+
+def _check_network(given: Given) -> None:
+    width, groups, network = given["model.width"], given["model.groups"], given["model.network"]
+    images, shape = network != "mlp", tuple(given["data.shape"])
+    demand(not images or width % 2 == 0, f"config.model.width={width} must be even; try {width + 1}")
+    demand(
+        not images or width % groups == 0,
+        f"config.model.groups={groups} must divide config.model.width={width}; "
+        f"try config.model.groups={max(g for g in range(1, min(width, groups) + 1) if width % g == 0)}",
+    )
+    demand(
+        not images or groups < width,
+        f"config.model.groups={groups} must be less than config.model.width={width}: the norm of a single channel "
+        f"takes away what the network is told of t; try config.model.groups={width // 2}",
+    )
+    demand(
+        given["model.residual"] == "z" or (network == "unet" and given["model.prediction"] == "eps"),
+        "config.model.residual='pixel' is an estimate of eps beside the U-Net's; "
+        "set config.model.prediction='eps' and config.model.network='unet'",
+    )
+    demand(
+        given["model.initial"] == "original" or network == "unet",
+        "config.model.initial='structured' is for config.model.network='unet'",
+    )
+    demand(
+        len(shape) == (3 if images else 1),
+        f"config.data.shape={shape} does not suit config.model.network={network!r}: "
+        "'unet' and 'multiscale' take (height, width, channels), 'mlp' (dimensions,)",
+    )
+    demand(
+        given["data.vocabulary"] != 1,
+        "config.data.vocabulary=1 has one level and nothing to learn; 0 is for continuous data",
+    )
+    demand(
+        given["model.variance"] != "learned" or network == "multiscale",
+        f"config.model.variance='learned' needs a network with a variance head, which {network!r} has not; "
+        "set config.model.network='multiscale'",
+    )
+
+
+def _check_multiscale(given: Given) -> None:
+    height, width, _ = given["data.shape"]
+    halvings = len(given["model.multipliers"]) - 1
+    demand(
+        height == width and height % 2**halvings == 0,
+        f"config.data.shape={tuple(given['data.shape'])} cannot be halved {halvings} times, as the "
+        f"{halvings + 1} resolutions of config.model.multipliers={tuple(given['model.multipliers'])} do",
+    )
+    resolutions = [height >> k for k in range(halvings + 1)]
+    for size in given["model.attention_at"]:
+        demand(
+            size in resolutions,
+            f"config.model.attention_at has {size}, but the network's resolutions are "
+            f"{', '.join(map(str, resolutions))}",
+        )
+    for multiplier in given["model.multipliers"]:
+        channels = multiplier * given["model.width"]
+        demand(
+            channels == int(channels)
+            and channels % given["model.groups"] == 0
+            and channels % given["model.heads"] == 0,
+            f"config.model.multipliers has {multiplier:g}, which makes {channels:g} channels of "
+            f"config.model.width={given['model.width']}: config.model.groups={given['model.groups']} and "
+            f"config.model.heads={given['model.heads']} must divide them",
+        )
+
+
+def _check_vdm(given: Given) -> None:
+    learned = given["schedule.kind"].startswith("learned")
+    demand(
+        given["schedule.gamma_0"] < given["schedule.gamma_1"],
+        "config.schedule.gamma_0 must lie below config.schedule.gamma_1: noise grows with t",
+    )
+    demand(
+        given["training.weighting"] == "vlb" or not learned,
+        "config.training.weighting='simple' is no bound, so it cannot train a schedule; "
+        "set config.schedule.kind to 'linear' or 'cosine'",
+    )
+    demand(
+        not given["schedule.minimise_variance"] or given["schedule.kind"] == "learned_monotone",
+        "config.schedule.minimise_variance needs a path to move; set config.schedule.kind='learned_monotone'",
+    )
+    demand(
+        not given["schedule.minimise_variance"] or given["training.num_timesteps"] == 0,
+        "config.schedule.minimise_variance needs config.training.num_timesteps=0: "
+        "at finite T the bound itself depends on the path",
+    )
+
+
+def _check_betas(given: Given, what: str) -> None:
+    low, high = given["schedule.beta_min"], given["schedule.beta_max"]
+    demand(
+        low <= high,
+        f"config.schedule.beta_min={low:g} must not exceed config.schedule.beta_max={high:g}: noise grows with t",
+    )
+    demand(
+        high < given["schedule.num_timesteps"],
+        f"config.schedule.num_timesteps={given['schedule.num_timesteps']} must exceed "
+        f"config.schedule.beta_max={high:g}: {what} is beta_max over it and must be less than 1",
+    )
+
+
+def _check_ddpm(given: Given) -> None:
+    if given["schedule.kind"] == "ddpm_linear":
+        _check_betas(given, "the last beta")
+    demand(
+        given["training.weighting"] != "hybrid" or given["model.variance"] == "learned",
+        "config.training.weighting='hybrid' trains a learned variance; set config.model.variance='learned'",
+    )
+    demand(
+        given["training.times"] != "importance" or given["training.weighting"] != "simple",
+        "config.training.times='importance' draws levels by their terms of the bound; "
+        "set config.training.weighting='vlb', or times='stratified'",
+    )
+    total = num_levels(given)
+    demand(total > 1, "the schedule has a single level; set config.schedule.num_timesteps to 2 or more")
+    levels = given["evaluation.levels"]
+    demand(
+        levels == 0 or 2 <= levels <= total,
+        f"config.evaluation.levels={levels} must be 0, for all, or 2 to {total}, the levels of the schedule",
+    )
+    _check_respacing(given, total)
+
+
+def num_levels(given: Given) -> int:
+    """T of a table."""
+    if given["schedule.kind"] == "constant_sigma":
+        from vdm_jax.diffusion import tables
+
+        return len(tables.constant_betas(given["schedule.step_variance"], given["schedule.remaining"]))
+    return given["schedule.num_timesteps"]
+
+
+def _check_respacing(given: Given, total: int) -> None:
+    from vdm_jax.diffusion import tables  # imports JAX, which the other checks do without
+
+    spacing, steps = given["sampling.respacing"], given["sampling.num_steps"]
+    demand(
+        bool(spacing) or steps <= total,
+        f"config.sampling.num_steps={steps} is more than the {total} levels of the schedule; try {total}",
+    )
+    try:
+        visited = len(tables.spaced(total, spacing or str(steps)))
+    except ValueError as error:
+        raise UserError(f"config.sampling.respacing={error}") from error
+    demand(
+        visited == steps,
+        f"config.sampling.respacing={spacing!r} visits {visited} levels; set config.sampling.num_steps={visited}",
+    )
+
+
+def _check_sde(given: Given) -> None:
+    if given["schedule.kind"] == "ve_sde":
+        low, high = given["schedule.sigma_min"], given["schedule.sigma_max"]
+        demand(low < high, f"config.schedule.sigma_min={low:g} must lie below config.schedule.sigma_max={high:g}")
+    else:
+        _check_betas(given, "the largest step")

@@ -1,0 +1,236 @@
+"""DDPM (Ho, Jain & Abbeel 2020, arXiv:2006.11239) and Improved DDPM (Nichol & Dhariwal 2021, arXiv:2102.09672).
+
+Which choices make these papers: a table of T levels (linear or cosine β; the constant σ of the lectures), ε̂ of all
+the noise so far, the reverse variance β̃, β or learned between them, L_simple, L_hybrid or L_vlb with levels drawn
+uniformly or by importance, a discretised Gaussian for the last step, and samplers that visit some of the levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from vdm_jax.diffusion import decoders, losses, prediction, reverse, samplers, tables, times
+from vdm_jax.diffusion.process import Noise, q_sample
+from vdm_jax.methods import networks
+from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
+
+# Purposes that a key is folded for; each draws its own numbers.
+LEVEL, NOISE, DROPOUT, START, PATH = range(5)
+
+# Groups of levels, of nearly equal ratio, that terms by level are averaged over.
+GROUPS = 100
+
+
+def betas_of(config: ConfigDict) -> np.ndarray:
+    """β of all levels, float64 [T]."""
+    section = config.schedule
+    if section.kind == "ddpm_linear":
+        return tables.linear_betas(section.num_timesteps, section.beta_min, section.beta_max)
+    if section.kind == "ddpm_cosine":
+        return tables.cosine_betas(section.num_timesteps)
+    return tables.constant_betas(section.step_variance, section.remaining)
+
+
+def visited(config: ConfigDict, num_steps: int) -> list[int]:
+    """Indices of the levels that a sampler of so many steps visits, ascending."""
+    return tables.spaced(len(betas_of(config)), config.sampling.respacing or str(num_steps))
+
+
+def build(config: ConfigDict) -> Method:
+    """A DDPM from a checked config."""
+    betas = betas_of(config)
+    told = networks.told(config, len(betas))
+    model = DDPM(config, networks.network(config), betas, told, tables.from_betas(betas, told))
+    return Method(
+        init=model.init,
+        init_extra=model.init_extra,
+        phases=(Phase("ddpm", ("network",), model.loss),),
+        update_extra=model.update_extra,
+        sample=model.sample,
+        denoise=model.denoise,
+        schedule=lambda params: tables.Steps(model.table),
+        bits_per_dim=model.bits_per_dim,
+    )
+
+
+class DDPM(NamedTuple):
+    """The functions of a method on one config. Parameters: {'network': …}.
+
+    told: what the network is told of every level, [T].
+    """
+
+    config: ConfigDict
+    net: networks.Network
+    betas: np.ndarray
+    told: np.ndarray
+    table: tables.Table
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example."""
+        return tuple(self.config.data.shape)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Levels of a value; None for continuous data."""
+        return self.config.data.vocabulary or None
+
+    def init(self, key: Array) -> Params:
+        """Parameters before training."""
+        return {"network": networks.init(self.net, key, self.shape)}
+
+    def init_extra(self) -> times.History | tuple[()]:
+        """The last losses of every level, if the levels are drawn by them."""
+        return times.no_history(self.table.num_levels) if self.config.training.times == "importance" else ()
+
+    def update_extra(self, extra: Any, aux: Terms) -> Any:
+        """The history with the losses of this step, aux in the order of the global batch."""
+        if self.config.training.times != "importance":
+            return extra
+        index = jnp.round(aux["t"] * self.table.num_levels).astype(jnp.int32) - 1
+        return times.remember(extra, index, aux["diffusion"])
+
+    def encode(self, x: Array) -> Array:
+        """Data → what is diffused: levels in [−1, 1] with both ends, real numbers as they are."""
+        return x if self.vocabulary is None else decoders.encode_to_ends(x, self.vocabulary)
+
+    def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
+        """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
+        return partial(networks.apply, self.net, params["network"], keys)
+
+    def split(self, raw: Array, z: Array, level: Noise, clip: float | None = None) -> prediction.Prediction:
+        """Raw output → (x̂, ε̂, head of the variance)."""
+        return prediction.split(raw, z, level, self.config.model.prediction, clip)
+
+    def term(self, x: Array, z: Array, eps: Array, found: prediction.Prediction, step: samplers.Transition) -> Array:
+        """The bound's term of each example's step, [B] bits/dim."""
+        section = self.config.model
+        decoder = reverse.discretised(x, self.vocabulary, section.cdf) if self.vocabulary else reverse.density(x)
+        nats = reverse.bound_term(decoder, z, eps, found, step, section.variance)
+        return losses.bits_per_dim(nats, math.prod(self.shape))
+
+    def draw(self, extra: Any, context: Context) -> tuple[Array, Array]:
+        """(index of a level, weight 1/(T p)) of each example."""
+        count, kind = self.table.num_levels, self.config.training.times
+        if kind == "importance":
+            p = times.importance(extra)
+            index = times.draw_levels(fold(context.keys, LEVEL), p)
+            return index, 1 / (count * p[index])
+        if kind == "stratified":
+            u = jax.random.uniform(jax.random.fold_in(context.key, LEVEL))
+            t = times.stratified(u, context.index, context.total)
+        else:
+            t = times.independent(fold(context.keys, LEVEL))
+        index = jnp.minimum(jnp.floor(t * count), count - 1).astype(jnp.int32)
+        return index, jnp.ones_like(t)
+
+    def loss(self, params: Params, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
+        """L_simple, L_hybrid or L_vlb per example (Improved DDPM, §3).
+
+        L_simple = ‖ε − ε̂‖²/D; L_vlb = T times the bound's term in bits/dim; L_hybrid = L_simple + λ L_vlb, in which
+        L_vlb trains the variance alone. aux: t = ℓ/T, error = ‖ε − ε̂‖²/D, diffusion = L_vlb, and
+        bits_per_dim, an estimate of the whole bound.
+        """
+        section, x = self.config.training, batch["image"]
+        index, weight = self.draw(extra, context)
+        step = self.table.at(index)
+        eps, f = normal_like(context.keys, self.shape, NOISE), self.encode(x)
+        z = q_sample(f, eps, step.frm)
+        raw = self.denoise(params, fold(context.keys, DROPOUT))(z, step.frm, batch["conditioning"])
+        found = self.split(raw, z, step.frm)
+        error = losses.error_per_dim(losses.squared_error(eps, found.eps), z)
+        seen = found
+        if section.weighting == "hybrid":
+            stop = jax.lax.stop_gradient
+            seen = found._replace(x=stop(found.x), eps=stop(found.eps))
+        vlb = self.table.num_levels * self.term(x, z, eps, seen, step)
+        objective = {
+            "simple": lambda: error,
+            "hybrid": lambda: error + section.vlb_weight * vlb,
+            "vlb": lambda: vlb,
+        }[section.weighting]()
+        t = (index + 1).astype(z.dtype) / self.table.num_levels
+        aux = {"t": t, "error": error, "diffusion": vlb, "bits_per_dim": weight * vlb + self.prior(x)}
+        return weight * objective, aux
+
+    def prior(self, x: Array) -> Array:
+        """KL(q(z_T|x) ‖ N(0, I)), [B] bits/dim."""
+        return losses.bits_per_dim(losses.prior(self.encode(x), self.table.gamma[-1]), math.prod(self.shape))
+
+    def levels(self, keys: Array) -> tuple[Array, np.ndarray]:
+        """(indices [K, B], weight [K] in the sum over levels).
+
+        All T, or level 1 and one level from each of K − 1 equal strata of the rest.
+        """
+        total, count = self.table.num_levels, self.config.evaluation.levels or self.table.num_levels
+        if count >= total:
+            every = jnp.arange(total)[:, None]
+            return jnp.broadcast_to(every, (total, len(keys))), np.ones(total)
+        strata = count - 1
+        u = jax.vmap(lambda k: jax.random.uniform(k, (strata,)))(fold(keys, LEVEL)).T
+        place = (jnp.arange(strata)[:, None] + u) * ((total - 1) / strata)
+        rest = 1 + jnp.minimum(jnp.floor(place), total - 2).astype(jnp.int32)
+        return jnp.concatenate([jnp.zeros((1, len(keys)), jnp.int32), rest]), np.array(
+            [1.0] + [(total - 1) / strata] * strata
+        )
+
+    def bits_per_dim(self, params: Params, batch: Batch, keys: Array) -> Terms:
+        """The bound on −log₂ p(x)/D by its terms, [B]; by level, in groups [B, G]: t, at_t = T times the term, error.
+
+        One noise per level; x̂ is clipped to [−1, 1], as a sampler does (`evaluation.clip`).
+        """
+        x, cond = batch["image"], batch["conditioning"]
+        f, denoise = self.encode(x), self.denoise(params)
+        clip = 1.0 if self.config.evaluation.clip and self.vocabulary else None
+        indices, weights = self.levels(keys)
+
+        def body(_: None, now: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
+            number, index = now
+            step = self.table.at(index)
+            eps = normal_like(fold(fold(keys, NOISE), number), self.shape, NOISE)
+            z = q_sample(f, eps, step.frm)
+            found = self.split(denoise(z, step.frm, cond), z, step.frm, clip)
+            error = losses.error_per_dim(losses.squared_error(eps, found.eps), z)
+            return None, (self.term(x, z, eps, found, step), error)
+
+        _, (term, error) = jax.lax.scan(body, None, (jnp.arange(len(weights)), indices))
+        diffusion = jnp.asarray(weights[1:], term.dtype) @ term[1:]
+        terms = {"reconstruction": term[0], "diffusion": diffusion, "prior": self.prior(x)}
+        total = self.table.num_levels
+        by_level = {"t": (indices + 1) / total, "at_t": total * term, "error": error}
+        mean = jnp.asarray(grouping(len(weights)), term.dtype)
+        return {**terms, "total": sum(terms.values(), jnp.zeros(())), **{k: (mean @ v).T for k, v in by_level.items()}}
+
+    def sample(self, params: Params, keys: Array, cond: Array, num_steps: int, keep: Sequence[int] = ()) -> Any:
+        """Data [b, …] from noise by the sampler of the config, and z_s [K, b, …] after the K steps to keep."""
+        section = self.config.sampling
+        indices = visited(self.config, num_steps)
+        table = tables.from_betas(tables.merge(self.betas, indices), self.told[indices])
+        split = partial(self.split, clip=1.0 if section.clip else None)
+        predict = samplers.predictor(self.denoise(params), split, cond)
+        rules: dict[str, Callable[[], samplers.Step]] = {
+            "ancestral": lambda: reverse.ancestral(predict, self.config.model.variance),
+            "ddim": lambda: samplers.ddim(predict, section.eta),
+        }
+        z = samplers.prior_sample(fold(keys, START), self.shape, table.gamma[-1])
+        z, path = samplers.run(rules[section.sampler](), z, fold(keys, PATH), table.reverse(), keep)
+        return z if self.vocabulary is None else decoders.decode_from_ends(z, self.vocabulary), path
+
+
+def grouping(count: int) -> np.ndarray:
+    """[G, count]: every number by itself, or beyond GROUPS of them averages of neighbours whose ends have equal ratios."""
+    if count <= GROUPS:
+        return np.eye(count)
+    edges = np.unique(np.geomspace(1, count + 1, GROUPS + 1).round().astype(int) - 1)
+    place = np.searchsorted(edges, np.arange(count), side="right") - 1
+    members = (place[None, :] == np.arange(len(edges) - 1)[:, None]).astype(np.float64)
+    return members / members.sum(1, keepdims=True)

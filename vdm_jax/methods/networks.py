@@ -1,0 +1,94 @@
+"""The network that a config's `model` section describes, behind one way to call it.
+
+Networks are told of a level in units of their own: VDM's U-Net and the perceptron t ∈ [0, 1], a multiscale U-Net
+what its original was told.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from vdm_jax.diffusion.process import Noise
+from vdm_jax.methods.base import Params
+from vdm_jax.networks import families
+from vdm_jax.networks.initial import original, structured
+from vdm_jax.networks.mlp import MLP
+from vdm_jax.networks.multiscale import UNet
+from vdm_jax.networks.vdm_unet import VDMUNet
+
+Network = MLP | VDMUNet | UNet
+
+
+def network(config: ConfigDict) -> Network:
+    """The score network."""
+    model = config.model
+    dtype = jnp.dtype(model.dtype)
+    if model.network == "mlp":
+        return MLP(model.width, model.depth, model.dropout, dtype)
+    if model.network == "multiscale":
+        return _multiscale(config, dtype)
+    return VDMUNet(
+        width=model.width,
+        depth=model.depth,
+        fourier=tuple(model.fourier),
+        attention=model.attention,
+        dropout_rate=model.dropout,
+        groups=model.groups,
+        dtype=dtype,
+        remat=model.remat,
+        unroll=model.unroll,
+        initial=structured(model.depth, config.data.shape[-1]) if model.initial == "structured" else original(),
+        residual=model.residual == "z",
+        damped=model.fourier_damping,
+    )
+
+
+def _multiscale(config: ConfigDict, dtype: Any) -> UNet:
+    model = config.model
+    extra: dict[str, Any] = {}
+    if model.family == "improved":
+        extra["scale_shift"] = model.scale_shift
+    if model.family == "ncsnpp" and config.schedule.kind != "ve_sde":
+        extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # told a time, not log σ
+    return UNet(
+        families.settings(
+            model.family,
+            width=model.width,
+            depth=model.depth,
+            multipliers=tuple(model.multipliers),
+            attention_at=tuple(model.attention_at),
+            heads=model.heads,
+            dropout_rate=model.dropout,
+            groups=model.groups,
+            outputs=2 if model.variance == "learned" else 1,
+            dtype=dtype,
+            remat=model.remat,
+            unroll=model.unroll,
+            **extra,
+        )
+    )
+
+
+def init(net: Network, key: Array, shape: tuple[int, ...]) -> Params:
+    """Parameters before training; shape: of one example."""
+    return net.init(key, jnp.zeros((1, *shape)), jnp.zeros(1), jnp.zeros(1))["params"]
+
+
+def apply(net: Network, params: Params, keys: Array | None, z: Array, level: Noise, cond: Array) -> Array:
+    """Raw output at a level; keys [B] switch dropout on."""
+    # only VDM's U-Net has Fourier features that σ could damp
+    sigma = (level.sigma,) if isinstance(net, VDMUNet) else ()
+    return cast(Array, net.apply({"params": params}, z, level.t, cond, keys, *sigma))
+
+
+def told(config: ConfigDict, num_levels: int) -> np.ndarray:
+    """What the network is told of the levels 1 … T of a table, float64 [T]."""
+    index = np.arange(num_levels, dtype=np.float64)
+    if config.model.network != "multiscale":
+        return (index + 1) / num_levels
+    return index * (1000 / num_levels) if config.model.rescale_time else index
