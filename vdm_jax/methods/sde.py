@@ -1,0 +1,275 @@
+"""Score SDEs (Song et al. 2021, arXiv:2011.13456), ScoreFlow's likelihood weighting and NCSN from a config.
+
+Which choices make these papers: a fixed γ(t) of the VP, sub-VP or VE SDE, a score network written as ε̂ = −σ score,
+‖ε − ε̂‖² uniform in t ('simple') or weighted by ½ γ′(t) ('vlb': g² ‖score error‖², Song, Durkan, Murray & Ermon 2021),
+uniform dequantisation instead of a decoder, the probability flow's likelihood, predictor–corrector sampling.
+NCSN is VE with `training.num_timesteps` levels and annealed Langevin dynamics.
+
+Scale: levels are bins of [−1, 1] and everything is trained on dequantised data, as in ScoreFlow, so that the density
+that is measured is the one that is learned. (Score SDE trains on bare levels, half a level away at most.) The VE
+papers have data in [0, 1] and `sigma_min`, `sigma_max` are in their units: on our scale σ is twice as large, and
+the network is told theirs. Continuous data have no scale but their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from ml_collections import ConfigDict
+
+from vdm_jax.diffusion import (
+    baseline,
+    dequantisation,
+    likelihood,
+    losses,
+    prediction,
+    samplers,
+    schedules,
+    sde_schedules,
+    sde_steps,
+    times,
+)
+from vdm_jax.diffusion.process import SUB_VP, VE, VP, Noise, Process, expand, q_sample
+from vdm_jax.diffusion.process import noise as noise_at
+from vdm_jax.methods import networks
+from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
+from vdm_jax.methods.sde_check import check
+from vdm_jax.methods.vdm import divergence, sample_times
+from vdm_jax.networks.multiscale import UNet
+
+__all__ = ["SDE", "build", "check"]
+
+# Purposes that a key is folded for; each draws its own numbers (TIME as in methods.vdm, whose times these are).
+RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DEQUANTISE, PATH, PROBE = range(8)
+
+PROCESSES: dict[str, Process] = {"vp_sde": VP, "sub_vp_sde": SUB_VP, "ve_sde": VE}
+
+
+def build(config: ConfigDict) -> Method:
+    """A score SDE from a checked config."""
+    model = SDE(config, networks.network(config))
+    bits_per_dim = {"vlb": model.vlb, "ode": model.flow_likelihood}[config.evaluation.estimator]
+    return Method(
+        init=model.init,
+        phases=(Phase("sde", ("network",), model.loss),),
+        sample=model.sample,
+        denoise=model.denoise,
+        schedule=lambda params: model.schedule,
+        bits_per_dim=bits_per_dim,
+        ode=model.ode,
+        describe=lambda params: {"gamma_0": model.schedule.gamma_0, "gamma_1": model.schedule.gamma_1},
+    )
+
+
+class SDE(NamedTuple):
+    """The functions of a method on one config. Parameters: {'network': …}."""
+
+    config: ConfigDict
+    net: networks.Network
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example."""
+        return tuple(self.config.data.shape)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Levels of a value; None for continuous data."""
+        return self.config.data.vocabulary or None
+
+    @property
+    def process(self) -> Process:
+        """VP, sub-VP or VE."""
+        return PROCESSES[self.config.schedule.kind]
+
+    @property
+    def scale(self) -> float:
+        """σ of ours over the σ that the VE papers give for data in [0, 1]."""
+        return 2.0 if self.vocabulary else 1.0
+
+    @property
+    def schedule(self) -> schedules.Schedule:
+        """γ(t); nothing in it is trained."""
+        section = self.config.schedule
+        if section.kind == "ve_sde":
+            return sde_schedules.ve(self.scale * section.sigma_min, self.scale * section.sigma_max, section.t_min)
+        make = sde_schedules.vp if section.kind == "vp_sde" else sde_schedules.sub_vp
+        return make(section.beta_min, section.beta_max, section.t_min)
+
+    def time_of(self, gamma: Array) -> Array:
+        """The t ∈ [t_min, 1] of the SDE at a level γ."""
+        shape = self.schedule.shape
+        if isinstance(shape, sde_schedules.LinearBeta):
+            return shape.time_of(gamma)
+        t_min, ends = self.config.schedule.t_min, (self.schedule.gamma_0, self.schedule.gamma_1)
+        return t_min + (1 - t_min) * (gamma - ends[0]) / (ends[1] - ends[0])
+
+    def level_of(self, gamma: Array) -> Noise:
+        """The level γ; t is what the network is told: t, or to a multiscale one 999 t or log σ, as its original was."""
+        if not isinstance(self.net, UNet):
+            told = self.time_of(gamma)
+        elif self.net.settings.embedding == "fourier":
+            told = 0.5 * gamma - math.log(self.scale)
+        else:
+            told = 999 * self.time_of(gamma)
+        return noise_at(gamma, told, self.process)
+
+    def init(self, key: Array) -> Params:
+        """Parameters before training."""
+        return {"network": networks.init(self.net, key, self.shape)}
+
+    def encode(self, x: Array, keys: Array) -> Array:
+        """Data → f [b, …]: levels uniform in their bins of [−1, 1], real numbers as they are."""
+        draw = lambda k: jax.random.uniform(jax.random.fold_in(k, DEQUANTISE), self.shape)
+        return dequantisation.dequantise(x, jax.vmap(draw)(keys), self.vocabulary)
+
+    def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
+        """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
+
+        def denoise(z: Array, level: Noise, cond: Array) -> Array:
+            apply = partial(networks.apply, self.net, params["network"], keys)
+            if not isinstance(self.net, UNet):
+                return self.on_unit_scale(apply, z, level, cond)
+            raw = apply(z, level, cond)
+            if self.net.settings.scale_by_sigma:  # then it is the score of data in [0, 1], as NCSN++'s
+                return -raw * expand(level.sigma / self.scale, z.ndim)
+            return raw
+
+        return denoise
+
+    def on_unit_scale(self, apply: Callable[..., Array], z: Array, level: Noise, cond: Array) -> Array:
+        """A network made for VP sees z/√(α² + σ²), the VP latent of the same SNR: x̂_VE(z, γ) = x̂_VP(α z, γ).
+
+        Under `model.residual`='pixel' its output is added to the exact ε̂ of Gaussian pixels (see `baseline`).
+        """
+        size = jnp.sqrt(jnp.square(level.alpha) + jnp.square(level.sigma))
+        z = z / expand(size, z.ndim)
+        level = level._replace(alpha=level.alpha / size, sigma=level.sigma / size)
+        h = apply(z, level, cond)
+        if self.config.model.residual == "z":
+            return h
+        variance = self.config.model.data_variance
+        return baseline.gaussian_eps(z, level, variance) + expand(baseline.unexplained(level, variance), z.ndim) * h
+
+    def split(self, raw: Array, z: Array, level: Noise, clip: float | None = None) -> prediction.Prediction:
+        """Raw output → (x̂, ε̂)."""
+        return prediction.split(raw, z, level, self.config.model.prediction, clip)
+
+    def draw(self, context: Context) -> tuple[Array, Array]:
+        """(γ, ½ dγ/dt ÷ density of t) of each example: weights of L_∞ that are right however t is drawn.
+
+        'importance': p(t) ∝ γ′(t), which is g²/σ², so γ is uniform (Song, Durkan, Murray & Ermon 2021, §5.1), here
+        stratified over the global batch. With `training.num_timesteps` t is on NCSN's L levels, both ends among them.
+        """
+        section, schedule = self.config.training, self.schedule
+        if section.times == "importance":
+            u = sample_times("stratified", context)
+            gamma = schedule.gamma_0 * (1 - u) + schedule.gamma_1 * u
+            return gamma, losses.continuous_weight(jnp.full_like(u, schedule.gamma_1 - schedule.gamma_0))
+        t = sample_times(section.times, context)
+        if section.num_timesteps:
+            t = (times.to_grid(t, section.num_timesteps) * section.num_timesteps - 1) / (section.num_timesteps - 1)
+        return schedule.gamma(t), losses.continuous_weight(schedule.dgamma(t))
+
+    def terms(
+        self, params: Params, batch: Batch, keys: Array, gamma: Array, weight: Array, train: bool = False
+    ) -> Terms:
+        """The terms of −VLB in bits/dim [B] and their total; t ∈ [t_min, 1], and ‖ε − ε̂‖²/D there.
+
+        The VLB of continuous time holds for every process (VDM, §4; ScoreFlow's theorem 3): a Gaussian
+        p(f|z_0) at t_min, the prior, ½ γ′ ‖ε − ε̂‖², and the width of the bins that f was drawn from.
+        """
+        f, schedule = self.encode(batch["image"], keys), self.schedule
+        eps_0, eps = (normal_like(keys, self.shape, purpose) for purpose in (RECONSTRUCTION, DIFFUSION))
+        level = self.level_of(gamma)
+        z = q_sample(f, eps, level)
+        raw = self.denoise(params, fold(keys, DROPOUT) if train else None)(z, level, batch["conditioning"])
+        error = losses.squared_error(eps, self.split(raw, z, level).eps)
+        nats = {
+            "reconstruction": losses.reconstruction(f, f, eps_0, self.level_of(schedule.gamma_0), None),
+            "prior": losses.prior(f, schedule.gamma_1, self.process),
+            "diffusion": weight * error,
+        }
+        return {**self.in_bits(nats), "t": self.time_of(gamma), "error": losses.error_per_dim(error, z)}
+
+    def in_bits(self, nats: Terms) -> Terms:
+        """Terms [B] in bits/dim with that of the bins, and their 'total'."""
+        dimensions = math.prod(self.shape)
+        like = next(iter(nats.values()))
+        bins = jnp.full_like(like, dequantisation.bin_nats(dimensions, self.vocabulary))
+        bits = {k: losses.bits_per_dim(v, dimensions) for k, v in {**nats, "dequantisation": bins}.items()}
+        return {**bits, "total": sum(bits.values(), jnp.zeros(()))}
+
+    def loss(self, params: Params, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
+        """What training minimises, per example: ‖ε − ε̂‖²/D ('simple') or the bound in bits/dim ('vlb')."""
+        gamma, weight = self.draw(context)
+        terms = self.terms(params, batch, context.keys, gamma, weight, train=True)
+        total = terms.pop("total")
+        objective = total if self.config.training.weighting == "vlb" else terms["error"]
+        return objective, {**terms, "bits_per_dim": total}
+
+    def vlb(self, params: Params, batch: Batch, keys: Array) -> Terms:
+        """The variational bound, γ drawn uniformly and independently."""
+        u, (low, high) = times.independent(fold(keys, TIME)), (self.schedule.gamma_0, self.schedule.gamma_1)
+        weight = losses.continuous_weight(jnp.full_like(u, high - low))
+        return self.terms(params, batch, keys, low * (1 - u) + high * u, weight)
+
+    def ode(self, params: Params) -> likelihood.ODE:
+        """The probability flow from t_min to 1."""
+        denoise, ends = self.denoise(params), (self.schedule.gamma_0, self.schedule.gamma_1)
+        predict = lambda z, level, cond: samplers.predictor(denoise, self.split, cond)(z, level)
+        return likelihood.ODE(predict, self.level_of, *ends, self.process, self.config.evaluation.tolerance)
+
+    def flow_likelihood(self, params: Params, batch: Batch, keys: Array) -> Terms:
+        """−log₂ p/D of dequantised data, p the flow's density at t_min: a bound on that of discrete data.
+
+        −log P(x) ≤ E_u[−log p(f)] − D log w, one u for each key (Song et al. 2021, §4.3); and the flow's evaluations.
+        """
+        rule = divergence(self.config.evaluation.divergence, math.prod(self.shape))
+        f, cond = self.encode(batch["image"], keys), batch["conditioning"]
+        log_p, _, evaluations = likelihood.log_prob(self.ode(params), f, cond, fold(keys, PROBE), rule)
+        return {**self.in_bits({"flow": -log_p}), "evaluations": evaluations}
+
+    def sample(self, params: Params, keys: Array, cond: Array, num_steps: int, keep: Sequence[int] = ()) -> Any:
+        """Data [b, …] by the sampler of the config, and z_s/√(α_s² + σ_s²) [K, b, …] after the K steps to keep.
+
+        Steps are equal in the t of the SDE. With `sampling.denoise` a sample is x̂ at t_min, one more call.
+        """
+        section, schedule = self.config.sampling, self.schedule
+        split = partial(self.split, clip=1.0 if section.clip else None)
+        predict = samplers.predictor(self.denoise(params), split, cond)
+        rule, steps = self.rule(predict, num_steps)
+        z = samplers.prior_sample(fold(keys, START), self.shape, schedule.gamma_1, self.process)
+        z, path = samplers.run(rule, z, fold(keys, PATH), steps, keep)
+        seen = jax.tree.map(lambda a: a[jnp.asarray(keep, int)], steps.to)
+        path = path / expand(jnp.sqrt(jnp.square(seen.alpha) + jnp.square(seen.sigma)), path.ndim)
+        last = self.level_of(schedule.gamma_0)
+        x = sde_steps.denoised(predict, z, last) if section.denoise else z / expand(last.alpha, z.ndim)
+        return dequantisation.quantise(x, self.vocabulary), path
+
+    def rule(self, predict: samplers.Predict, num_steps: int) -> tuple[samplers.Step, samplers.Transition]:
+        """The step that `sampling.sampler` names, and its steps: annealed Langevin dynamics visits num_steps levels."""
+        section, process = self.config.sampling, self.process
+        alone = section.sampler == "langevin"
+        grid = samplers.uniform_grid(num_steps - 1 if alone else num_steps)
+        steps = samplers.transitions(self.schedule, grid, self.level_of)
+        elapsed = sde_steps.elapsed_gamma(self.schedule, jnp.asarray(grid, steps.delta.dtype))
+        corrector = lambda size: sde_steps.langevin(predict, size(section.snr), section.corrector_steps)
+        backwards = lambda: sde_steps.reverse_diffusion(predict)
+        rules: dict[str, Callable[[], samplers.Step]] = {
+            "ancestral": lambda: samplers.ancestral(predict),
+            "ddim": lambda: samplers.ddim(predict, section.eta),
+            "euler": lambda: samplers.euler(predict, process),
+            "heun": lambda: samplers.heun(predict, process),
+            "euler_maruyama": lambda: sde_steps.euler_maruyama(predict, process, elapsed),
+            "reverse_diffusion": backwards,
+            "predictor_corrector": lambda: sde_steps.predictor_corrector(backwards(), corrector(sde_steps.by_norms)),
+            "langevin": lambda: corrector(sde_steps.by_sigma),
+        }
+        return rules[section.sampler](), sde_steps.visits(steps) if alone else steps
