@@ -99,7 +99,7 @@ def by_sigma(r: float) -> StepSize:
 
 
 def langevin(predict: Predict, size: StepSize, steps: int) -> Step:
-    """`steps` Langevin steps at the level t; the transition's s enters by the factor a of the step size alone."""
+    """`steps` Langevin steps at the level t; the transition's s enters by the factor a of h alone."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
         frm = transition.frm
@@ -129,15 +129,13 @@ def predictor_corrector(predictor: Step, corrector: Step) -> Step:
 
 
 def visits(steps: Transition) -> Transition:
-    """The N − 1 transitions between N levels → N stays, one at each level; the last has no next level: s = t.
+    """The N − 1 transitions between N levels → N stays, one at each level: s = t.
 
     For corrector-only sampling: annealed Langevin dynamics visits every level, the last one too.
     """
-    join = lambda a, b: jnp.concatenate([a, b[-1:]])
-    frm = jax.tree.map(join, steps.frm, steps.to)
-    to = jax.tree.map(join, steps.to, steps.to)
-    zero, count = jnp.zeros_like(steps.delta[:1]), len(steps.number) + 1
-    return Transition(frm, to, join(steps.delta, zero), jnp.arange(count), join(steps.floor, steps.floor))
+    levels = jax.tree.map(lambda a, b: jnp.concatenate([a, b[-1:]]), steps.frm, steps.to)
+    still = jnp.zeros_like(levels.gamma)
+    return Transition(levels, levels, still, jnp.arange(len(still)), jnp.full_like(still, -jnp.inf))
 
 
 def denoised(predict: Predict, z: Array, level: Noise) -> Array:
