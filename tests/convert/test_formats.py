@@ -1,0 +1,172 @@
+"""What a file is, by its content, and which reader it comes to."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import jax
+import msgpack
+import numpy as np
+import pytest
+from flax.serialization import msgpack_serialize
+
+from tests.convert.torch_files import archive, program, storage, tensor
+from vdm_jax import config as configs
+from vdm_jax.convert import formats, improved_diffusion
+from vdm_jax.errors import UserError
+from vdm_jax.methods import networks
+from vdm_jax.networks import families
+
+GOLDENS = Path(__file__).parent / "goldens"
+TORCH = sorted((GOLDENS / "torch").glob("*.pt"))
+
+
+@pytest.mark.parametrize("file", TORCH, ids=lambda file: file.stem)
+def test_files_of_pytorch(file: Path) -> None:
+    assert formats.sniff(str(file)) == ("torch_legacy" if file.stem == "legacy" else "torch_zip")
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def zipped(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as members:
+        members.writestr(name, b"x")
+    return file.getvalue()
+
+
+def safetensors() -> bytes:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(4)
+
+
+def saved_array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros(3))
+    return file.getvalue()
+
+
+FILES = {
+    "flax_msgpack": [
+        msgpack_serialize({"a": np.zeros(3)}),
+        msgpack_serialize({"step": 3, "params_ema": {"Conv_0": {"kernel": np.zeros((3, 3))}}}),
+        msgpack.packb({f"leaf {i}": i for i in range(20)}),
+        msgpack.packb({"a long name " * 10: 1}),
+        b"\xdf" + (1).to_bytes(4, "big") + msgpack.packb("a") + msgpack.packb(1),
+    ],
+    "npz": [npz(a=np.zeros(3)), npz(**{"model/conv_in/W": np.zeros(3), "b": np.ones(())})],
+    "torchscript": [archive(others={"constants.pkl": b"", "code/__torch__.py": b""})],
+    "safetensors": [safetensors()],
+    "pickle": [pickle.dumps({"a": np.zeros(3)}, protocol) for protocol in (2, 3, 4, 5)],
+    "npy": [saved_array()],
+    "hdf5": [b"\x89HDF\r\n\x1a\n" + bytes(100)],
+    "zip": [zipped("a/model.bin"), zipped("model.npz"), zipped("data.pkl"), npz(), b"PK\x03\x04"],
+    "unknown": [b"", b"hello", b"\x80", b"\x81\x01\x02", bytes(1000), msgpack.packb([1, 2]), b"{" * 100, b"\xde"],
+}
+CASES = [(kind, raw) for kind, contents in FILES.items() for raw in contents]
+
+
+@pytest.mark.parametrize(("kind", "raw"), CASES, ids=[f"{kind}{i}" for i, (kind, _) in enumerate(CASES)])
+def test_files_are_known_by_their_content(tmp_path: Path, kind: str, raw: bytes) -> None:
+    (tmp_path / "weights.pt").write_bytes(raw)  # whatever the name says
+    assert formats.sniff(str(tmp_path / "weights.pt")) == kind
+
+
+def test_checkpoints_of_several_files(tmp_path: Path) -> None:
+    for name in ("clu/checkpoints-0/ckpt-3.flax", "flax/checkpoints/checkpoint_5", "tf/model.ckpt-7.index", "x/y/z"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(msgpack_serialize({"a": np.zeros(3)}))
+    (tmp_path / "tf" / "model.ckpt-7.data-00000-of-00001").write_bytes(b"numbers")
+    expected = {
+        "clu": "clu",
+        "clu/checkpoints-0": "clu",
+        "clu/checkpoints-0/ckpt-3": "clu",
+        "clu/checkpoints-0/ckpt-3.flax": "flax_msgpack",
+        "flax": "flax_msgpack",
+        "flax/checkpoints/checkpoint_5": "flax_msgpack",
+        "tf": "tf_checkpoint",
+        "tf/model.ckpt-7": "tf_checkpoint",
+        "tf/model.ckpt-7.index": "tf_checkpoint",
+        "tf/model.ckpt-7.data-00000-of-00001": "tf_checkpoint",
+        "x": "directory",
+    }
+    assert {place: formats.sniff(str(tmp_path / place)) for place in expected} == expected
+    with pytest.raises(UserError, match="there is nothing at"):
+        formats.sniff(str(tmp_path / "clu" / "ckpt-3"))
+
+
+def config(method: str = "ddpm", family: str = "improved") -> configs.ConfigDict:
+    made = configs.base()
+    made.method, made.model.network, made.model.family = method, "multiscale", family
+    made.data.shape, made.data.vocabulary = (8, 8, 3), 256
+    made.schedule.kind = "ddpm_cosine" if method == "ddpm" else "vp_sde"
+    made.model.width, made.model.multipliers, made.model.depth = 32, (1.0, 2.0), 1
+    made.model.attention_at, made.model.variance, made.model.heads = (4,), "learned", 4
+    return made
+
+
+def refused(path: Path, method: str = "ddpm") -> str:
+    with pytest.raises(UserError) as error:
+        formats.load(str(path), config(method), None)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "safetensors", "pickle", "npy", "hdf5", "zip", "unknown"])
+def test_what_is_not_read_gets_a_sentence(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "weights").write_bytes(FILES[kind][0])
+    assert formats.REFUSED[kind] in refused(tmp_path / "weights")
+
+
+def test_a_legacy_file_and_an_empty_directory_get_a_sentence(tmp_path: Path) -> None:
+    assert "torch.save(torch.load(" in refused(GOLDENS / "torch" / "legacy.pt")
+    assert "give the file" in refused(tmp_path)
+
+
+def test_advice_is_python() -> None:
+    for kind in ("safetensors", "tf_checkpoint"):
+        compile(formats.REFUSED[kind].split(": ", 1)[1], "advice", "exec")
+
+
+def test_a_file_for_another_method_names_the_method(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(FILES["flax_msgpack"][0])
+    assert "config.method='ddpm' can't take; 'vdm' and 'sde' can" in refused(tmp_path / "weights")
+    assert "'ddpm' can" in refused(GOLDENS / "torch" / "state_dict.pt", "sde")
+    assert "'ddpm' can" in refused(GOLDENS / "ddpm_tf.npz", "vdm")
+
+
+def pt(flat: dict[str, np.ndarray]) -> bytes:
+    """A .pt file of those tensors."""
+    values, storages = {}, {}
+    for i, (name, a) in enumerate(flat.items()):
+        strides = tuple(step // a.itemsize for step in np.empty(a.shape, a.dtype).strides)
+        values[name] = tensor(shape=a.shape, strides=strides, of=storage(str(i), size=a.size))
+        storages[str(i)] = a.tobytes()
+    return archive(program(values), storages)
+
+
+def test_improved_diffusion_s_file_becomes_the_parameters_of_the_config(tmp_path: Path) -> None:
+    made = config()
+    init = partial(networks.init, networks.network(made), shape=(8, 8, 3))
+    like = {"network": jax.eval_shape(init, jax.random.key(0))}
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), like)
+    s = families.settings("improved", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), outputs=2)
+    flat = improved_diffusion.to_original(params["network"], s, (8, 8, 3))
+    (tmp_path / "ema_0.9999_500000.pt").write_bytes(pt(flat))
+    got, step = formats.load(str(tmp_path / "ema_0.9999_500000.pt"), made, like)
+    assert step == 0
+    jax.tree.map(np.testing.assert_array_equal, got, params)
+
+    made.model.depth = 2
+    with pytest.raises(UserError, match="depth: 1 in the weights, 2 in the"):
+        formats.load(str(tmp_path / "ema_0.9999_500000.pt"), made, like)

@@ -1,0 +1,142 @@
+"""What a file of published weights is, by its first bytes, and who reads it for which method.
+
+    load("cifar10_uncond_50M_500K.pt", config, like)
+
+Nothing is believed by a file's name where its content tells; nothing is read whole before it is known.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from vdm_jax.convert import clu, ddpm_tf, improved_diffusion, score_sde, torch_zip, unet_tables, vdm
+from vdm_jax.errors import UserError
+
+# What is recognised and not read, as the end of a sentence that says what to do.
+REFUSED = {
+    "torch_legacy": torch_zip.OLD,
+    "torchscript": torch_zip.SCRIPT,
+    "safetensors": "a safetensors file; save it as PyTorch does: "
+    'torch.save(safetensors.torch.load_file("old.safetensors"), "new.pt")',
+    "pickle": "a pickle, which may run anything when it is read; save its arrays alone, with numpy.savez",
+    "tf_checkpoint": "a TensorFlow checkpoint; where TensorFlow is at hand, export it: "
+    'r = tf.train.load_checkpoint("model.ckpt"); '
+    'numpy.savez("new.npz", **{n: r.get_tensor(n) for n in r.get_variable_to_shape_map()})',
+    "npy": "one array; weights of many are an .npz file",
+    "hdf5": "an HDF5 file, which no original that is known here writes",
+    "zip": "a zip archive, but neither PyTorch's nor numpy's; if it was packed for the way, unpack it",
+    "directory": "a directory without a checkpoint in it; give the file",
+    "unknown": "no file of weights that is known here: PyTorch's .pt, numpy's .npz, Flax's msgpack",
+}
+
+_TENSORFLOW = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
+_TEXT = (*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB)  # how a string begins in msgpack
+
+
+def sniff(path: str) -> str:
+    """What lies at `path`: 'torch_zip', 'npz', 'flax_msgpack', 'clu' (a place that `clu.find` knows, where there is
+    no single file) or a name in REFUSED. Raises UserError if nothing is there."""
+    place = epath.Path(path).expanduser()
+    try:
+        if place.is_dir():
+            return _directory(place)
+        if place.exists():
+            return _file(place)
+        beside = [kind for kind, end in (("clu", ".flax"), ("tf_checkpoint", ".index")) if _beside(place, end).exists()]
+    except ImportError as error:  # a bucket, and no library that reads buckets
+        raise UserError(f"{path} cannot be reached ({error}); install that or copy the file to this disk") from None
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    if not beside:
+        raise UserError(f"there is nothing at {path}")
+    return beside[0]
+
+
+def _beside(place: epath.Path, end: str) -> epath.Path:
+    return place.parent / f"{place.name}{end}"
+
+
+def _directory(place: epath.Path) -> str:
+    if clu.find(str(place)):
+        return "clu"
+    if score_sde.find(str(place)):
+        return "flax_msgpack"
+    return "tf_checkpoint" if any(_TENSORFLOW.search(file.name) for file in place.iterdir()) else "directory"
+
+
+def _file(file: epath.Path) -> str:
+    if _TENSORFLOW.search(file.name):
+        return "tf_checkpoint"
+    with file.open("rb") as stream:
+        start = stream.read(64)
+        if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):  # the latter is empty
+            return _zip(stream)
+    if start.startswith(torch_zip.LEGACY):
+        return "torch_legacy"
+    if start.startswith(b"\x93NUMPY"):
+        return "npy"
+    if start.startswith(b"\x89HDF\r\n"):
+        return "hdf5"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= file.stat().length - 8:
+        return "safetensors"
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "pickle"
+    return "flax_msgpack" if _begins_a_dict(start) else "unknown"
+
+
+def _zip(stream: Any) -> str:
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError):
+        return "zip"
+    if root := torch_zip.root_of(names):
+        return "torchscript" if torch_zip.is_script(names, root) else "torch_zip"
+    return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
+
+
+def _begins_a_dict(start: bytes) -> bool:
+    """Whether it is msgpack's map whose first key is text, as Flax writes a tree."""
+    first, *rest = start or b"\0"
+    skipped = {0xDE: 2, 0xDF: 4}.get(first, 0 if 0x81 <= first <= 0x8F else 64)
+    return len(rest) > skipped and rest[skipped] in _TEXT
+
+
+def load(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
+    """(our params on one device, step they were saved at) of the published weights at `path`.
+
+    like: shapes and dtypes of the params of the config's method. Raises UserError if the file is of no known kind, of
+    another method, damaged, or does not fit the config.
+    """
+    kind = sniff(path)
+    if kind in REFUSED:
+        raise UserError(f"{path} is {REFUSED[kind]}")
+    if kind not in _READERS[config.method]:
+        suited = " and ".join(f"'{method}'" for method, readers in _READERS.items() if kind in readers)
+        raise UserError(f"{path} is {_KINDS[kind]}, which config.method={config.method!r} can't take; {suited} can")
+    return _READERS[config.method][kind](path, config, like)
+
+
+def _improved_diffusion(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
+    """A .pt holds one set of weights, the average or the raw ones, and does not say which."""
+    flat = torch_zip.read(path)
+    return unet_tables.load(path, {"params": flat, "ema_params": flat}, improved_diffusion.from_original, config, like)
+
+
+_KINDS = {
+    "torch_zip": "a PyTorch file, improved-diffusion's",
+    "npz": "an .npz file, exported from DDPM's TensorFlow weights",
+    "flax_msgpack": "a Flax msgpack file",
+    "clu": "a checkpoint of google-research/vdm",
+}
+_READERS: dict[str, dict[str, Callable[[str, ConfigDict, Any], tuple[Any, int]]]] = {
+    "vdm": {"clu": vdm.load, "flax_msgpack": vdm.load},
+    "ddpm": {"torch_zip": _improved_diffusion, "npz": ddpm_tf.load},
+    "sde": {"flax_msgpack": score_sde.load},
+}
