@@ -27,7 +27,7 @@ VARIANTS = {**IDDPM_VARIANTS, "short": {"training.num_steps": 200_000}}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = iddpm_images("imagenet64_old", 64)
+    config = iddpm_images("imagenet64", 64)
     config.model.multipliers = (1.0, 2.0, 3.0, 4.0)
     config.training.num_steps = 1_500_000
     return with_variant(config, variant, VARIANTS)

@@ -15,8 +15,20 @@ from vdm_jax.config import base, check, differences, flatten, from_saved, load, 
 from vdm_jax.errors import UserError
 from vdm_jax.fields import FIELDS, field_table
 
-VDM_NAMES = ("cifar10", "cifar10_aug", "digits", "fashion_mnist", "imagenet32", "imagenet64", "swirl")
-NAMES = (*VDM_NAMES, "ddpm_cifar10", "ddpm_celebahq256", "iddpm_cifar10", "iddpm_imagenet64")
+
+NAMES = (
+    "cifar10",
+    "cifar10_aug",
+    "digits",
+    "fashion_mnist",
+    "imagenet32",
+    "imagenet64",
+    "swirl",
+    "ddpm_cifar10",
+    "ddpm_celebahq256",
+    "iddpm_cifar10",
+    "iddpm_imagenet64",
+)
 
 
 def variants(name: str) -> dict[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "model.network": ("unet", "mlp"),
         "model.variance": ("posterior",),
         "training.weighting": ("vlb", "simple"),
+        "training.distill": ("none",),
         "training.times": ("stratified", "independent"),
         "sampling.sampler": ("ancestral", "ddim", "euler", "heun"),
     },
@@ -32,6 +33,7 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "schedule.kind": SDES,
         "model.residual": ("z",),
         "model.variance": ("posterior",),
+        "training.distill": ("none",),
         "training.weighting": ("vlb", "simple"),
     },
 }
@@ -179,6 +181,13 @@ def _check_ddpm(given: Given) -> None:
         f"config.evaluation.levels={levels} must be 0, for all, or 2 to {total}, the levels of the schedule",
     )
     _check_respacing(given, total)
+    kind = given["training.distill"]
+    name, factor = ("teacher_steps", 1) if kind == "one_step" else ("student_steps", 2)
+    demand(
+        kind == "none" or factor * given[f"training.{name}"] <= total,
+        f"config.training.{name}={given[f'training.{name}']} needs {factor * given[f'training.{name}']} levels, "
+        f"and the schedule has {total}",
+    )
 
 
 def num_levels(given: Given) -> int:

@@ -125,6 +125,13 @@ FIELDS: dict[str, dict[str, Field]] = {
             "stratified", "how t is drawn; by importance for the VLB", ("stratified", "independent", "importance")
         ),
         "weighting": Field("vlb", "weights of the diffusion loss", ("vlb", "simple", "hybrid")),
+        "distill": Field(
+            "none",
+            "a student of --weights: one step for two of its teacher's, or one for all of them",
+            ("none", "progressive", "one_step"),
+        ),
+        "student_steps": Field(4, "steps of a student, of 'progressive'; its teacher takes twice as many", low=1),
+        "teacher_steps": Field(16, "steps of the teacher's DDIM, of 'one_step'", low=1),
         "vlb_weight": Field(0.001, "lambda of L_simple + lambda L_vlb, for 'hybrid'", low=0.0),
         "log_every": Field(50, "steps between lines of metrics", low=1, resume=_ANY_TIME),
         "eval_every": Field(0, "steps between evaluations; 0 only at the end", low=0, resume=_ANY_TIME),

@@ -26,6 +26,11 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
     if path and resuming:
         print(f"{directory} resumes from step {resuming[-1]}; --weights={path} is for a new run only")
         path = None
+    if config.training.distill != "none" and not path and not resuming:
+        raise UserError(
+            f"config.training.distill={config.training.distill!r} trains a student and needs its teacher; "
+            "give the teacher's working directory as --weights"
+        )
     initial = weights.load(path, config, methods.build(config))[0] if path else None
     train(config, directory, initial)
 

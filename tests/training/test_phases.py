@@ -41,7 +41,7 @@ def two_phases() -> Method:
         sample=nothing,
         denoise=nothing,
         schedule=nothing,
-        init_extra=lambda: jnp.zeros(16),
+        init_extra=lambda params: jnp.zeros(16),
         update_extra=lambda extra, aux: extra + aux["place"],  # the global batch, in its order
     )
 

@@ -109,11 +109,12 @@ def merge(betas: np.ndarray, indices: Sequence[int]) -> np.ndarray:
 
 
 def spaced(num_levels: int, spacing: str) -> list[int]:
-    """Indices 0 … T − 1 to visit, ascending: of 'N', 'N1,N2,…' or 'ddimN'.
+    """Indices 0 … T − 1 to visit, ascending: of 'N', 'N1,N2,…', 'ddimN' or 'evenN'.
 
     'N1,N2,…': the levels are cut into so many sections of nearly equal length, and each contributes N_i
     indices at equal (fractional) strides from its first to its last, rounded half to even. 'ddimN': the smallest
-    integer stride from 0 that gives N. Raises ValueError if that is impossible (Improved DDPM's respacing).
+    integer stride from 0 that gives N. 'evenN': N equal shares of all levels, each at its last; those of N are among
+    those of 2N. Raises ValueError if that is impossible (Improved DDPM's respacing).
     """
     if spacing.startswith("ddim"):
         wanted = _count(spacing[4:], spacing)
@@ -121,26 +122,30 @@ def spaced(num_levels: int, spacing: str) -> list[int]:
             if len(range(0, num_levels, stride)) == wanted:
                 return list(range(0, num_levels, stride))
         raise ValueError(f"{spacing!r}: no integer stride visits exactly {wanted} of {num_levels} levels")
+    if spacing.startswith("even"):
+        wanted = _count(spacing[4:], spacing)
+        if wanted > num_levels:
+            raise ValueError(f"{spacing!r}: there are {num_levels} levels")
+        return [(k + 1) * num_levels // wanted - 1 for k in range(wanted)]
     counts = [_count(part, spacing) for part in spacing.split(",")]
     length, extra = divmod(num_levels, len(counts))
     indices: list[int] = []
     first = 0
     for section, count in enumerate(counts):
-        size = length + (section < extra)
+        size = length + int(section < extra)
         if count > size:
             raise ValueError(f"{spacing!r}: a section of {size} levels cannot be visited at {count} of them")
-        stride = (size - 1) / (count - 1) if count > 1 else 1.0
-        place = 0.0
+        step, place = (size - 1) / max(count - 1, 1), 0.0
         for _ in range(count):  # added up as the originals do it, so that halves round as theirs
             indices.append(first + round(place))
-            place += stride
+            place += step
         first += size
     return sorted(set(indices))
 
 
 def _count(text: str, spacing: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
-        raise ValueError(f"{spacing!r} is not of the form '250', '10,10,3,2,2' or 'ddim50'")
+        raise ValueError(f"{spacing!r} is not of the form '250', '10,10,3,2,2', 'ddim50' or 'even4'")
     return int(text)
 
 

@@ -199,9 +199,11 @@ def write_plots(directory: epath.Path, schedule: Any, values: dict[str, np.ndarr
 
 def finish(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
-) -> dict[str, Any]:
-    """Evaluate, plot and sample into a working directory, say so, and return eval.json's content."""
-    result = write_evaluation(config, method, params, mesh, directory, step)
+) -> dict[str, Any] | None:
+    """Evaluate, plot and sample into a working directory, say so; eval.json's content, None without a likelihood."""
+    result = None
+    if method.bits_per_dim is not None:
+        result = write_evaluation(config, method, params, mesh, directory, step)
     began = time.monotonic()
     written = write_samples(config, method, params, mesh, directory, step)
     section = config.sampling

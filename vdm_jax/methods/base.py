@@ -49,7 +49,8 @@ class Phase(NamedTuple):
 class Method(NamedTuple):
     """A paper as functions of parameters and data.
 
-    init: key → params. init_extra: () → state that is neither trained nor data (checkpointed).
+    init: key → params. init_extra: params → state that is neither trained nor data (checkpointed).
+        It is made again of weights that a run starts from.
     phases: in order, each with its optimiser. update_extra: (extra, aux in global order) → extra.
     variant: step → hashable, a static choice on the host (two compiled steps, never lax.cond).
     sample: (params, keys [b], conditioning [b], num_steps, keep) → data [b, …], states [K, b, …] after K of the steps
@@ -66,7 +67,7 @@ class Method(NamedTuple):
     schedule: Callable[[Params], Any]
     bits_per_dim: Callable[[Params, Batch, Array], Terms] | None = None
     ode: Callable[[Params], Any] | None = None
-    init_extra: Callable[[], Extra] = lambda: ()
+    init_extra: Callable[[Params], Extra] = lambda params: ()
     update_extra: Callable[[Extra, Terms], Extra] = lambda extra, aux: extra
     variant: Callable[[int], Hashable] = lambda step: None
     describe: Callable[[Params], Terms] = lambda params: {}
@@ -83,6 +84,6 @@ def example_keys(key: Array, index: Array) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
 
-def fold(keys: Array, purpose: int) -> Array:
+def fold(keys: Array, purpose: int | Array) -> Array:
     """Keys [b] for one purpose."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)

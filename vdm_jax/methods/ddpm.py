@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax.diffusion import decoders, losses, prediction, reverse, samplers, tables, times
 from vdm_jax.diffusion.process import Noise, q_sample
-from vdm_jax.methods import networks
+from vdm_jax.methods import distill, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 
 # Purposes that a key is folded for; each draws its own numbers.
@@ -40,26 +40,26 @@ def betas_of(config: ConfigDict) -> np.ndarray:
     return tables.constant_betas(section.step_variance, section.remaining)
 
 
-def visited(config: ConfigDict, num_steps: int) -> list[int]:
-    """Indices of the levels that a sampler of so many steps visits, ascending."""
-    return tables.spaced(len(betas_of(config)), config.sampling.respacing or str(num_steps))
-
-
 def build(config: ConfigDict) -> Method:
     """A DDPM from a checked config."""
+    made = model(config)
+    return Method(
+        init=made.init,
+        init_extra=made.init_extra,
+        phases=(Phase("ddpm", ("network",), made.objective()),),
+        update_extra=made.update_extra,
+        sample=made.sample,
+        denoise=made.denoise,
+        schedule=lambda params: tables.Steps(made.table),
+        bits_per_dim=made.bits_per_dim if config.training.distill == "none" else None,
+    )
+
+
+def model(config: ConfigDict) -> DDPM:
+    """The functions of `build`, and those behind them."""
     betas = betas_of(config)
     told = networks.told(config, len(betas))
-    model = DDPM(config, networks.network(config), betas, told, tables.from_betas(betas, told))
-    return Method(
-        init=model.init,
-        init_extra=model.init_extra,
-        phases=(Phase("ddpm", ("network",), model.loss),),
-        update_extra=model.update_extra,
-        sample=model.sample,
-        denoise=model.denoise,
-        schedule=lambda params: tables.Steps(model.table),
-        bits_per_dim=model.bits_per_dim,
-    )
+    return DDPM(config, networks.network(config), betas, told, tables.from_betas(betas, told))
 
 
 class DDPM(NamedTuple):
@@ -88,13 +88,16 @@ class DDPM(NamedTuple):
         """Parameters before training."""
         return {"network": networks.init(self.net, key, self.shape)}
 
-    def init_extra(self) -> times.History | tuple[()]:
-        """The last losses of every level, if the levels are drawn by them."""
+    def init_extra(self, params: Params) -> Any:
+        """The last losses of every level, if the levels are drawn by them; a student's teacher."""
+        if self.config.training.distill != "none":
+            return jax.tree.map(jnp.copy, params)
         return times.no_history(self.table.num_levels) if self.config.training.times == "importance" else ()
 
     def update_extra(self, extra: Any, aux: Terms) -> Any:
         """The history with the losses of this step, aux in the order of the global batch."""
-        if self.config.training.times != "importance":
+        section = self.config.training
+        if section.times != "importance" or section.distill != "none":
             return extra
         index = jnp.round(aux["t"] * self.table.num_levels).astype(jnp.int32) - 1
         return times.remember(extra, index, aux["diffusion"])
@@ -133,6 +136,24 @@ class DDPM(NamedTuple):
         index = jnp.minimum(jnp.floor(t * count), count - 1).astype(jnp.int32)
         return index, jnp.ones_like(t)
 
+    def objective(self) -> Callable[[Params, Any, Batch, Context], tuple[Array, Terms]]:
+        """What training minimises: `loss`, or that of a student."""
+        section = self.config.training
+        if section.distill == "none":
+            return self.loss
+
+        def predictor(params: Params, cond: Array, keys: Array | None) -> samplers.Predict:
+            return samplers.predictor(self.denoise(params, keys), self.split, cond)
+
+        if section.distill == "progressive":
+            return distill.progressive_loss(predictor, self.spaced(f"even{2 * section.student_steps}"), self.encode)
+        return distill.one_step_loss(predictor, self.spaced(f"even{section.teacher_steps}"), self.shape)
+
+    def spaced(self, spacing: str) -> tables.Table:
+        """The chain that visits some of the levels."""
+        indices = tables.spaced(self.table.num_levels, spacing)
+        return tables.from_betas(tables.merge(self.betas, indices), self.told[indices])
+
     def loss(self, params: Params, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
         """L_simple, L_hybrid or L_vlb per example (Improved DDPM, §3).
 
@@ -140,27 +161,41 @@ class DDPM(NamedTuple):
         L_vlb trains the variance alone. aux: t = ℓ/T, error = ‖ε − ε̂‖²/D, diffusion = L_vlb, and
         bits_per_dim, an estimate of the whole bound.
         """
-        section, x = self.config.training, batch["image"]
+        section = self.config.training
         index, weight = self.draw(extra, context)
-        step = self.table.at(index)
-        eps, f = normal_like(context.keys, self.shape, NOISE), self.encode(x)
-        z = q_sample(f, eps, step.frm)
-        raw = self.denoise(params, fold(context.keys, DROPOUT))(z, step.frm, batch["conditioning"])
-        found = self.split(raw, z, step.frm)
-        error = losses.error_per_dim(losses.squared_error(eps, found.eps), z)
-        seen = found
-        if section.weighting == "hybrid":
-            stop = jax.lax.stop_gradient
-            seen = found._replace(x=stop(found.x), eps=stop(found.eps))
-        vlb = self.table.num_levels * self.term(x, z, eps, seen, step)
+        hybrid = section.weighting == "hybrid"
+        error, vlb = self.at_levels(params, batch, context.keys, index, fold(context.keys, DROPOUT), hybrid)
         objective = {
             "simple": lambda: error,
             "hybrid": lambda: error + section.vlb_weight * vlb,
             "vlb": lambda: vlb,
         }[section.weighting]()
-        t = (index + 1).astype(z.dtype) / self.table.num_levels
-        aux = {"t": t, "error": error, "diffusion": vlb, "bits_per_dim": weight * vlb + self.prior(x)}
+        t = (index + 1).astype(error.dtype) / self.table.num_levels
+        aux = {"t": t, "error": error, "diffusion": vlb, "bits_per_dim": weight * vlb + self.prior(batch["image"])}
         return weight * objective, aux
+
+    def at_levels(
+        self,
+        params: Params,
+        batch: Batch,
+        keys: Array,
+        index: Array,
+        dropout: Array | None = None,
+        frozen_mean: bool = False,
+    ) -> tuple[Array, Array]:
+        """(‖ε − ε̂‖²/D, L_vlb in bits/dim) of one level of each example, [B]; index: int [B].
+
+        dropout: keys, to switch it on. frozen_mean: L_vlb has no gradient in ε̂.
+        """
+        x, step = batch["image"], self.table.at(index)
+        eps = normal_like(keys, self.shape, NOISE)
+        z = q_sample(self.encode(x), eps, step.frm)
+        found = self.split(self.denoise(params, dropout)(z, step.frm, batch["conditioning"]), z, step.frm)
+        error = losses.error_per_dim(losses.squared_error(eps, found.eps), z)
+        if frozen_mean:
+            stop = jax.lax.stop_gradient
+            found = found._replace(x=stop(found.x), eps=stop(found.eps))
+        return error, self.table.num_levels * self.term(x, z, eps, found, step)
 
     def prior(self, x: Array) -> Array:
         """KL(q(z_T|x) ‖ N(0, I)), [B] bits/dim."""
@@ -213,8 +248,7 @@ class DDPM(NamedTuple):
     def sample(self, params: Params, keys: Array, cond: Array, num_steps: int, keep: Sequence[int] = ()) -> Any:
         """Data [b, …] from noise by the sampler of the config, and z_s [K, b, …] after the K steps to keep."""
         section = self.config.sampling
-        indices = visited(self.config, num_steps)
-        table = tables.from_betas(tables.merge(self.betas, indices), self.told[indices])
+        table = self.spaced(section.respacing or str(num_steps))
         split = partial(self.split, clip=1.0 if section.clip else None)
         predict = samplers.predictor(self.denoise(params), split, cond)
         rules: dict[str, Callable[[], samplers.Step]] = {
@@ -227,7 +261,7 @@ class DDPM(NamedTuple):
 
 
 def grouping(count: int) -> np.ndarray:
-    """[G, count]: every number by itself, or beyond GROUPS of them averages of neighbours whose ends have equal ratios."""
+    """[G, count]: every number by itself; of more than GROUPS, averages of neighbours between ends of equal ratio."""
     if count <= GROUPS:
         return np.eye(count)
     edges = np.unique(np.geomspace(1, count + 1, GROUPS + 1).round().astype(int) - 1)

@@ -18,7 +18,8 @@ def due_looks(run: Run, number: int) -> tuple[bool, bool]:
     """Whether to evaluate, and to draw samples, after this step, were it not for what is there already."""
     section = run.config.training
     inner = 0 < number < section.num_steps
-    return inner and due(section.eval_every, number), inner and due(section.sample_every, number)
+    evaluating = inner and run.method.bits_per_dim is not None and due(section.eval_every, number)
+    return evaluating, inner and due(section.sample_every, number)
 
 
 def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) -> bool:

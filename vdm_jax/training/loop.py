@@ -84,7 +84,8 @@ def _train(config: ConfigDict, directory: epath.Path, initial: Any, finish: bool
         checkpoints.finish(saver)
         if finish:
             result = report.finish(config, method, averaged(config, state), mesh, directory, int(state.step))
-            writer.write(int(state.step), metrics_split(result), report.scalars(result))
+            if result is not None:
+                writer.write(int(state.step), metrics_split(result), report.scalars(result))
     return state
 
 

@@ -65,7 +65,9 @@ def first_state(run: Run, initial: Any) -> tuple[TrainState, int]:
         params, ema = (
             devices.put_state(jax.tree.map(jax.numpy.copy, initial), run.program.shardings.params) for _ in range(2)
         )
-        state = state._replace(params=params, ema=ema)
+        extra = run.method.init_extra(jax.tree.map(jax.numpy.copy, initial))
+        extra = devices.put_state(extra, run.program.shardings.extra)
+        state = state._replace(params=params, ema=ema, extra=extra)
     return state, 0
 
 

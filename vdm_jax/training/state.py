@@ -49,7 +49,7 @@ def init_state(
         params=params,
         ema=jax.tree.map(jnp.copy, params),
         opt_state={p.name: optimizers[p.name].init(trained(p, params)) for p in method.phases},
-        extra=method.init_extra(),
+        extra=method.init_extra(params),
         window={name: jnp.zeros(like.shape, like.dtype) for name, like in metrics.items()},
         bad=jnp.zeros((), jnp.int32),
         typical=jnp.zeros(()),

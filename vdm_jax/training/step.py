@@ -239,7 +239,7 @@ def metric_shapes(method: Method, batch: Any, total: int) -> dict[str, jax.Shape
         metrics: dict[str, Array] = {}
         for number, phase in enumerate(method.phases):
             context = context_for(0, jnp.zeros((), jnp.int32), number, total)
-            per_example, aux = phase.loss(params, method.init_extra(), batch, context)
+            per_example, aux = phase.loss(params, method.init_extra(params), batch, context)
             found = Gradients(jnp.mean(per_example), per_example, aux, trained(phase, params))
             values = {"loss": found.loss, **norms(found.grads), **means(metric_sums(found), total)}
             metrics |= named(phase, values, len(method.phases))
