@@ -1,0 +1,68 @@
+"""What the configs of the score SDEs share: base settings of the image models and their mini size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vdm_jax.config import with_variant
+from vdm_jax.presets import DDPM_MINI, ddpm_images
+
+# A size for two CPU cores; a small-scale run, not the paper's.
+SDE_MINI: dict[str, Any] = {
+    **DDPM_MINI,
+    "evaluation.examples": 100,
+    "evaluation.passes": 1,
+    "evaluation.tolerance": 1e-3,
+}
+
+# DDPM++ and NCSN++ as their `deep` configs have them: twice the blocks, fewer steps.
+DEEP: dict[str, Any] = {"model.depth": 8, "training.num_steps": 950_000}
+
+# Predictor–corrector sampling of NCSN++ under VE: reverse diffusion and one Langevin step, r = .16.
+VE: dict[str, Any] = {
+    "schedule.kind": "ve_sde",
+    "model.family": "ncsnpp",
+    "optimizer.ema": 0.999,
+    "sampling.sampler": "predictor_corrector",
+    "sampling.snr": 0.16,
+}
+
+
+def sde_images(name: str, size: int) -> ConfigDict:
+    """Settings of score_sde for byte images: DDPM++ under the VP SDE, ‖ε − ε̂‖² uniform in t, Adam 2e-4, 5,000 steps of
+    warm-up, joint clipping at 1, EMA .9999, 1,000 Euler–Maruyama steps, the flow's likelihood over five passes."""
+    config = ddpm_images(name, size)
+    config.method = "sde"
+    config.model.family = "ddpmpp"
+    config.model.depth = 4
+    config.model.dropout = 0.1
+    config.model.variance = "posterior"
+    config.schedule.kind = "vp_sde"
+    config.training.num_steps = 1_300_000
+    config.training.eval_examples = 256
+    config.optimizer.learning_rate = 2e-4
+    config.evaluation.estimator = "ode"
+    config.evaluation.passes = 5
+    config.sampling.sampler = "euler_maruyama"
+    config.sampling.clip = False
+    return config
+
+
+SCOREFLOW_VARIANTS: dict[str, dict[str, Any]] = {
+    "vp": {"schedule.kind": "vp_sde"},
+    "bound": {"evaluation.estimator": "vlb"},
+    "uniform_times": {"training.times": "independent"},
+    "mini": SDE_MINI,
+}
+
+
+def scoreflow_images(name: str, size: int) -> ConfigDict:
+    """DDPM++ deep under sub-VP with the likelihood weighting, t by importance, no augmentation."""
+    config = with_variant(sde_images(name, size), "deep", {"deep": DEEP})
+    config.data.augment = ()
+    config.schedule.kind = "sub_vp_sde"
+    config.training.weighting = "vlb"
+    config.training.times = "importance"
+    return config
