@@ -101,7 +101,7 @@ def test_protocol_4_and_keys_that_are_numbers() -> None:
     [
         ("legacy", "before 1.6"),
         ("module", "'torch.nn.modules.linear.Linear'"),
-        ("tensor", "not a dict of tensors"),
+        ("tensor", "other than a dict of tensors"),
         ("uint16", "'torch._utils._rebuild_tensor_v3'"),
         ("sparse", "'torch._utils._rebuild_sparse_tensor'"),
         ("negated", "clone"),

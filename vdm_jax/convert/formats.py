@@ -16,6 +16,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vdm_jax.convert import clu, ddpm_tf, improved_diffusion, score_sde, torch_zip, unet_tables, vdm
+from vdm_jax.convert.untrusted import DAMAGED
 from vdm_jax.errors import UserError
 
 # What is recognised and not read, as the end of a sentence that says what to do.
@@ -94,7 +95,7 @@ def _zip(stream: Any) -> str:
     try:
         with zipfile.ZipFile(stream) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, OSError):
+    except DAMAGED:
         return "zip"
     if root := torch_zip.root_of(names):
         return "torchscript" if torch_zip.is_script(names, root) else "torch_zip"

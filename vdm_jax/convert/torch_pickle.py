@@ -10,6 +10,8 @@ from __future__ import annotations
 import pickletools
 from typing import Any, NamedTuple
 
+from vdm_jax.convert.untrusted import Refused, shown
+
 # Longest program worth running: a parameter takes about 130 bytes, so this is for 15,000 of them.
 MAX_PROGRAM = 2 * 2**20
 
@@ -32,10 +34,6 @@ _PARAMETER = "torch._utils._rebuild_parameter"
 _NAMES = {_DICT, _TENSOR, _PARAMETER, *STORAGES}
 
 STATE_DICT = "if the file is yours, save the model's .state_dict() alone"
-
-
-class Refused(Exception):
-    """What is wrong with a file, as the end of a sentence about it."""
 
 
 class Storage(NamedTuple):
@@ -212,9 +210,3 @@ def _tensor(
     if hooks or metadata:  # a lazy negation or conjugation, code to run on gradients
         raise Refused("has a tensor with more to it than numbers; save its .clone().detach()")
     return Tensor(storage, offset, shape, strides)
-
-
-def shown(name: Any) -> str:
-    """A name from the file, fit for a terminal."""
-    text = repr(name)
-    return text if len(text) <= 80 else f"{text[:77]}..."

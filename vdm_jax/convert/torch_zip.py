@@ -12,7 +12,6 @@ its storage, and all members together are no larger than the file.
 from __future__ import annotations
 
 import math
-import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterable
@@ -21,11 +20,10 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
-from etils import epath
 
 from vdm_jax.convert.clu import MAX_BYTES
-from vdm_jax.convert.torch_pickle import MAX_PROGRAM, Refused, Tensor, parse, shown
-from vdm_jax.errors import UserError
+from vdm_jax.convert.torch_pickle import MAX_PROGRAM, Tensor, parse
+from vdm_jax.convert.untrusted import Refused, opened, shown
 
 # How a file of torch < 1.6 begins: the pickle of its magic number.
 LEGACY = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little") + b"."
@@ -42,8 +40,6 @@ SCRIPT = (
     "TorchScript, a program; if you trust where it comes from, save its tensors alone: "
     'torch.save(torch.jit.load("old.pt").state_dict(), "new.pt")'
 )
-_UNREADABLE = (FileNotFoundError, IsADirectoryError, PermissionError)
-_DAMAGED = (ValueError, KeyError, RuntimeError, NotImplementedError, EOFError, OSError, struct.error)
 
 
 class Archive(NamedTuple):
@@ -64,23 +60,12 @@ def read(path: str) -> dict[str, np.ndarray]:
     are joined by dots, numbers become arrays without axes, strings and None are dropped.
     Raises UserError if there is no such file or it is anything but tensors.
     """
-    file = epath.Path(path).expanduser()
-    try:
-        size = file.stat().length
+    with opened(path, "a .pt file") as (stream, size):
         if size > MAX_BYTES:
             raise Refused(f"has {size / 2**30:.0f} GiB; {MAX_BYTES / 2**30:.0f} GiB is the limit")
-        with file.open("rb") as stream:
-            _check_format(stream.read(len(LEGACY)))
-            with zipfile.ZipFile(stream) as archive:
-                return _tensors(_checked(archive, size))
-    except _UNREADABLE as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give a .pt file") from None
-    except ImportError as error:  # a bucket, and no library that reads buckets
-        raise UserError(f"{path} cannot be reached ({error}); install that or copy the file to this disk") from None
-    except Refused as reason:
-        raise UserError(f"{path} {reason}") from None
-    except (*_DAMAGED, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {shown(str(error))}); copy it again") from None
+        _check_format(stream.read(len(LEGACY)))
+        with zipfile.ZipFile(stream) as archive:
+            return _tensors(_checked(archive, size))
 
 
 def _check_format(start: bytes) -> None:
@@ -152,7 +137,7 @@ def _byte_order(archive: Archive) -> str:
 def _leaves(top: Any) -> dict[str, Tensor | bool | int | float]:
     """The tensors and numbers by their dotted names."""
     if type(top) is not dict:
-        raise Refused(f"holds a {type(top).__name__}, not a dict of tensors; save the model's .state_dict()")
+        raise Refused("holds something other than a dict of tensors; save the model's .state_dict()")
     inner = top.get("state_dict")
     found: dict[str, Any] = {}
     pending: list[tuple[str, Any, int]] = [("", inner if type(inner) is dict else top, 0)]
