@@ -16,7 +16,7 @@ from tests.training.runs import FAST, mesh_of, points
 from vdm_jax import data, methods
 from vdm_jax.config import base, with_variant
 from vdm_jax.errors import UserError
-from vdm_jax.evaluation import likelihood, report
+from vdm_jax.evaluation import likelihood, plots, report
 from vdm_jax.evaluation.likelihood import per_example, sentence, summarise
 from vdm_jax.methods.base import Method, normal_like
 
@@ -179,7 +179,7 @@ def test_result_says_whose_weights_and_no_plot_of_another_estimator_stays(traine
 
 def test_curves_are_those_of_the_schedule(trained: Any) -> None:
     _, method, params = trained
-    t, gamma, dgamma = report.curves(method, params, mesh_of(2))
+    t, gamma, dgamma = plots.curves(method, params, mesh_of(2))
     assert gamma[[0, -1]] == pytest.approx([float(e) for e in method.schedule(params)[:2]])
     np.testing.assert_allclose((gamma[2:] - gamma[:-2]) / (t[2:] - t[:-2]), dgamma[1:-1], rtol=2e-2)
 

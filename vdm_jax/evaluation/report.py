@@ -8,7 +8,6 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax import Array
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import data
 from vdm_jax.errors import UserError
-from vdm_jax.evaluation import likelihood, pictures
+from vdm_jax.evaluation import likelihood, pictures, plots
 from vdm_jax.evaluation.likelihood import sentence
 from vdm_jax.evaluation.processes import agree, placed
 from vdm_jax.methods.base import Method, example_keys
@@ -169,34 +168,6 @@ def write_samples(
     return [folder / f"{step}.png", arrays, strip]
 
 
-def curves(method: Method, params: Any, mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """t, γ(t) and γ′(t), [201] each."""
-    t = np.linspace(0, 1, 201, dtype=np.float32)
-
-    def values(params: Any) -> tuple[Array, Array]:
-        schedule = method.schedule(params)
-        return schedule.gamma(jnp.asarray(t)), schedule.dgamma(jnp.asarray(t))
-
-    gamma, dgamma = jax.device_get(jax.jit(values, out_shardings=replicated(mesh))(placed(params, mesh)))
-    return t, gamma, dgamma
-
-
-def write_plots(directory: epath.Path, schedule: Any, values: dict[str, np.ndarray]) -> list[epath.Path]:
-    """plots/schedule.png and, where the estimator has times, plots/loss_by_t.png; else none of it stays.
-
-    schedule: `curves`.
-    """
-    folder = directory / "plots"
-    folder.mkdir(parents=True, exist_ok=True)
-    path, loss = folder / "schedule.png", folder / "loss_by_t.png"
-    pictures.save_schedule(path, *schedule)
-    if "t" not in values:
-        loss.unlink(missing_ok=True)
-        return [path]
-    pictures.save_loss_by_t(loss, values)
-    return [path, loss]
-
-
 def finish(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
 ) -> dict[str, Any] | None:
@@ -233,14 +204,23 @@ def write_evaluation(
             f"bits/dim is NaN or infinite for {bad} of {result['examples']} examples ({result['estimator']}, "
             f"{result['weights']} weights of step {step}); no eval.json is written"
         )
-    schedule = curves(method, params, mesh)
+    schedule = plots.curves(method, params, mesh)
+    drawn = _pictures(config, method, params, mesh, directory)
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / "eval.json", result)
-        plots = write_plots(directory, schedule, values)
+        paths = plots.write_plots(directory, schedule, values)
         say(sentence(result))
-        say(f"written: {', '.join(map(str, [directory / 'eval.json', *plots]))}")
+        say(f"written: {', '.join(map(str, [directory / 'eval.json', *paths, *drawn]))}")
     return result
+
+
+def _pictures(config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path) -> list[epath.Path]:
+    """What the method itself draws of the first images."""
+    if method.pictures is None:
+        return []
+    batch = next(iter(_batches(_dataset(config), round_up(STRIP_ROWS, mesh), STRIP_ROWS, None)))
+    return plots.write_pictures(method, params, mesh, directory, batch, config.evaluation.seed, STRIP_ROWS)
 
 
 def say(text: str) -> None:

@@ -57,6 +57,8 @@ class Method(NamedTuple):
     denoise: params → Denoise, for samplers, guidance and likelihoods of one's own.
     bits_per_dim: (params, batch, keys [b]) → named terms, each [b] in bits/dim ('total' among them).
     ode: params → likelihood.ODE, the probability flow, for latents and densities.
+    pictures: (params, batch, keys [b]) → {name: rows of images [b, K, H, W, C] in [0, 1]}, or None: what else an
+        evaluation draws of the first images.
     describe: params → {name: 0-d array}, scalars for the log (the endpoints of a schedule).
     """
 
@@ -70,6 +72,7 @@ class Method(NamedTuple):
     init_extra: Callable[[Params], Extra] = lambda params: ()
     update_extra: Callable[[Extra, Terms], Extra] = lambda extra, aux: extra
     variant: Callable[[int], Hashable] = lambda step: None
+    pictures: Callable[[Params, Batch, Array], dict[str, Array]] | None = None
     describe: Callable[[Params], Terms] = lambda params: {}
 
 

@@ -52,6 +52,7 @@ def build(config: ConfigDict) -> Method:
         denoise=made.denoise,
         schedule=lambda params: tables.Steps(made.table),
         bits_per_dim=made.bits_per_dim if config.training.distill == "none" else None,
+        pictures=made.uncertainty if config.model.variance == "learned" else None,
     )
 
 
@@ -244,6 +245,22 @@ class DDPM(NamedTuple):
         by_level = {"t": (indices + 1) / total, "at_t": total * term, "error": error}
         mean = jnp.asarray(grouping(len(weights)), term.dtype)
         return {**terms, "total": sum(terms.values(), jnp.zeros(())), **{k: (mean @ v).T for k, v in by_level.items()}}
+
+    def uncertainty(self, params: Params, batch: Batch, keys: Array) -> dict[str, Array]:
+        """An image and, at five levels from T/50 to 3T/4, x̂ and w of log Σ = w log β + (1 − w) log β̃.
+
+        'variance': [B, 11, H, W, C] in [0, 1]; black is β̃ (the image is known), white is β.
+        """
+        f, cond = self.encode(batch["image"]), batch["conditioning"]
+        columns = [f]
+        for share in (0.02, 0.1, 0.25, 0.5, 0.75):
+            index = jnp.full(len(f), max(round(share * self.table.num_levels) - 1, 1))
+            level = self.table.level(index)
+            z = q_sample(f, normal_like(fold(keys, NOISE), self.shape, NOISE), level)
+            found = self.split(self.denoise(params)(z, level, cond), z, level)
+            assert found.variance_head is not None
+            columns += [found.x, found.variance_head]
+        return {"variance": jnp.clip((jnp.stack(columns, axis=1) + 1) / 2, 0, 1)}
 
     def sample(self, params: Params, keys: Array, cond: Array, num_steps: int, keep: Sequence[int] = ()) -> Any:
         """Data [b, …] from noise by the sampler of the config, and z_s [K, b, …] after the K steps to keep."""

@@ -1,0 +1,67 @@
+"""The plots of an evaluation: γ(t), the loss by t, and what a method draws of the first images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax import Array
+from jax.sharding import Mesh
+
+from vdm_jax.evaluation import pictures
+from vdm_jax.evaluation.processes import placed
+from vdm_jax.methods.base import Method, example_keys
+from vdm_jax.training.devices import put_batch, replicated, under
+
+
+def curves(method: Method, params: Any, mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """t, γ(t) and γ′(t), [201] each."""
+    t = np.linspace(0, 1, 201, dtype=np.float32)
+
+    def values(params: Any) -> tuple[Array, Array]:
+        schedule = method.schedule(params)
+        return schedule.gamma(jnp.asarray(t)), schedule.dgamma(jnp.asarray(t))
+
+    gamma, dgamma = jax.device_get(jax.jit(values, out_shardings=replicated(mesh))(placed(params, mesh)))
+    return t, gamma, dgamma
+
+
+def write_plots(directory: epath.Path, schedule: Any, values: dict[str, np.ndarray]) -> list[epath.Path]:
+    """plots/schedule.png and, where the estimator has times, plots/loss_by_t.png; else none of it stays.
+
+    schedule: `curves`.
+    """
+    folder = directory / "plots"
+    folder.mkdir(parents=True, exist_ok=True)
+    path, loss = folder / "schedule.png", folder / "loss_by_t.png"
+    pictures.save_schedule(path, *schedule)
+    if "t" not in values:
+        loss.unlink(missing_ok=True)
+        return [path]
+    pictures.save_loss_by_t(loss, values)
+    return [path, loss]
+
+
+def write_pictures(
+    method: Method, params: Any, mesh: Mesh, directory: epath.Path, batch: dict[str, np.ndarray], seed: int, count: int
+) -> list[epath.Path]:
+    """plots/<name>.png of what a method draws of the first `count` images of a batch (this process's rows)."""
+    inputs = put_batch(mesh, {k: batch[k] for k in ("image", "conditioning", "index")})
+
+    def draw(params: Any, inputs: dict[str, Array]) -> dict[str, Array]:
+        keys = example_keys(jax.random.key(seed), inputs["index"])
+        assert method.pictures is not None
+        return method.pictures(params, {k: inputs[k] for k in ("image", "conditioning")}, keys)
+
+    drawn = jax.device_get(jax.jit(under(mesh, draw), out_shardings=replicated(mesh))(placed(params, mesh), inputs))
+    paths = []
+    for name, rows in drawn.items():
+        paths.append(directory / "plots" / f"{name}.png")
+        if jax.process_index() == 0:
+            paths[-1].parent.mkdir(parents=True, exist_ok=True)
+            tiles = np.round(255 * rows[:count]).astype(np.uint8)
+            pictures.save_image(paths[-1], pictures.grid(tiles.reshape(-1, *tiles.shape[2:]), tiles.shape[1]))
+    return paths
