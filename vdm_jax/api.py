@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import config as configs
 from vdm_jax import methods, weights
-from vdm_jax.diffusion import decoders, likelihood
+from vdm_jax.diffusion import likelihood
 from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import q_sample
 from vdm_jax.errors import UserError
@@ -67,7 +67,8 @@ class Model(NamedTuple):
         """
         changes = {"evaluation.estimator": estimator, "evaluation.num_timesteps": num_timesteps}
         method = self._with(changes).method
-        assert method.bits_per_dim is not None
+        if method.bits_per_dim is None:
+            raise UserError("this model is a student and has no likelihood; ask its teacher's")
         batch = {"image": self._check(images), "conditioning": jnp.zeros(len(images))}
         run = jax.jit(method.bits_per_dim)
         rows = []
@@ -78,7 +79,7 @@ class Model(NamedTuple):
 
     def noise(self, images: np.ndarray, gamma: float, *, seed: int = 0) -> Array:
         """z_t = α f + σ ε at γ = −log SNR, [N, …]; γ within the schedule's range."""
-        ode, f = self._ode(gamma), decoders.encode(self._check(images), self.vocabulary)
+        ode, f = self._ode(gamma), self.method.encode(self._check(images))
         keys = example_keys(jax.random.key(seed), jnp.arange(len(images)))
         eps = jax.vmap(lambda k: jax.random.normal(k, f.shape[1:]))(keys)
         return q_sample(f, eps, ode.level_of(jnp.asarray(gamma)))
@@ -95,7 +96,7 @@ class Model(NamedTuple):
         Starts at the mean of q(z_0|x), without its noise, so the latents are narrower than N(0, I);
         `decode` gives the images back.
         """
-        ode, f = self._ode(), decoders.encode(self._check(images), self.vocabulary)
+        ode, f = self._ode(), self.method.encode(self._check(images))
         z_0 = ode.level_of(ode.gamma_0).alpha * f
         return jax.jit(lambda z: likelihood.encode(ode, z, jnp.zeros(len(z))))(z_0)
 
@@ -103,7 +104,7 @@ class Model(NamedTuple):
         """Latents z_1 → images, the inverse of `encode`."""
         ode = self._ode()
         z_0 = jax.jit(lambda z: likelihood.decode(ode, z, jnp.zeros(len(z))))(latents)
-        return np.asarray(decoders.decode(z_0, ode.level_of(ode.gamma_0), self.vocabulary))
+        return np.asarray(self.method.decode(z_0, ode.level_of(ode.gamma_0)))
 
     @property
     def schedule(self) -> Any:

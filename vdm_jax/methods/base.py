@@ -57,6 +57,7 @@ class Method(NamedTuple):
     denoise: params → Denoise, for samplers, guidance and likelihoods of one's own.
     bits_per_dim: (params, batch, keys [b]) → named terms, each [b] in bits/dim ('total' among them).
     ode: params → likelihood.ODE, the probability flow, for latents and densities.
+    encode: data → f [b, …], what α_t is a factor of; decode: (z [b, …], its level) → the most likely data.
     pictures: (params, batch, keys [b]) → {name: rows of images [b, K, H, W, C] in [0, 1]}, or None: what else an
         evaluation draws of the first images.
     describe: params → {name: 0-d array}, scalars for the log (the endpoints of a schedule).
@@ -69,6 +70,8 @@ class Method(NamedTuple):
     schedule: Callable[[Params], Any]
     bits_per_dim: Callable[[Params, Batch, Array], Terms] | None = None
     ode: Callable[[Params], Any] | None = None
+    encode: Callable[[Array], Array] = lambda x: x
+    decode: Callable[[Array, Any], Array] = lambda z, level: z
     init_extra: Callable[[Params], Extra] = lambda params: ()
     update_extra: Callable[[Extra, Terms], Extra] = lambda extra, aux: extra
     variant: Callable[[int], Hashable] = lambda step: None

@@ -19,7 +19,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax.diffusion import decoders, losses, prediction, reverse, samplers, tables, times
-from vdm_jax.diffusion.process import Noise, q_sample
+from vdm_jax.diffusion.process import Noise, expand, q_sample
 from vdm_jax.methods import distill, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 
@@ -51,6 +51,8 @@ def build(config: ConfigDict) -> Method:
         sample=made.sample,
         denoise=made.denoise,
         schedule=lambda params: tables.Steps(made.table),
+        encode=made.encode,
+        decode=lambda z, level: made.decode(z / expand(level.alpha, z.ndim)),
         bits_per_dim=made.bits_per_dim if config.training.distill == "none" else None,
         pictures=made.uncertainty if config.model.variance == "learned" else None,
     )
@@ -106,6 +108,10 @@ class DDPM(NamedTuple):
     def encode(self, x: Array) -> Array:
         """Data → what is diffused: levels in [−1, 1] with both ends, real numbers as they are."""
         return x if self.vocabulary is None else decoders.encode_to_ends(x, self.vocabulary)
+
+    def decode(self, z: Array) -> Array:
+        """The nearest level; real numbers as they are."""
+        return z if self.vocabulary is None else decoders.decode_from_ends(z, self.vocabulary)
 
     def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
         """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
@@ -274,7 +280,7 @@ class DDPM(NamedTuple):
         }
         z = samplers.prior_sample(fold(keys, START), self.shape, table.gamma[-1])
         z, path = samplers.run(rules[section.sampler](), z, fold(keys, PATH), table.reverse(), keep)
-        return z if self.vocabulary is None else decoders.decode_from_ends(z, self.vocabulary), path
+        return self.decode(z), path
 
 
 def grouping(count: int) -> np.ndarray:

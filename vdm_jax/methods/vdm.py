@@ -81,6 +81,8 @@ def build(config: ConfigDict) -> Method:
         schedule=model.schedule,
         bits_per_dim=bits_per_dim,
         ode=model.ode,
+        encode=lambda x: decoders.encode(x, model.vocabulary),
+        decode=lambda z, level: decoders.decode(z, level, model.vocabulary),
         describe=model.describe,
     )
 
