@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.serialization import msgpack_serialize
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vdm_jax import config as configs
-from vdm_jax.convert import score_sde
+from vdm_jax.convert import score_sde, unet_tables
 from vdm_jax.errors import UserError
-from vdm_jax.methods import networks
+from vdm_jax.methods import networks, sde
 from vdm_jax.networks import families
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.multiscale import UNet
@@ -282,7 +284,7 @@ def test_places_without_a_checkpoint(tmp_path: Path) -> None:
             score_sde.read(str(place))
 
 
-def ddpmpp_config() -> configs.ConfigDict:
+def sde_config() -> configs.ConfigDict:
     config = configs.base()
     config.method, config.model.network, config.model.family = "sde", "multiscale", "ddpmpp"
     config.data.shape, config.data.vocabulary, config.schedule.kind = SHAPE, 256, "vp_sde"
@@ -292,7 +294,7 @@ def ddpmpp_config() -> configs.ConfigDict:
 
 
 def test_loaded_weights_fit_the_method_of_the_config(saved: Path) -> None:
-    config = ddpmpp_config()
+    config = sde_config()
     init = partial(networks.init, networks.network(config), shape=SHAPE)
     like = {"network": jax.eval_shape(init, jax.random.key(0))}
     for which, factor in (("ema", 2), ("raw", 1)):
@@ -305,7 +307,20 @@ def test_loaded_weights_fit_the_method_of_the_config(saved: Path) -> None:
         score_sde.load(str(saved), config, like)
 
 
+def test_the_method_turns_the_original_s_score_into_our_eps() -> None:
+    """Its VE networks give the score of x ∈ [0, 1] plus σ noise: ε̂ = −σ score, at z = 2x − 1 and twice the σ."""
+    config, g = sde_config(), golden("ncsnpp")
+    config.model.family, config.schedule.kind = "ncsnpp", "ve_sde"
+    config.model.multipliers, config.model.depth = (2.0, 1.0, 2.0), 1
+    model = sde.SDE(config, networks.network(config))
+    params = {"network": score_sde.from_original(tree("ncsnpp"), unet_tables.settings_of(config), SHAPE)}
+    level = model.level_of(2 * (jnp.asarray(g["t"]) + math.log(2)))
+    eps = jax.jit(model.denoise(params))(g["z"], level, jnp.zeros(2))
+    expected = -np.exp(g["t"])[:, None, None, None] * g["out"]
+    np.testing.assert_allclose(eps, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
 def test_weights_that_a_file_lacks(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(msgpack_serialize(tree("ddpmpp")))
     with pytest.raises(UserError, match=r"evaluation\.weights='raw'"):
-        score_sde.load(str(tmp_path / "weights"), ddpmpp_config(), None)
+        score_sde.load(str(tmp_path / "weights"), sde_config(), None)
