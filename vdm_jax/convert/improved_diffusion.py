@@ -18,11 +18,13 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from vdm_jax.convert import unet_blocks as layout
+from vdm_jax.convert import unet_tables as tables
+from vdm_jax.convert.unet_tables import Shape, Tree
 from vdm_jax.convert.vdm_layout import Flat, Shapes, flatten
 from vdm_jax.errors import UserError
 from vdm_jax.networks.families import Settings
 
-Tree = dict[str, Any]
+Names = dict[str, tuple[str, ...]]
 
 # Our layer within a part of the network → theirs.
 _LAYERS = {
@@ -49,16 +51,22 @@ _ENDS = {
     "norm_out": "out.0",
     "conv_out": "out.2",
 }
-_UNIT_AXES = {"shortcut": 2, "q": 1, "k": 1, "v": 1, "proj_out": 1}
 
 
-def from_original(flat: Flat, s: Settings, shape: tuple[int, ...]) -> Tree:
-    """Their state_dict → our params, in its dtype. shape: (height, width, channels) of the images.
+def from_original(flat: Flat, s: Settings, shape: Shape) -> Tree:
+    """Their state_dict → our network's params, in its dtype. shape: (height, width, channels) of the images.
 
     Raises UserError with what the tensors and the settings disagree in and the first key that differs.
     """
-    table = names(s, shape)
-    _check(flat, s, shape, table)
+    flat, leaf_shapes = flatten(flat), layout.shapes(s, shape)
+    table = _names(s, shape[0], leaf_shapes)
+    wrong = tables.differences(describe(flat), s, shape)
+    first = tables.first_difference(flat, {key: _their_shape(leaves, leaf_shapes) for key, leaves in table.items()})
+    if wrong or first:
+        raise UserError(
+            f"the weights belong to another model ({'; '.join(wrong) or 'no field of the config explains it'}); "
+            f"the first key that differs: {first or 'none, its tensors would fit'}"
+        )
     blocks: Flat = {}
     for key, leaves in table.items():
         parts = [flat[key]] if len(leaves) == 1 else list(_by_head(flat[key], s.heads))
@@ -66,73 +74,76 @@ def from_original(flat: Flat, s: Settings, shape: tuple[int, ...]) -> Tree:
     return unflatten_dict(layout.stack(blocks), sep="/")
 
 
-def to_original(params: Tree, s: Settings, shape: tuple[int, ...]) -> Flat:
+def to_original(params: Tree, s: Settings, shape: Shape) -> Flat:
     """The inverse of `from_original`, bit for bit."""
-    blocks = layout.unstack(flatten(params))
-    wanted = layout.shapes(s, shape)
-    if wrong := _first_difference({k: v.shape for k, v in blocks.items()}, wanted):
-        raise UserError(f"the parameters are not those of the settings: {wrong}")
+    blocks, leaf_shapes = layout.unstack(flatten(params)), layout.shapes(s, shape)
+    if first := tables.first_difference(blocks, leaf_shapes):
+        raise UserError(f"the parameters are not those of the network; the first leaf that differs: {first}")
     flat: Flat = {}
-    for key, leaves in names(s, shape).items():
+    for key, leaves in _names(s, shape[0], leaf_shapes).items():
         parts = [_theirs(leaf, blocks[leaf]) for leaf in leaves]
-        flat[key] = parts[0] if len(parts) == 1 else _by_head_inverse(parts, s.heads)
+        flat[key] = parts[0] if len(parts) == 1 else _heads_together(parts, s.heads)
     return flat
 
 
-def describe(flat: Flat, height: int) -> dict[str, Any]:
-    """The fields of `Settings` that the tensors determine, with their values; height: of the images.
+def describe(flat: Flat) -> dict[str, Any]:
+    """What the tensors tell of the settings, and what they don't but always is so; see `unet_tables.differences`.
 
     Raises UserError, naming the key, if the tensors are of no such network.
     """
-    width, channels = _shape(flat, "input_blocks.0.0.weight", 4)[:2]
-    levels: list[list[int]] = [[]]  # channels of the blocks of each level
-    attention_at: list[int] = []
-    for n in range(1, _count(flat)):
+    width, channels = (tables.size(flat, "input_blocks.0.0.weight", axis) for axis in (0, 1))
+    features: list[list[int]] = [[]]  # of the blocks of each level
+    attends = [False]
+    for n in range(1, tables.count(flat, r"input_blocks\.(\d+)\.")):
         block = f"input_blocks.{n}"
         if f"{block}.0.op.weight" in flat:
-            levels.append([])
-            continue
-        levels[-1].append(_shape(flat, f"{block}.0.out_layers.3.weight", 4)[0])
-        if f"{block}.1.qkv.weight" in flat and height >> (len(levels) - 1) not in attention_at:
-            attention_at.append(height >> (len(levels) - 1))
-    depth = max(map(len, levels))
-    outputs, features = _shape(flat, "out.2.weight", 4)[0], levels[0][0] if levels[0] else width
+            features.append([])
+            attends.append(False)
+        else:
+            features[-1].append(tables.size(flat, f"{block}.0.out_layers.3.weight", 0))
+            attends[-1] |= f"{block}.1.qkv.weight" in flat
+    images = tables.size(flat, "out.2.weight", 0) / channels
+    told = tables.size(flat, "input_blocks.1.0.emb_layers.1.weight", 0)
     return {
+        "inputs": channels,
         "width": width,
-        "multipliers": tuple(max(c, default=width) / width for c in levels),
-        "depth": depth,
-        "attention_at": tuple(attention_at),
-        "outputs": outputs / channels if outputs % channels else outputs // channels,
-        "num_classes": _shape(flat, "label_emb.weight", 2)[0] if "label_emb.weight" in flat else 0,
-        "scale_shift": _shape(flat, "input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * features,
+        "multipliers": tuple(max(level, default=width) / width for level in features),
+        "depth": max(map(len, features)),
+        "attends": tuple(attends),
+        "outputs": int(images) if images.is_integer() else images,
+        "num_classes": tables.size(flat, "label_emb.weight", 0) if "label_emb.weight" in flat else 0,
+        "scale_shift": told == 2 * tables.size(flat, "input_blocks.1.0.out_layers.3.weight", 0),
+        "groups": 32,
+        "embedding": "improved",
+        "resample": "conv",
+        "pyramid_in": "none",
+        "pyramid_out": "none",
     }
 
 
-def differences(flat: Flat, s: Settings, height: int) -> list[str]:
-    """'depth: 3 in the weights, 2 in the settings', for every field that the tensors contradict."""
-    found = describe(flat, height)
-    sizes = {height >> i for i in range(len(found["multipliers"]))}
-    asked = {"attention_at": {size for size in s.attention_at if size in sizes}}
-    return [
-        f"{name}: {value!r} in the weights, {getattr(s, name)!r} in the settings"
-        for name, value in found.items()
-        if (set(value) != asked[name] if name in asked else value != getattr(s, name))
-    ]
-
-
-def names(s: Settings, shape: tuple[int, ...]) -> dict[str, tuple[str, ...]]:
+def names(s: Settings, shape: Shape) -> Names:
     """Their name → our leaves, blocks by number, that it holds: one, or (q, k, v); in the order of evaluation."""
-    modules = dict(_modules(s, shape[0]))
-    order = {part: place for place, part in enumerate(modules)}
-    leaves = [(part, leaf) for leaf in layout.shapes(s, shape) for part in modules if leaf.startswith(f"{part}/")]
-    table: dict[str, tuple[str, ...]] = {}
-    for part, leaf in sorted(leaves, key=lambda pair: order[pair[0]]):
-        *inside, kind = leaf.removeprefix(f"{part}/").split("/")
-        key = f"{modules[part]}{_LAYERS[inside[0]] if inside else ''}.{'bias' if kind == 'bias' else 'weight'}"
-        table[key] = (*table.get(key, ()), leaf)
-    return {
-        key: tuple(sorted(leaves, key=lambda leaf: "qkv".find(leaf.split("/")[-2]))) for key, leaves in table.items()
-    }
+    return _names(s, shape[0], layout.shapes(s, shape))
+
+
+def _names(s: Settings, height: int, leaf_shapes: Shapes) -> Names:
+    table: Names = {}
+    for part, module in _modules(s, height):
+        inside = [leaf.removeprefix(f"{part}/").split("/") for leaf in leaf_shapes if leaf.startswith(f"{part}/")]
+        for *layer, kind in sorted(inside, key=_place):
+            key = f"{module}{_LAYERS[layer[0]] if layer else ''}.{'bias' if kind == 'bias' else 'weight'}"
+            table[key] = (*table.get(key, ()), "/".join((part, *layer, kind)))
+    return table
+
+
+def _place(inside: list[str]) -> tuple[int, bool]:
+    """Of a leaf within its part, as in their state_dict."""
+    return list(_LAYERS).index(inside[0]) if len(inside) > 1 else 0, inside[-1] == "bias"
+
+
+def _their_shape(leaves: tuple[str, ...], leaf_shapes: Shapes) -> Shape:
+    rows, *rest = _theirs(leaves[0], np.broadcast_to(np.float32(0), leaf_shapes[leaves[0]])).shape
+    return (len(leaves) * rows, *rest)
 
 
 def _modules(s: Settings, height: int) -> Iterator[tuple[str, str]]:
@@ -152,64 +163,31 @@ def _modules(s: Settings, height: int) -> Iterator[tuple[str, str]]:
 
 
 def _ours(leaf: str, a: np.ndarray) -> np.ndarray:
+    """A tensor of theirs in our layout."""
     if not leaf.endswith("/kernel"):
         return a
-    units = _UNIT_AXES.get(leaf.split("/")[-2], 0)
-    return a.transpose(2, 3, 1, 0) if a.ndim == 4 and not units else a.reshape(a.shape[:2]).T
+    return a.reshape(a.shape[:2]).T if a.ndim == 2 or _units(leaf) else a.transpose(2, 3, 1, 0)
 
 
 def _theirs(leaf: str, a: np.ndarray) -> np.ndarray:
+    """The inverse of `_ours`."""
     if not leaf.endswith("/kernel"):
         return a
-    return (
-        a.transpose(3, 2, 0, 1)
-        if a.ndim == 4
-        else a.T.reshape(*a.T.shape, *(1,) * _UNIT_AXES.get(leaf.split("/")[-2], 0))
-    )
+    return a.T.reshape(*a.shape[::-1], *(1,) * _units(leaf)) if a.ndim == 2 else a.transpose(3, 2, 0, 1)
+
+
+def _units(leaf: str) -> int:
+    """Axes of size 1 behind [O, I] of a layer that is a convolution there and dense here."""
+    layer = leaf.split("/")[-2]
+    return 2 if layer == "shortcut" else int(layer in ("q", "k", "v", "proj_out"))
 
 
 def _by_head(a: np.ndarray, heads: int) -> np.ndarray:
     """[heads · 3 · d, …] → q, k, v: [3, heads · d, …]."""
-    split = a.reshape(heads, 3, -1, *a.shape[1:])
-    return split.swapaxes(0, 1).reshape(3, -1, *a.shape[1:])
+    return a.reshape(heads, 3, -1, *a.shape[1:]).swapaxes(0, 1).reshape(3, -1, *a.shape[1:])
 
 
-def _by_head_inverse(parts: list[np.ndarray], heads: int) -> np.ndarray:
+def _heads_together(parts: list[np.ndarray], heads: int) -> np.ndarray:
+    """The inverse of `_by_head`."""
     a = np.stack(parts)
-    split = a.reshape(3, heads, -1, *a.shape[2:])
-    return split.swapaxes(0, 1).reshape(-1, *a.shape[2:])
-
-
-def _check(flat: Flat, s: Settings, shape: tuple[int, ...], table: dict[str, tuple[str, ...]]) -> None:
-    ours = layout.shapes(s, shape)
-    empty = lambda leaf: np.broadcast_to(np.float32(0), ours[leaf])
-    wanted: Shapes = {}
-    for key, leaves in table.items():
-        rows, *rest = _theirs(leaves[0], empty(leaves[0])).shape
-        wanted[key] = (len(leaves) * rows, *rest)
-    first = _first_difference({key: a.shape for key, a in flat.items()}, wanted)
-    if first is None:
-        return
-    fields = differences(flat, s, shape[0])
-    which = "; ".join(fields) or "no field of the settings explains it"
-    raise UserError(f"the weights are not those of the settings ({which}); the first key that differs: {first}")
-
-
-def _first_difference(found: Shapes, wanted: Shapes) -> str | None:
-    for key, size in wanted.items():
-        if key not in found:
-            return f"{key} of shape {size} is missing"
-        if found[key] != size:
-            return f"{key} has the shape {found[key]}, not {size}"
-    extra = [key for key in found if key not in wanted]
-    return f"{extra[0]} of shape {found[extra[0]]} is not expected" if extra else None
-
-
-def _count(flat: Flat) -> int:
-    return 1 + max((int(m[1]) for m in (re.match(r"input_blocks\.(\d+)\.", key) for key in flat) if m), default=0)
-
-
-def _shape(flat: Flat, key: str, rank: int) -> tuple[int, ...]:
-    if key not in flat or flat[key].ndim != rank:
-        raise UserError(f"the weights have no usable key {key}; they are not those of improved-diffusion's U-Net")
-    return flat[key].shape
+    return a.reshape(3, heads, -1, *a.shape[2:]).swapaxes(0, 1).reshape(-1, *a.shape[2:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +42,8 @@ def stack(blocks: Flat) -> Flat:
     """The inverse of `unstack`."""
     matches = {name: _BLOCK.match(name) for name in blocks}
     ends: dict[str, int] = {}  # the number of the last block of each level
-    for m in filter(None, matches.values()):
-        ends[m[1]] = max(ends.get(m[1], 0), int(m[2]))
+    for block in filter(None, matches.values()):
+        ends[block[1]] = max(ends.get(block[1], 0), int(block[2]))
     flat: Flat = {}
     rest: dict[str, dict[int, np.ndarray]] = {}
     for name, m in matches.items():
@@ -59,6 +60,7 @@ def stack(blocks: Flat) -> Flat:
     return flat | {name: np.stack([layers[k] for k in sorted(layers)]) for name, layers in rest.items()}
 
 
+@lru_cache(maxsize=8)
 def shapes(s: Settings, shape: tuple[int, ...]) -> Shapes:
     """Of all leaves of the network for images of that shape (height, width, channels), blocks by number.
 

@@ -69,7 +69,7 @@ def to_ours(flat: Flat, made: Table, wrong: list[str]) -> Tree:
 
     wrong: `differences`. Raises UserError with them and the first leaf that is missing, unexpected or misshapen.
     """
-    if first := _first_difference(flat, {name: leaf.theirs for name, leaf in made.items()}):
+    if first := first_difference(flat, {name: leaf.theirs for name, leaf in made.items()}):
         reason = "; ".join(wrong) or "no field of the config explains it"
         raise UserError(f"the weights belong to another model ({reason}); the first leaf that differs: {first}")
     blocks = {leaf.path: flat[name].reshape(leaf.shape) for name, leaf in made.items()}
@@ -79,12 +79,13 @@ def to_ours(flat: Flat, made: Table, wrong: list[str]) -> Tree:
 def to_theirs(params: Tree, made: Table) -> Flat:
     """The inverse of `to_ours`, bit for bit. Raises UserError naming the first leaf that does not fit."""
     blocks = unstack(flatten(params))
-    if first := _first_difference(blocks, {leaf.path: leaf.shape for leaf in made.values()}):
+    if first := first_difference(blocks, {leaf.path: leaf.shape for leaf in made.values()}):
         raise UserError(f"the parameters are not those of the network; the first leaf that differs: {first}")
     return {name: blocks[leaf.path].reshape(leaf.theirs) for name, leaf in made.items()}
 
 
-def _first_difference(flat: Flat, wanted: Mapping[str, Shape]) -> str | None:
+def first_difference(flat: Flat, wanted: Mapping[str, Shape]) -> str | None:
+    """The first of `wanted` that is missing or misshapen, else the first leaf that is too many, in words."""
     for name, size in wanted.items():
         if name not in flat:
             return f"{name} of shape {size} is missing"
