@@ -44,9 +44,9 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     like = jax.eval_shape(method.init, jax.random.key(0))
     saved = workdir.saved_config(location) if location.is_dir() else None
     if saved is None:
-        from vdm_jax.convert import vdm
+        from vdm_jax.convert import formats
 
-        return vdm.load(path, config, like)
+        return formats.load(path, config, like)
     changed = [d for d in differences(saved, config) if d.startswith(_DECISIVE)]
     if changed:
         raise UserError(f"the weights in {path} belong to another model ({'; '.join(changed)})")
