@@ -29,6 +29,7 @@ from vdm_jax.networks.conv import Conv
 from vdm_jax.networks.layers import GroupNorm
 
 EXTRACT_BATCH = 250
+TITLES = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 
 class Settings(NamedTuple):
@@ -70,8 +71,8 @@ class Classifier(NamedTuple):
     @property
     def title(self) -> str:
         """What a distance in its features is called."""
-        name = self.about["dataset"].replace("fashion_mnist", "Fashion-MNIST").replace("mnist", "MNIST")
-        return f"Fréchet distance in the features of a small {name} classifier"
+        name = self.about["dataset"]
+        return f"Fréchet distance in the features of a small {TITLES.get(name, name)} classifier"
 
 
 def classifier(
