@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 from vdm_jax.config import with_variant
 from vdm_jax.sde_presets import SCOREFLOW_VARIANTS, scoreflow_images
 
+VARIANTS = SCOREFLOW_VARIANTS
+
 
 def get_config(variant: str = "") -> ConfigDict:
-    return with_variant(scoreflow_images("imagenet32", 32), variant, SCOREFLOW_VARIANTS)
+    return with_variant(scoreflow_images("imagenet32", 32), variant, VARIANTS)

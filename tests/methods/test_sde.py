@@ -191,13 +191,15 @@ def test_bound_of_gaussian_data_is_the_closed_form(kind, silent):
         "prior": 0.5 * (v / p - 1 - np.log(q / p)),
         "diffusion": l_infinity(gamma_0, gamma_1, VARIANCE),
     }
-    for name, value in nats.items():
+    for name, value in {**nats, "control": 0.0}.items():
         each = np.asarray(terms[name], np.float64) * np.log(2)
         np.testing.assert_allclose(each.mean(), value, atol=4 * each.std() / np.sqrt(4000) + 2e-5, err_msg=name)
     entropy = 0.5 * np.log(2 * np.pi * np.e * VARIANCE)
     np.testing.assert_allclose(sum(nats.values()), entropy, atol=0.02)
     assert np.all(np.asarray(terms["dequantisation"]) == 0)
-    np.testing.assert_allclose(terms["total"], sum(terms[k] for k in nats), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(terms["total"], sum(terms[k] for k in (*nats, "control")), rtol=1e-4, atol=1e-4)
+    # where t falls is most of the variance, and the control takes it away
+    assert np.std(terms["total"]) < 0.8 * np.std(terms["diffusion"])
 
 
 @pytest.mark.parametrize(("kind", "vocabulary"), [("vp_sde", 0), ("sub_vp_sde", 5), ("ve_sde", 5)])
@@ -302,3 +304,10 @@ def test_without_denoising_the_noise_of_t_min_is_left(silent):
 def test_settings_that_make_no_sense_are_refused(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         make("ve_sde", **changes)
+
+
+def test_levels_come_back_from_their_encoding():
+    model, method = parts(make("ve_sde", data__vocabulary=17))
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 17, (5, *SHAPE)))
+    level = model.level_of(model.schedule.gamma_0)
+    np.testing.assert_array_equal(method.decode(level.alpha * method.encode(x), level), x)

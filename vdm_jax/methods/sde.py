@@ -37,7 +37,7 @@ from vdm_jax.diffusion import (
 )
 from vdm_jax.diffusion.process import SUB_VP, VE, VP, Noise, Process, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
-from vdm_jax.methods import networks
+from vdm_jax.methods import networks, sde_rules
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.sde_check import check
 from vdm_jax.methods.vdm import divergence, sample_times
@@ -46,7 +46,7 @@ from vdm_jax.networks.multiscale import UNet
 __all__ = ["SDE", "build", "check"]
 
 # Purposes that a key is folded for; each draws its own numbers (TIME as in methods.vdm, whose times these are).
-RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DEQUANTISE, PATH, PROBE = range(8)
+DEQUANTISE, DIFFUSION, DROPOUT, TIME, START, PATH, PROBE = range(7)
 
 PROCESSES: dict[str, Process] = {"vp_sde": VP, "sub_vp_sde": SUB_VP, "ve_sde": VE}
 
@@ -63,6 +63,8 @@ def build(config: ConfigDict) -> Method:
         schedule=lambda params: model.schedule,
         bits_per_dim=bits_per_dim,
         ode=model.ode,
+        encode=lambda x: dequantisation.dequantise(x, jnp.asarray(0.5), model.vocabulary),
+        decode=lambda z, level: dequantisation.quantise(z / expand(level.alpha, z.ndim), model.vocabulary),
         describe=lambda params: {"gamma_0": model.schedule.gamma_0, "gamma_1": model.schedule.gamma_1},
     )
 
@@ -182,21 +184,33 @@ class SDE(NamedTuple):
     ) -> Terms:
         """The terms of −VLB in bits/dim [B] and their total; t ∈ [t_min, 1], and ‖ε − ε̂‖²/D there.
 
-        The VLB of continuous time holds for every process (VDM, §4; ScoreFlow's theorem 3): a Gaussian
-        p(f|z_0) at t_min, the prior, ½ γ′ ‖ε − ε̂‖², and the width of the bins that f was drawn from.
+        The VLB of continuous time holds for every process (VDM, §4; ScoreFlow's theorem 3): a Gaussian p(f|z_0) at
+        t_min, whose mean over ε is known, the prior, ½ γ′ ‖ε − ε̂‖², and the width of the bins that f was drawn from.
         """
         f, schedule = self.encode(batch["image"], keys), self.schedule
-        eps_0, eps = (normal_like(keys, self.shape, purpose) for purpose in (RECONSTRUCTION, DIFFUSION))
-        level = self.level_of(gamma)
+        level, eps = self.level_of(gamma), normal_like(keys, self.shape, DIFFUSION)
         z = q_sample(f, eps, level)
         raw = self.denoise(params, fold(keys, DROPOUT) if train else None)(z, level, batch["conditioning"])
         error = losses.squared_error(eps, self.split(raw, z, level).eps)
+        exact = 0.5 * math.prod(self.shape) * (1 + math.log(2 * math.pi) + schedule.gamma_0)
         nats = {
-            "reconstruction": losses.reconstruction(f, f, eps_0, self.level_of(schedule.gamma_0), None),
+            "reconstruction": jnp.full_like(error, exact),
             "prior": losses.prior(f, schedule.gamma_1, self.process),
             "diffusion": weight * error,
+            "control": self.control(gamma, weight),
         }
         return {**self.in_bits(nats), "t": self.time_of(gamma), "error": losses.error_per_dim(error, z)}
+
+    def control(self, gamma: Array, weight: Array) -> Array:
+        """A term of mean 0 over draws of t, [B] nats: what N(0, s²) data would lose in all minus what they lose at t,
+
+            D (½ ∫ m dγ − ½ γ′ m(γ)),      m = sigmoid(log s² − γ) = E(ε − ε̂)², s² = `model.data_variance`.
+
+        Where t falls decides most of `diffusion`, and this takes it away: a smaller Monte Carlo error, no gradient.
+        """
+        log_variance, schedule = math.log(self.config.model.data_variance), self.schedule
+        ends = jax.nn.softplus(log_variance - schedule.gamma_0) - jax.nn.softplus(log_variance - schedule.gamma_1)
+        return math.prod(self.shape) * (0.5 * ends - weight * jax.nn.sigmoid(log_variance - gamma))
 
     def in_bits(self, nats: Terms) -> Terms:
         """Terms [B] in bits/dim with that of the bins, and their 'total'."""
@@ -244,7 +258,8 @@ class SDE(NamedTuple):
         section, schedule = self.config.sampling, self.schedule
         split = partial(self.split, clip=1.0 if section.clip else None)
         predict = samplers.predictor(self.denoise(params), split, cond)
-        rule, steps = self.rule(predict, num_steps)
+        steps, grid = sde_rules.steps(section.sampler, schedule, self.level_of, num_steps)
+        rule = sde_rules.step_rule(section, self.process, schedule, grid, predict)
         z = samplers.prior_sample(fold(keys, START), self.shape, schedule.gamma_1, self.process)
         z, path = samplers.run(rule, z, fold(keys, PATH), steps, keep)
         seen = jax.tree.map(lambda a: a[jnp.asarray(keep, int)], steps.to)
@@ -252,24 +267,3 @@ class SDE(NamedTuple):
         last = self.level_of(schedule.gamma_0)
         x = sde_steps.denoised(predict, z, last) if section.denoise else z / expand(last.alpha, z.ndim)
         return dequantisation.quantise(x, self.vocabulary), path
-
-    def rule(self, predict: samplers.Predict, num_steps: int) -> tuple[samplers.Step, samplers.Transition]:
-        """The step that `sampling.sampler` names, and its steps: annealed Langevin dynamics visits num_steps levels."""
-        section, process = self.config.sampling, self.process
-        alone = section.sampler == "langevin"
-        grid = samplers.uniform_grid(num_steps - 1 if alone else num_steps)
-        steps = samplers.transitions(self.schedule, grid, self.level_of)
-        elapsed = sde_steps.elapsed_gamma(self.schedule, jnp.asarray(grid, steps.delta.dtype))
-        corrector = lambda size: sde_steps.langevin(predict, size(section.snr), section.corrector_steps)
-        backwards = lambda: sde_steps.reverse_diffusion(predict)
-        rules: dict[str, Callable[[], samplers.Step]] = {
-            "ancestral": lambda: samplers.ancestral(predict),
-            "ddim": lambda: samplers.ddim(predict, section.eta),
-            "euler": lambda: samplers.euler(predict, process),
-            "heun": lambda: samplers.heun(predict, process),
-            "euler_maruyama": lambda: sde_steps.euler_maruyama(predict, process, elapsed),
-            "reverse_diffusion": backwards,
-            "predictor_corrector": lambda: sde_steps.predictor_corrector(backwards(), corrector(sde_steps.by_norms)),
-            "langevin": lambda: corrector(sde_steps.by_sigma),
-        }
-        return rules[section.sampler](), sde_steps.visits(steps) if alone else steps
