@@ -173,7 +173,7 @@ def bound(
     t = (g["t0"].astype(dtype) + np.arange(4) / 4) % 1
     net = compiled(64, 2, True, attention, dtype)
     # dropout is off, so its keys, the last argument, are None
-    patch.setattr(method, "network", lambda c: SimpleNamespace(apply=lambda *args: net(*args[:-1])))
+    patch.setattr(method.networks, "network", lambda c: SimpleNamespace(apply=lambda *args: net(*args[:-1])))
     patch.setattr(method, "normal_like", lambda keys, shape, use: jnp.asarray(noise[use], dtype))
     patch.setattr(method.times, "independent", lambda keys: jnp.asarray(t, dtype))
 

@@ -69,9 +69,12 @@ def to_ours(flat: Flat, made: Table, wrong: list[str]) -> Tree:
 
     wrong: `differences`. Raises UserError with them and the first leaf that is missing, unexpected or misshapen.
     """
-    if first := first_difference(flat, {name: leaf.theirs for name, leaf in made.items()}):
-        reason = "; ".join(wrong) or "no field of the config explains it"
-        raise UserError(f"the weights belong to another model ({reason}); the first leaf that differs: {first}")
+    first = first_difference(flat, {name: leaf.theirs for name, leaf in made.items()})
+    if wrong or first:  # heads and groups are in no tensor
+        raise UserError(
+            f"the weights belong to another model ({'; '.join(wrong) or 'no field of the config explains it'}); "
+            f"the first leaf that differs: {first or 'none, the tensors would fit'}"
+        )
     blocks = {leaf.path: flat[name].reshape(leaf.shape) for name, leaf in made.items()}
     return unflatten_dict(stack(blocks), sep="/")
 
