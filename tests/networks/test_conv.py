@@ -10,14 +10,17 @@ from jax import lax
 from vdm_jax.networks.conv import Conv, conv, conv_input_grad, conv_weight_grad
 
 CASES = [
-    # height, width, kernel, stride
-    (6, 5, (3, 3), 1),
-    (6, 5, (3, 3), 2),
-    (7, 8, (3, 1), 2),
-    (4, 4, (1, 1), 1),
-    (5, 4, (1, 1), 2),
-    (2, 1, (3, 3), 1),
-    (9, 6, (5, 3), 2),
+    # height, width, kernel, stride, padding on both sides or None for SAME
+    (6, 5, (3, 3), 1, None),
+    (6, 5, (3, 3), 2, None),
+    (6, 5, (3, 3), 2, 1),
+    (7, 8, (3, 1), 2, None),
+    (4, 4, (1, 1), 1, None),
+    (5, 4, (1, 1), 2, None),
+    (2, 1, (3, 3), 1, None),
+    (9, 6, (5, 3), 2, None),
+    (8, 5, (3, 3), 2, 0),  # the last row is not read
+    (5, 6, (3, 3), 1, 2),
 ]
 
 
@@ -27,26 +30,31 @@ def x64():
         yield
 
 
-def reference(x, w, stride):
-    return lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def reference(x, w, stride, padding=None):
+    pads = "SAME" if padding is None else [(padding, padding)] * 2
+    return lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def arrays(height, width, kernel, stride=1, seed=0):
+def arrays(height, width, kernel, stride=1, seed=0, padding=None):
     """x, w and a cotangent of conv(x, w)."""
     rng = np.random.default_rng(seed)
-    out = (2, -(-height // stride), -(-width // stride), 4)
+    x, w = jnp.zeros((2, height, width, 3)), jnp.zeros((*kernel, 3, 4))
+    out = jax.eval_shape(lambda x, w: reference(x, w, stride, padding), x, w).shape
     return tuple(jnp.asarray(rng.standard_normal(s)) for s in ((2, height, width, 3), (*kernel, 3, 4), out))
 
 
-@pytest.mark.parametrize(("height", "width", "kernel", "stride"), CASES)
-def test_convolution_and_its_gradients_are_those_of_lax(height, width, kernel, stride, x64):
-    x, w, g = arrays(height, width, kernel, stride)
+@pytest.mark.parametrize(("height", "width", "kernel", "stride", "padding"), CASES)
+def test_convolution_and_its_gradients_are_those_of_lax(height, width, kernel, stride, padding, x64):
+    x, w, g = arrays(height, width, kernel, stride, padding=padding)
 
     @jax.jit
     def both(x, w, g):
-        wanted, pullback = jax.vjp(lambda x, w: reference(x, w, stride), x, w)
-        ours, our_pullback = jax.vjp(lambda x, w: conv(x, w, stride), x, w)
-        alone = conv_input_grad(g, w, (height, width), stride), conv_weight_grad(x, g, kernel, stride)
+        wanted, pullback = jax.vjp(lambda x, w: reference(x, w, stride, padding), x, w)
+        ours, our_pullback = jax.vjp(lambda x, w: conv(x, w, stride, padding), x, w)
+        alone = (
+            conv_input_grad(g, w, (height, width), stride, padding),
+            conv_weight_grad(x, g, kernel, stride, padding),
+        )
         return (wanted, *pullback(g)), (ours, *our_pullback(g)), (ours, *alone)
 
     theirs, *mine = both(x, w, g)
@@ -55,13 +63,13 @@ def test_convolution_and_its_gradients_are_those_of_lax(height, width, kernel, s
             np.testing.assert_allclose(value, wanted, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize(("height", "width", "kernel", "stride"), CASES[:2])
-def test_second_derivatives_are_those_of_lax(height, width, kernel, stride, x64):
+@pytest.mark.parametrize(("height", "width", "kernel", "stride", "padding"), CASES[:3])
+def test_second_derivatives_are_those_of_lax(height, width, kernel, stride, padding, x64):
     """Gradients of a function of the gradients, as in R1."""
     x, w, _ = arrays(height, width, kernel, stride)
 
     def second(convolution):
-        value = lambda x, w: jnp.sum(jnp.sin(convolution(x, w, stride)))
+        value = lambda x, w: jnp.sum(jnp.sin(convolution(x, w, stride, padding)))
 
         def penalty(x, w):
             in_x, in_w = jax.grad(value, (0, 1))(x, w)
@@ -144,10 +152,11 @@ def test_bfloat16_is_float32_to_its_precision():
         np.testing.assert_allclose(mine.astype(jnp.float32), wanted, rtol=0.02, atol=0.08)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [((1, 1), 1), ((3, 3), 2)])
-def test_layer_is_that_of_flax(kernel, stride, key):
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [((1, 1), 1, None), ((3, 3), 2, None), ((3, 3), 2, 1)])
+def test_layer_is_that_of_flax(kernel, stride, padding, key):
     x = jax.random.normal(key, (2, 5, 6, 3))
-    ours, theirs = Conv(4, kernel, stride), nn.Conv(4, kernel, stride)
+    ours = Conv(4, kernel, stride, padding=padding)
+    theirs = nn.Conv(4, kernel, stride, padding="SAME" if padding is None else padding)
     variables = ours.init(key, x)
     for mine, wanted in zip(jax.tree.leaves(variables), jax.tree.leaves(theirs.init(key, x)), strict=True):
         np.testing.assert_array_equal(mine, wanted)
