@@ -1,6 +1,6 @@
 """Twenty steps of one config, run in every way the trainer knows; prints how far apart they end.
 
-    python -m tests.training.agreement points|images float32|float64
+    python -m tests.training.agreement points|images|levels float32|float64
 
 Eight virtual devices. Prints {way: largest difference to one device, relative to the largest entry of a leaf}.
 """
@@ -68,6 +68,7 @@ def run(config: Any, first: Any, way: dict[str, Any]) -> dict[str, Any]:
         "params": with_gradient(found.params),
         "ema": with_gradient(found.ema),
         "window": found.window,
+        "extra": found.extra,
     }
 
 
@@ -111,7 +112,7 @@ def main(which: str, dtype: str, names: list[str]) -> None:
     config = getattr(runs, which)()
     config.model.dtype = dtype
     config.optimizer.warmup_steps = 0
-    if which == "points":
+    if which != "images":
         config.model.width = 64
     ways = {name: way for name, way in WAYS.items() if name in names} if names else WAYS
     print(json.dumps(compare(config, dtype, {k: v for k, v in ways.items() if k != "one"})))

@@ -65,3 +65,13 @@ def functions(config: ConfigDict, method: Any, mesh: Mesh) -> Program:
     for name in (*host, "num_steps", "steps_per_call", "profile_steps"):
         del saved["training"][name]
     return _compiled(json.dumps({k: v for k, v in saved.items() if k not in ("sampling", "evaluation")}), mesh)
+
+
+def levels() -> ConfigDict:
+    """A DDPM on `points` whose eight levels are drawn by importance: its history is warm after a few steps."""
+    config = points()
+    config.method, config.schedule.kind, config.schedule.num_timesteps = "ddpm", "ddpm_cosine", 8
+    config.sampling.num_steps = 8
+    config.training.times, config.training.weighting = "importance", "vlb"
+    configs.check(config)
+    return config

@@ -43,6 +43,11 @@ def test_all_ways_agree_in_float64() -> None:
     assert_agree(agreement("points", "float64", QUICK), QUICK, 1e-10)
 
 
+def test_levels_drawn_by_importance_are_the_same_everywhere() -> None:
+    """The history of losses is gathered in the order of the global batch, so all devices draw from the same one."""
+    assert_agree(agreement("levels", "float64", QUICK), QUICK, 1e-10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("which", "dtype", "tolerance"), [("images", "float64", 1e-10), ("images", "float32", 3e-4)])
 def test_all_ways_agree_for_the_unet(which: str, dtype: str, tolerance: float) -> None:

@@ -53,6 +53,8 @@ def _multiscale(config: ConfigDict, dtype: Any) -> UNet:
     extra: dict[str, Any] = {}
     if model.family == "improved":
         extra["scale_shift"] = model.scale_shift
+    if model.family == "ddpm" and config.method == "sde":
+        extra["attention_up"] = "level"  # as score_sde's own copy has it
     if model.family == "ncsnpp" and config.schedule.kind != "ve_sde":
         extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # told a time, not log σ
     return UNet(
