@@ -15,7 +15,6 @@ from vdm_jax.config import base, check, differences, flatten, from_saved, load, 
 from vdm_jax.errors import UserError
 from vdm_jax.fields import FIELDS, field_table
 
-
 NAMES = (
     "cifar10",
     "cifar10_aug",
