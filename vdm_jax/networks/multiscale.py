@@ -48,7 +48,7 @@ from vdm_jax.networks.blocks import (
 )
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.layers import fold, waves
-from vdm_jax.networks.vdm_unet import rematerialised
+from vdm_jax.networks.remat import rematerialised
 
 # Which keys of dropout a part takes, four to a level; the coarsest is entered by nothing, the finest left by nothing.
 _DOWN, _UP, _SHRINK, _GROW = range(4)
