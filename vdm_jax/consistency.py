@@ -31,7 +31,6 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "sde": {
         "schedule.kind": SDES,
-        "model.residual": ("z",),
         "model.variance": ("posterior",),
         "training.distill": ("none",),
         "training.weighting": ("vlb", "simple"),
