@@ -7,7 +7,7 @@ import hashlib
 import json
 import pathlib
 import runpy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -79,12 +79,16 @@ def describe_data(config: ConfigDict) -> str:
     return f"{dataset.name} ({dataset.version}), {dataset.split}, {dataset.num_examples:,} examples"
 
 
-def trained(config: ConfigDict, workdir: epath.Path) -> Model:
-    """The model of a config, trained in its own directory of `workdir`; at once if it was trained before."""
+def trained(config: ConfigDict, workdir: epath.Path, start: Callable[[], Model] | None = None) -> Model:
+    """The model of a config, trained in its own directory of `workdir`; at once if it was trained before.
+
+    start: the model whose weights a training begins from, as a student's teacher.
+    """
     digest = hashlib.sha256(json.dumps(decisive(config), sort_keys=True).encode()).hexdigest()[:12]
     directory = workdir / f"{config.data.name}-{digest}"
     if config.training.num_steps not in checkpoints.steps(directory):
-        train(config, directory, finish=False)
+        initial = jax.device_get(start().params) if start else None
+        train(config, directory, initial, finish=False)
     method, mesh = methods.build(config), devices.make_mesh(config.data.batch_size)
     params, _ = weights.load(str(directory), config, method)
     return Model(config, method, jax.device_put(params, devices.replicated(mesh)), mesh)

@@ -10,17 +10,17 @@ ancestral sampling in T steps is the bound of T steps; the flow's costs what its
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from etils import epath
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from experiments import common, models
-from experiments.common import Measured, Outcome, Results, Row, mean_of
+from experiments import common, iddpm_nll, models
+from experiments.common import Measured, Outcome, Row, mean_of
+from experiments.sampler_tradeoff_plot import plot
 from vdm_jax import data, methods
 from vdm_jax.diffusion import decoders, samplers, sde_steps, tables
 from vdm_jax.evaluation import features, report
@@ -32,28 +32,44 @@ PER_STEP = {"ancestral": 1, "ddim": 1, "euler": 1, "heun": 2, "predictor_correct
 
 
 class Kind(NamedTuple):
-    """A kind of model: its config files and overrides by scale, and the samplers that it has."""
+    """A kind of model: its config files and overrides by scale, the samplers that it has, and steps of its students."""
 
     files: dict[str, str]
     overrides: dict[str, dict[str, Any]]
     samplers: tuple[str, ...]
+    students: tuple[int, ...] = ()
 
 
 KINDS = {
     "VDM": Kind(
         models.FILES,
         {
-            "mini": {"schedule.kind": "linear", "training.num_steps": 1000, "training.checkpoint_every": 1000},
-            "paper": {"schedule.kind": "linear"},
+            "mini": {
+                "schedule.kind": "linear",
+                "training.num_steps": 1000,
+                "training.checkpoint_every": 1000,
+                "evaluation.passes": 8,
+            },
+            "paper": {"schedule.kind": "linear", "evaluation.passes": 8},
         },
         tuple(PER_STEP),
     ),
+    "DDPM": Kind(
+        iddpm_nll.FILES,
+        dict.fromkeys(common.SCALES, iddpm_nll.overrides("linear", "simple")),
+        ("ancestral", "ddim"),
+        students=(8, 4, 2),
+    ),
+}
+# Progressive distillation (Salimans & Ho 2022): a student starts as its teacher, the first one's is the model itself.
+STUDENT: dict[str, dict[str, Any]] = {
+    "mini": {"training.num_steps": 300, "training.checkpoint_every": 300, "optimizer.learning_rate": 3e-4},
+    "paper": {"training.num_steps": 50_000},
 }
 SAMPLES = {"mini": 500, "paper": 50_000}
 EVALUATIONS = {"mini": (2, 4, 8, 16, 32, 64), "paper": (4, 8, 16, 32, 64, 128, 256, 1000)}
 TOLERANCES = (0.1, 0.01, 0.001, 0.0001)
 SNR = 0.16  # r of the Langevin steps (Song et al. 2021, for CIFAR-10)
-PASSES = 8
 CLASSIFIER = features.Settings()
 START, PATH = range(2)
 
@@ -62,13 +78,26 @@ def rows(scale: str) -> list[Row]:
     classifier = CLASSIFIER._asdict()
     found = [Row("test images", {"kind": "test", "file": KINDS["VDM"].files[scale], "classifier": classifier})]
     for name, kind in KINDS.items():
-        model = models.identity(kind.files[scale], {**kind.overrides[scale], "evaluation.passes": PASSES})
+        model = models.identity(kind.files[scale], kind.overrides[scale])
         drawn = {"kind": "samples", **model, "samples": SAMPLES[scale], "classifier": classifier}
         found += [
             Row(f"{name}, {sampler}, {n} evaluations", {**drawn, "sampler": sampler, "evaluations": n})
             for sampler in kind.samplers
             for n in EVALUATIONS[scale]
             if n >= PER_STEP[sampler]
+        ]
+        found += [
+            Row(
+                f"{name}, distilled, {n} evaluations",
+                {
+                    **drawn,
+                    "sampler": "distilled",
+                    "evaluations": n,
+                    "students": kind.students,
+                    "student": STUDENT[scale],
+                },
+            )
+            for n in kind.students
         ]
         found.append(Row(f"{name}, bound of all steps", {"kind": "bound", **model}))
         if "euler" in kind.samplers:
@@ -92,6 +121,15 @@ def model_of(file: str, overrides: tuple[tuple[str, Any], ...], seed: int, workd
     return models.trained(models.load_config(file, {**dict(overrides), "training.seed": seed}), workdir)
 
 
+def student_of(config: Mapping[str, Any], steps: int, seed: int, workdir: epath.Path) -> models.Model:
+    """The student of so many steps, from one of twice as many or, if it is the first, from the model itself."""
+    if steps > max(config["students"]):
+        return model_of(config["file"], tuple(config["overrides"].items()), seed, workdir)
+    own = {"training.distill": "progressive", "training.student_steps": steps, "training.seed": seed}
+    student = models.load_config(config["file"], {**config["overrides"], **config["student"], **own})
+    return models.trained(student, workdir, lambda: student_of(config, 2 * steps, seed, workdir))
+
+
 def corrected(method: Method, vocabulary: int | None, shape: tuple[int, ...]) -> Method:
     """The same method, sampled with one Langevin step before every ancestral step."""
 
@@ -112,13 +150,15 @@ def corrected(method: Method, vocabulary: int | None, shape: tuple[int, ...]) ->
 
 def images_of(model: models.Model, sampler: str, evaluations: int, count: int, seed: int) -> np.ndarray:
     """[count, …] samples by so many evaluations of the network for each."""
-    fields: dict[str, Any] = {
-        "num_steps": evaluations // PER_STEP[sampler],
+    steps = evaluations // PER_STEP.get(sampler, 1)
+    with_corrector = sampler == "predictor_corrector"
+    fields = {
+        "num_steps": steps,
         "seed": seed,
         "batch_size": min(count, 500),
+        "sampler": {"predictor_corrector": "ancestral", "distilled": "ddim"}.get(sampler, sampler),
+        "respacing": f"even{steps}" if sampler == "distilled" else "",
     }
-    with_corrector = sampler == "predictor_corrector"
-    fields["sampler"] = "ancestral" if with_corrector else sampler
     config = models.with_fields(model.config, {f"sampling.{name}": value for name, value in fields.items()})
     method = methods.build(config)
     if with_corrector:
@@ -160,51 +200,14 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
     if config["kind"] == "bound":
         return Outcome({"bits_per_dim": mean_of(models.likelihood(model, seed=seed)["total"])})
     sampler, evaluations = config["sampler"], config["evaluations"]
+    if sampler == "distilled":
+        model = student_of(config, evaluations, seed, workdir)
     found, train, _ = reference(model.config.data.name, model.config.data.path, workdir)
     images = images_of(model, sampler, evaluations, config["samples"], seed)
     measured = quality(features.extract(found, images), train)
     if sampler == "ancestral":
         measured["bits_per_dim"] = mean_of(bound_of_steps(model, evaluations, seed))
     return Outcome(measured)
-
-
-def plot(results: Results) -> Figure:
-    """Distance and bits/dim against evaluations, ± one standard error."""
-    figure = Figure((11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    (test,) = (e for e in results["rows"] if e["config"]["kind"] == "test")
-    for kind in KINDS:
-        own = [e for e in results["rows"] if e["name"].startswith(f"{kind}, ")]
-        for sampler in KINDS[kind].samplers:
-            entries = [e for e in own if e["config"].get("sampler") == sampler]
-            x = [e["config"]["evaluations"] for e in entries]
-            _line(left, x, [e["measured"]["frechet_unbiased"] for e in entries], f"{kind}, {sampler}".replace("_", "–"))
-            if sampler == "ancestral":
-                _line(right, x, [e["measured"]["bits_per_dim"] for e in entries], f"{kind}, bound of so many steps")
-        flow = [e["measured"] for e in own if e["config"]["kind"] == "flow"]
-        if flow:
-            x = [m["evaluations"]["mean"] for m in flow]
-            _line(right, x, [m["bits_per_dim"] for m in flow], f"{kind}, flow, by tolerance")
-        (bound,) = (e["measured"]["bits_per_dim"]["mean"] for e in own if e["config"]["kind"] == "bound")
-        right.axhline(bound, color="k", ls="--", lw=1, label=f"{kind}, bound of all steps")
-    left.axhline(test["measured"]["frechet_unbiased"]["mean"], color="k", ls="--", lw=1, label="test images")
-    left.set(title="quality of samples", ylabel=test["runs"]["1"]["curves"]["title"].replace(" in the ", "\nin the "))
-    right.set(title="likelihood", ylabel="test bits/dim")
-    for axes, places in ((left, (1, 2, 5, 10, 20, 50)), (right, (2, 3, 5, 10, 20, 50, 100))):
-        axes.set_yscale("log")
-        axes.set_yticks(places, [f"{v:g}" for v in places], minor=False)
-    sampled = sorted({e["config"]["evaluations"] for e in results["rows"] if "evaluations" in e["config"]})
-    for axes, ticks in ((left, sampled), (right, [*sampled, 128, 256])):
-        axes.set(xscale="log", xlabel="evaluations of the network for an image")
-        axes.set_xticks(ticks, [f"{n:g}" for n in ticks], minor=False)
-        axes.minorticks_off()
-        axes.legend(frameon=False, fontsize="small")
-    return figure
-
-
-def _line(axes: Axes, x: list[float], found: list[dict[str, float]], label: str) -> None:
-    means, errors = ([m[key] for m in found] for key in ("mean", "standard_error"))
-    axes.errorbar(x, means, errors, fmt="o-", ms=4, capsize=3, label=label)
 
 
 EXPERIMENT = common.Experiment(
@@ -216,7 +219,9 @@ EXPERIMENT = common.Experiment(
     "real images reach. Evaluations are of the network, for each image; steps of Heun and of predictor–corrector take "
     "two. `bits_per_dim` of ancestral rows is the bound of so many steps; the flow's counts what its solver took, "
     "gradients apart, and a coarse solver's number is no likelihood yet. All samplers start from the same noise, so "
-    "that their differences are surer than their errors say. There is no distilled model among the rows yet.",
+    "that their differences are surer than their errors say. Students are of progressive distillation: each starts as "
+    "its teacher and takes one DDIM step for two of its. VDM (for its bound) and DDPM (for L_simple) differ in size "
+    "and in training: compare samplers of one model.",
     models.data_of,
     rows,
     measure,

@@ -1,0 +1,64 @@
+"""The figure of `sampler_tradeoff`, from its JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.common import Results
+
+
+def plot(results: Results) -> Figure:
+    """Distance and bits/dim against evaluations, ± one standard error."""
+    figure = Figure((11.5, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    (test,) = (e for e in results["rows"] if e["config"]["kind"] == "test")
+    kinds = list(dict.fromkeys(e["name"].split(", ")[0] for e in results["rows"] if e is not test))
+    for marker, kind in zip("os^D", kinds, strict=False):
+        own = [e for e in results["rows"] if e["name"].startswith(f"{kind}, ")]
+        _kind(left, right, kind, own, marker)
+    real = test["measured"]["frechet_unbiased"]["mean"]
+    left.axhline(real, color="k", ls="--", lw=1, label="test images")
+    left.set(title="quality of samples", ylabel=test["runs"]["1"]["curves"]["title"].replace(" in the ", "\nin the "))
+    right.set(title="likelihood", ylabel="test bits/dim")
+    left.set_yscale("symlog", linthresh=1)
+    left.set_ylim(-0.3, None)
+    right.set_yscale("log")
+    sampled = sorted({e["config"]["evaluations"] for e in results["rows"] if "evaluations" in e["config"]})
+    for axes, ticks, places in (
+        (left, sampled, (0, 1, 2, 5, 10, 20, 50)),
+        (right, [*sampled, 128, 256], (2, 3, 5, 10, 20, 50, 100)),
+    ):
+        axes.set(xscale="log", xlabel="evaluations of the network for an image")
+        axes.set_xticks(ticks, [f"{n:g}" for n in ticks], minor=False)
+        axes.set_yticks(places, [f"{v:g}" for v in places], minor=False)
+        axes.minorticks_off()
+        axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    return figure
+
+
+def _kind(left: Axes, right: Axes, kind: str, entries: list[Any], marker: str) -> None:
+    """The lines of one kind of model."""
+    drawn = [e for e in entries if "sampler" in e["config"]]
+    for sampler in dict.fromkeys(e["config"]["sampler"] for e in drawn):
+        same = sorted((e for e in drawn if e["config"]["sampler"] == sampler), key=lambda e: e["config"]["evaluations"])
+        x = [e["config"]["evaluations"] for e in same]
+        _line(
+            left, x, [e["measured"]["frechet_unbiased"] for e in same], f"{kind}, {sampler}".replace("_", "–"), marker
+        )
+        if sampler == "ancestral":
+            _line(right, x, [e["measured"]["bits_per_dim"] for e in same], f"{kind}, bound of so many steps", marker)
+    color = right.lines[-1].get_color()
+    flow = [e["measured"] for e in entries if e["config"]["kind"] == "flow"]
+    if flow:
+        x = [m["evaluations"]["mean"] for m in flow]
+        _line(right, x, [m["bits_per_dim"] for m in flow], f"{kind}, flow, by tolerance", marker, ":")
+    (bound,) = (e["measured"]["bits_per_dim"]["mean"] for e in entries if e["config"]["kind"] == "bound")
+    right.axhline(bound, color=color, ls="--", lw=1, label=f"{kind}, bound of all steps")
+
+
+def _line(axes: Axes, x: list[float], found: list[dict[str, float]], label: str, marker: str, style: str = "-") -> None:
+    means, errors = ([m[key] for m in found] for key in ("mean", "standard_error"))
+    axes.errorbar(x, means, errors, fmt=marker + style, ms=4, capsize=3, label=label)
