@@ -52,7 +52,9 @@ class Job(NamedTuple):
     def output(self, index: int) -> Done:
         """What process `index` has printed so far; its status is 0 while it runs."""
         out, err = ((self.folder / f"{index}.{kind}").read_text(errors="replace") for kind in ("out", "err"))
-        out = "".join(line for line in out.splitlines(True) if not line.startswith("[Gloo] "))  # its greeting
+        # Gloo's greeting, of which threads print one within another
+        greeting = lambda line: line.startswith("[Gloo] ") or "connected peer ranks is" in line
+        out = "".join(line for line in out.splitlines(True) if not greeting(line))
         return Done(self.processes[index].poll() or 0, out, err)
 
     def wait(self, timeout: float = 120, together: bool = False) -> list[Done]:
