@@ -84,7 +84,9 @@ def trained(config: ConfigDict, workdir: epath.Path, start: Callable[[], Model] 
 
     start: the model whose weights a training begins from, as a student's teacher.
     """
-    digest = hashlib.sha256(json.dumps(decisive(config), sort_keys=True).encode()).hexdigest()[:12]
+    defaults = dict(configs.flatten(configs.base()))  # a field that is new changes no digest
+    fields = {name: value for name, value in decisive(config).items() if value != defaults[name]}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
     directory = workdir / f"{config.data.name}-{digest}"
     if config.training.num_steps not in checkpoints.steps(directory):
         initial = jax.device_get(start().params) if start else None
