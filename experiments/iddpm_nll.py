@@ -110,17 +110,19 @@ def gradient_noise(model: models.Model, kind: str, seed: int) -> dict[str, Measu
         total = lambda p: jnp.mean(method.loss(p, history, batch(number, BATCH), context(number, BATCH))[0])
         return ravel_pytree(jax.grad(total)(params))[0]
 
-    gradients = (np.asarray(gradient(model.params, k), np.float64) for k in range(DRAWS))
-    square, mean = [], np.zeros(())
-    for g in gradients:
-        square.append(g @ g)
-        mean = mean + g / DRAWS
-    # E‖g‖² = ‖E g‖² + tr Cov, and ‖mean‖² = ‖E g‖² + tr Cov/n
-    spread = (np.mean(square) - mean @ mean) * DRAWS / (DRAWS - 1)
-    signal = mean @ mean - spread / DRAWS
-    noise = spread / signal
-    error = noise * math.sqrt(2 / DRAWS)  # as if the squares were those of a Gaussian in one dimension: an upper bound
-    return {"gradient_noise": Measured(float(noise), float(error), DRAWS)}
+    gradients = np.stack([np.asarray(gradient(model.params, k), np.float64) for k in range(DRAWS)])
+    products = gradients @ gradients.T
+    every = [_noise(np.delete(np.delete(products, k, 0), k, 1)) for k in range(DRAWS)]
+    error = math.sqrt((DRAWS - 1) * np.var(every))  # jackknife
+    return {"gradient_noise": Measured(_noise(products), error, DRAWS)}
+
+
+def _noise(products: np.ndarray) -> float:
+    """tr Cov(g)/‖E g‖² from the inner products of n draws: E g·g′ = ‖E g‖² and E‖g‖² = ‖E g‖² + tr Cov."""
+    count = len(products)
+    square = np.trace(products) / count
+    signal = (products.sum() - np.trace(products)) / (count * (count - 1))
+    return float((square - signal) / signal)
 
 
 def _images(config: ConfigDict) -> np.ndarray:

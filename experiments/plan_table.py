@@ -43,6 +43,14 @@ PAPER: tuple[Case, ...] = (
     ("cifar10_aug", "v5e:8x8", FULL),
     ("imagenet32", "v5e:8x8", {}),
     ("imagenet64", "v5e:16x16", {}),
+    ("ddpm_cifar10", "v5e:2x4", {}),
+    ("iddpm_cifar10", "v5e:2x4", {}),
+    ("score_sde_cifar10", "v5e:2x4", {}),
+    ("scoreflow_cifar10", "v5e:2x4", {}),
+    ("scoreflow_imagenet32_old", "v5e:2x4", {}),
+    ("ncsn_cifar10", "v5e:2x4", {}),
+    ("iddpm_imagenet64", "v5e:4x4", {}),
+    ("ddpm_celebahq256", "v5e:4x4", {}),
 )
 GiB = 2**30
 

@@ -142,7 +142,24 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         {"schedule.kind": "ddpm_linear", "schedule.beta_min": 30.0},
         r"beta_min=30 must not exceed config.schedule.beta_max",
     ),
-    ({"schedule.num_timesteps": 1, "sampling.num_steps": 1}, "a single level"),
+    (
+        {"schedule.num_timesteps": 1, "sampling.num_steps": 1},
+        r"num_timesteps=1 makes 1 level; a schedule has 2 to 1,048,576",
+    ),
+    ({"training.num_timesteps": 10}, r"training.num_timesteps=10 does not go with config.method='ddpm'; it takes 0"),
+    ({"model.multipliers": ()}, r"multipliers=\(\) has no resolution"),
+    (
+        {"model.family": "ddpmpp", "model.width": 18, "model.groups": 6, "model.heads": 1},
+        r"config.model.family='ddpmpp': groups=6 do not divide a norm's 18 channels",
+    ),
+    (
+        {"schedule.kind": "constant_sigma", "schedule.step_variance": 1e-6, "schedule.remaining": 1e-6},
+        r"step_variance=1e-06 makes 27,631,008 levels",
+    ),
+    (
+        {"training.distill": "progressive", "training.student_steps": 4},
+        r"knows 4 levels alone; set config.sampling.sampler='ddim', config.sampling.respacing='even4' and",
+    ),
     ({"evaluation.levels": 1}, r"levels=1 must be 0, for all, or 2 to 1000"),
     ({"model.variance": "beta"}, r"weighting='hybrid' trains a learned variance"),
     ({"model.network": "unet"}, r"variance='learned' needs a network with a variance head, which 'unet' has not"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,18 +23,23 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "training.distill": ("none",),
         "training.times": ("stratified", "independent"),
         "sampling.sampler": ("ancestral", "ddim", "euler", "heun"),
+        "evaluation.levels": (0,),
     },
     "ddpm": {
         "schedule.kind": TABLES,
         "model.residual": ("z",),
         "sampling.sampler": ("ancestral", "ddim"),
         "evaluation.estimator": ("vlb",),
+        "training.num_timesteps": (0,),
+        "evaluation.num_timesteps": (0,),
+        "sampling.draw": (False,),
     },
     "sde": {
         "schedule.kind": SDES,
         "model.variance": ("posterior",),
         "training.distill": ("none",),
         "training.weighting": ("vlb", "simple"),
+        "evaluation.levels": (0,),
     },
 }
 
@@ -100,6 +106,7 @@ def _check_network(given: Given) -> None:
 
 def _check_multiscale(given: Given) -> None:
     height, width, _ = given["data.shape"]
+    demand(bool(given["model.multipliers"]), "config.model.multipliers=() has no resolution; try (1.0, 2.0)")
     halvings = len(given["model.multipliers"]) - 1
     demand(
         height == width and height % 2**halvings == 0,
@@ -124,6 +131,20 @@ def _check_multiscale(given: Given) -> None:
             f"config.model.heads={given['model.heads']} must divide them",
         )
 
+    _check_family(given)
+
+
+def _check_family(given: Given) -> None:
+    """What the network itself demands, such as the groups of norms that see a level and its skip."""
+    from vdm_jax.networks import families  # imports JAX, which the other checks do without
+
+    names = ("width", "depth", "multipliers", "attention_at", "heads", "groups")
+    try:
+        made = families.settings(given["model.family"], **{name: given[f"model.{name}"] for name in names})
+        families.check(made, given["data.shape"])
+    except ValueError as error:
+        raise UserError(f"config.model.family={given['model.family']!r}: {error}") from error
+
 
 def _check_vdm(given: Given) -> None:
     learned = given["schedule.kind"].startswith("learned")
@@ -147,7 +168,7 @@ def _check_vdm(given: Given) -> None:
     )
 
 
-def _check_betas(given: Given, what: str) -> None:
+def _check_betas(given: Given) -> None:
     low, high = given["schedule.beta_min"], given["schedule.beta_max"]
     demand(
         low <= high,
@@ -156,13 +177,13 @@ def _check_betas(given: Given, what: str) -> None:
     demand(
         high < given["schedule.num_timesteps"],
         f"config.schedule.num_timesteps={given['schedule.num_timesteps']} must exceed "
-        f"config.schedule.beta_max={high:g}: {what} is beta_max over it and must be less than 1",
+        f"config.schedule.beta_max={high:g}: the last beta is beta_max over it and must be less than 1",
     )
 
 
 def _check_ddpm(given: Given) -> None:
     if given["schedule.kind"] == "ddpm_linear":
-        _check_betas(given, "the last beta")
+        _check_betas(given)
     demand(
         given["training.weighting"] != "hybrid" or given["model.variance"] == "learned",
         "config.training.weighting='hybrid' trains a learned variance; set config.model.variance='learned'",
@@ -173,7 +194,12 @@ def _check_ddpm(given: Given) -> None:
         "set config.training.weighting='vlb', or times='stratified'",
     )
     total = num_levels(given)
-    demand(total > 1, "the schedule has a single level; set config.schedule.num_timesteps to 2 or more")
+    length = "step_variance" if given["schedule.kind"] == "constant_sigma" else "num_timesteps"
+    demand(
+        1 < total <= 2**20,
+        f"config.schedule.{length}={given[f'schedule.{length}']} makes {total:,} level{'s'[: total != 1]}; "
+        f"a schedule has 2 to {2**20:,}",
+    )
     levels = given["evaluation.levels"]
     demand(
         levels == 0 or 2 <= levels <= total,
@@ -187,14 +213,19 @@ def _check_ddpm(given: Given) -> None:
         f"config.training.{name}={given[f'training.{name}']} needs {factor * given[f'training.{name}']} levels, "
         f"and the schedule has {total}",
     )
+    steps = 1 if kind == "one_step" else given["training.student_steps"]
+    sampled = given["sampling.sampler"], given["sampling.respacing"], given["sampling.num_steps"]
+    demand(
+        kind == "none" or sampled == ("ddim", f"even{steps}", steps),
+        f"config.training.distill={kind!r} trains a student that knows {steps} level{'s'[: steps != 1]} alone; "
+        f"set config.sampling.sampler='ddim', config.sampling.respacing='even{steps}' and config.sampling.num_steps={steps}",
+    )
 
 
 def num_levels(given: Given) -> int:
     """T of a table."""
     if given["schedule.kind"] == "constant_sigma":
-        from vdm_jax.diffusion import tables
-
-        return len(tables.constant_betas(given["schedule.step_variance"], given["schedule.remaining"]))
+        return math.floor(2 * math.log(given["schedule.remaining"]) / math.log1p(-given["schedule.step_variance"])) + 1
     return given["schedule.num_timesteps"]
 
 
@@ -221,4 +252,17 @@ def _check_sde(given: Given) -> None:
         low, high = given["schedule.sigma_min"], given["schedule.sigma_max"]
         demand(low < high, f"config.schedule.sigma_min={low:g} must lie below config.schedule.sigma_max={high:g}")
     else:
-        _check_betas(given, "the largest step")
+        low, high = given["schedule.beta_min"], given["schedule.beta_max"]
+        demand(low <= high, f"config.schedule.beta_min={low:g} must not exceed config.schedule.beta_max={high:g}")
+        demand(
+            low + high <= 160,
+            f"config.schedule.beta_max={high:g} leaves nothing of the data that float32 could hold; try 20",
+        )
+    demand(
+        given["model.family"] != "ncsnpp"
+        or given["model.network"] != "multiscale"
+        or given["schedule.kind"] != "ve_sde"
+        or given["model.prediction"] == "eps",
+        f"config.model.prediction={given['model.prediction']!r}: NCSN++ under the VE SDE gives a score; "
+        "set it to 'eps'",
+    )

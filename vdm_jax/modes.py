@@ -51,6 +51,11 @@ def _prepare(config: ConfigDict, directory: epath.Path, path: str | None) -> tup
 
 def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
     """Bits/dim over the split, into eval.json."""
+    if config.training.distill != "none":
+        raise UserError(
+            f"config.training.distill={config.training.distill!r}: a student has no likelihood; use --mode=sample, or "
+            "evaluate its teacher"
+        )
     report.check_data(config)
     method, params, step, mesh = _prepare(config, directory, path)
     report.write_evaluation(config, method, params, mesh, directory, step, source=path)

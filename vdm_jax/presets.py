@@ -112,6 +112,7 @@ DDPM_MINI: dict[str, Any] = {
     "optimizer.ema": 0.999,
     "evaluation.examples": 200,
     "evaluation.levels": 32,
+    "evaluation.passes": 2,
     "evaluation.batch_size": 50,
     "sampling.num_steps": 100,
     "sampling.num_images": 16,
@@ -147,7 +148,7 @@ def ddpm_images(name: str, size: int) -> ConfigDict:
     config.optimizer.weight_decay = 0.0
     config.optimizer.b2 = 0.999
     config.optimizer.clip = 1.0
-    config.evaluation.passes = 1
+    config.evaluation.passes = 4
     config.evaluation.levels = 64
     config.evaluation.batch_size = 128
     config.sampling.num_steps = 1000

@@ -12,6 +12,7 @@ from vdm_jax.presets import DDPM_MINI, ddpm_images
 # A size for two CPU cores; a small-scale run, not the paper's.
 SDE_MINI: dict[str, Any] = {
     **DDPM_MINI,
+    "evaluation.levels": 0,
     "evaluation.examples": 100,
     "evaluation.passes": 1,
     "evaluation.tolerance": 1e-3,
@@ -44,6 +45,7 @@ def sde_images(name: str, size: int) -> ConfigDict:
     config.training.eval_examples = 256
     config.optimizer.learning_rate = 2e-4
     config.evaluation.estimator = "ode"
+    config.evaluation.levels = 0
     config.evaluation.passes = 5
     config.sampling.sampler = "euler_maruyama"
     config.sampling.clip = False

@@ -29,6 +29,8 @@ _DECISIVE = (
     "schedule.remaining",
     "schedule.t_min",
 )
+# A variance that is not learned, now or then.
+_FIXED = ("model.variance: 'posterior'", "model.variance: 'beta'")
 
 
 def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
@@ -47,7 +49,8 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
         from vdm_jax.convert import formats
 
         return formats.load(path, config, like)
-    changed = [d for d in differences(saved, config) if d.startswith(_DECISIVE)]
+    harmless = ("model.cdf", "model.dropout", *(() if config.model.variance == "learned" else _FIXED))
+    changed = [d for d in differences(saved, config) if d.startswith(_DECISIVE) and not d.startswith(harmless)]
     if changed:
         raise UserError(f"the weights in {path} belong to another model ({'; '.join(changed)})")
     which = "ema" if config.evaluation.weights == "ema" else "params"

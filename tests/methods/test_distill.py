@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from ml_collections import ConfigDict
 
 from tests.methods.test_ddpm import D, batch_of, exact, keys_for, settings
 from vdm_jax.diffusion import samplers, tables
@@ -22,6 +23,18 @@ from vdm_jax.training.loop import train
 
 def context_of(count: int) -> Context:
     return Context(keys_for(count), jax.random.key(2), jnp.arange(count), count)
+
+
+def student(kind: str, steps: int, **changes: Any) -> ConfigDict:
+    """A config that distils, sampled as its student can be."""
+    return settings(
+        training__distill=kind,
+        training__student_steps=steps,
+        sampling__sampler="ddim",
+        sampling__respacing=f"even{steps}",
+        sampling__num_steps=steps,
+        **changes,
+    )
 
 
 def test_even_levels_nest() -> None:
@@ -47,7 +60,7 @@ def test_a_finer_teacher_is_easier_to_follow() -> None:
     """Exact ε̂ as teacher and student: the loss is the student's discretisation error and falls as 1/N² or faster."""
     found = []
     for steps in (4, 16, 64):
-        config = settings(training__distill="progressive", training__student_steps=steps, schedule__num_timesteps=1000)
+        config = student("progressive", steps, schedule__num_timesteps=1000)
         loss = exact(config).objective()
         _, aux = loss({"network": {}}, {"network": {}}, batch_of(2000), context_of(2000))
         found.append(float(jnp.mean(aux["error"])))
@@ -56,7 +69,7 @@ def test_a_finer_teacher_is_easier_to_follow() -> None:
 
 def test_regression_of_the_right_line_has_no_loss() -> None:
     """For Gaussian data DDIM maps z_T to c z_T; a student that says so has loss 0, one that says 2 c z_T (c z)²."""
-    config = settings(training__distill="one_step", training__teacher_steps=10)
+    config = student("one_step", 1, training__teacher_steps=10)
     model = exact(config)
     table = model.spaced("even10")
     z = jnp.ones((1, D))
@@ -81,7 +94,7 @@ def test_truncated_snr() -> None:
     np.testing.assert_allclose(distill.truncated_snr(jnp.array([-2.0, 0.0, 3.0])), [np.exp(2), 1, 1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["progressive", "one_step"])
+@pytest.mark.parametrize("kind", ["progressive", pytest.param("one_step", marks=pytest.mark.slow)])
 def test_a_student_learns_and_its_teacher_stays(kind: str, tmp_path: Any) -> None:
     config = settings(model__prediction="v", training__num_steps=60, training__checkpoint_every=60)
     config.data.name, config.data.shape, config.data.batch_size = "swirl", (2,), 64
@@ -96,6 +109,6 @@ def test_a_student_learns_and_its_teacher_stays(kind: str, tmp_path: Any) -> Non
 
 
 def test_a_student_without_a_teacher_is_a_sentence(tmp_path: Any) -> None:
-    config = settings(training__distill="progressive")
+    config = student("progressive", 4)
     with pytest.raises(UserError, match="needs its teacher; give the teacher's working directory as --weights"):
         run_train(config, epath.Path(tmp_path / "run"), None)

@@ -8,9 +8,11 @@ from scipy.stats import norm
 
 from tests.diffusion.closed_forms import error, l_infinity, log_normal
 from vdm_jax.config import base
+from vdm_jax.diffusion import samplers
+from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import VE, VP, noise
 from vdm_jax.errors import UserError
-from vdm_jax.methods import networks, sde
+from vdm_jax.methods import networks, sde, sde_rules
 from vdm_jax.methods.base import Context, example_keys
 
 KINDS = ("vp_sde", "sub_vp_sde", "ve_sde")
@@ -311,3 +313,26 @@ def test_levels_come_back_from_their_encoding():
     x = jnp.asarray(np.random.default_rng(0).integers(0, 17, (5, *SHAPE)))
     level = model.level_of(model.schedule.gamma_0)
     np.testing.assert_array_equal(method.decode(level.alpha * method.encode(x), level), x)
+
+
+@pytest.mark.parametrize("kind", ["vp_sde", "sub_vp_sde"])
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_the_flow_s_steps_leave_no_noise_where_the_data_are_a_point(kind, sampler):
+    """ε̂ of x = 0 is z/σ: a step of δ multiplies z/α by 1 − δ/2 (+ δ²/8), which must stay below 1 to the end."""
+    config = make(kind, sampling__sampler=sampler)
+    model, _ = parts(config)
+    steps, grid = sde_rules.steps(sampler, model.schedule, model.level_of, 70)
+    assert len(grid) == 71 and float(jnp.max(steps.delta)) < 2 and steps.to.gamma[-1] == model.schedule.gamma_0
+    predict = lambda z, level: Prediction(jnp.zeros_like(z), z / level.sigma)
+    rule = sde_rules.step_rule(config.sampling, model.process, model.schedule, grid, predict)
+    z, _ = samplers.run(rule, jnp.ones((1, *SHAPE)), jax.random.split(jax.random.key(0), 1), steps)
+    assert float(jnp.max(jnp.abs(z))) < 2e-3  # σ at t_min is 1e-3, or less
+
+
+def test_samples_may_end_above_t_min():
+    """sampling.t_min = .01: the last step ends at that t of the SDE, whatever it is equal in."""
+    model, _ = parts(make("vp_sde"))
+    end = (0.01 - 1e-5) / (1 - 1e-5)
+    for sampler in ("euler_maruyama", "heun", "ancestral"):
+        steps, _ = sde_rules.steps(sampler, model.schedule, model.level_of, 10, end)
+        np.testing.assert_allclose(model.time_of(steps.to.gamma[-1]), 0.01, rtol=1e-4)

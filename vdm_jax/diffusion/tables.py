@@ -25,7 +25,7 @@ MAX_BETA = 0.999
 
 def linear_betas(num_levels: int, low: float = 0.1, high: float = 20.0) -> np.ndarray:
     """β from low/T to high/T in equal steps, float64 [T]: DDPM's 10⁻⁴ … 0.02 at T = 1000 (Ho et al. 2020),
-    scaled by 1000/T for other T (Nichol & Dhariwal 2021). T ≥ high, or β_T would not be below 1."""
+    scaled by 1000/T for other T (Nichol & Dhariwal 2021). T > high, so that β_T < 1."""
     return np.linspace(low / num_levels, high / num_levels, num_levels, dtype=np.float64)
 
 

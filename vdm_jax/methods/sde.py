@@ -258,12 +258,14 @@ class SDE(NamedTuple):
         section, schedule = self.config.sampling, self.schedule
         split = partial(self.split, clip=1.0 if section.clip else None)
         predict = samplers.predictor(self.denoise(params), split, cond)
-        steps, grid = sde_rules.steps(section.sampler, schedule, self.level_of, num_steps)
+        t_min = self.config.schedule.t_min
+        end = (max(section.t_min, t_min) - t_min) / (1 - t_min)
+        steps, grid = sde_rules.steps(section.sampler, schedule, self.level_of, num_steps, end)
         rule = sde_rules.step_rule(section, self.process, schedule, grid, predict)
         z = samplers.prior_sample(fold(keys, START), self.shape, schedule.gamma_1, self.process)
         z, path = samplers.run(rule, z, fold(keys, PATH), steps, keep)
         seen = jax.tree.map(lambda a: a[jnp.asarray(keep, int)], steps.to)
         path = path / expand(jnp.sqrt(jnp.square(seen.alpha) + jnp.square(seen.sigma)), path.ndim)
-        last = self.level_of(schedule.gamma_0)
+        last = self.level_of(schedule.gamma(jnp.asarray(end)))
         x = sde_steps.denoised(predict, z, last) if section.denoise else z / expand(last.alpha, z.ndim)
         return dequantisation.quantise(x, self.vocabulary), path

@@ -12,13 +12,24 @@ from ml_collections import ConfigDict
 from vdm_jax.diffusion import samplers, schedules, sde_steps
 from vdm_jax.diffusion.process import Noise, Process
 
+# Integrated in γ: a step of δ ≥ 4 would enlarge what noise is left, and equal steps of t end in one of 8.
+IN_GAMMA = ("euler", "heun")
+
 
 def steps(
-    sampler: str, schedule: schedules.Schedule, level_of: Callable[[Array], Noise], num_steps: int
+    sampler: str, schedule: schedules.Schedule, level_of: Callable[[Array], Noise], num_steps: int, end: float = 0.0
 ) -> tuple[samplers.Transition, np.ndarray]:
-    """Steps that are equal in the t of the SDE, and their grid; 'langevin' stays at num_steps levels instead."""
+    """Steps from t = 1 to `end`, both of the schedule, and their grid: equal in the t of the SDE, or in γ for IN_GAMMA.
+
+    'langevin' stays at num_steps levels instead.
+    """
     stays = sampler == "langevin"
-    grid = samplers.uniform_grid(num_steps - 1 if stays else num_steps)
+    grid = 1 - (1 - end) * (1 - samplers.uniform_grid(num_steps - 1 if stays else num_steps))
+    if sampler in IN_GAMMA:
+        last = schedule.gamma(jnp.asarray(end))
+        return samplers.transitions(
+            schedules.linear(last, schedule.gamma_1), samplers.uniform_grid(num_steps), level_of
+        ), grid
     between = samplers.transitions(schedule, grid, level_of)
     return sde_steps.visits(between) if stays else between, grid
 
