@@ -218,7 +218,8 @@ def _check_ddpm(given: Given) -> None:
     demand(
         kind == "none" or sampled == ("ddim", f"even{steps}", steps),
         f"config.training.distill={kind!r} trains a student that knows {steps} level{'s'[: steps != 1]} alone; "
-        f"set config.sampling.sampler='ddim', config.sampling.respacing='even{steps}' and config.sampling.num_steps={steps}",
+        f"set config.sampling.sampler='ddim', config.sampling.respacing='even{steps}' "
+        f"and config.sampling.num_steps={steps}",
     )
 
 
