@@ -126,6 +126,7 @@ def student_of(config: Mapping[str, Any], steps: int, seed: int, workdir: epath.
     if steps > max(config["students"]):
         return model_of(config["file"], tuple(config["overrides"].items()), seed, workdir)
     own = {"training.distill": "progressive", "training.student_steps": steps, "training.seed": seed}
+    own |= {"sampling.sampler": "ddim", "sampling.respacing": f"even{steps}", "sampling.num_steps": steps}
     student = models.load_config(config["file"], {**config["overrides"], **config["student"], **own})
     return models.trained(student, workdir, lambda: student_of(config, 2 * steps, seed, workdir))
 
