@@ -45,7 +45,8 @@ def variance_of_z(config: dict[str, Any], seed: int) -> Outcome:
         population = EXAMPLE.standardised().sample(rng, count)
         variance = 1.0
     else:
-        pixels = data.load("digits", "train").source.images.reshape(-1) / (data.load("digits", "train").vocabulary - 1)
+        digits = data.load("digits", "train")
+        pixels = digits.source.images.reshape(-1) / ((digits.vocabulary or 2) - 1)
         kinds = {"digits in [0, 1]": pixels, "digits in [−1, 1]": 2 * pixels - 1}
         values = kinds.get(config["source"], (pixels - pixels.mean()) / pixels.std())
         population, variance = rng.choice(values, count), float(values.var())
