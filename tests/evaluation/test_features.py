@@ -35,6 +35,7 @@ def test_it_is_kept(trained, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, kept.params, found.params)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_when_trained_again_and_another_for_another_seed(tmp_path):
     few = QUICK._replace(steps=3)
     first, again, other = (

@@ -94,7 +94,8 @@ def test_truncated_snr() -> None:
     np.testing.assert_allclose(distill.truncated_snr(jnp.array([-2.0, 0.0, 3.0])), [np.exp(2), 1, 1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["progressive", pytest.param("one_step", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["progressive", "one_step"])
 def test_a_student_learns_and_its_teacher_stays(kind: str, tmp_path: Any) -> None:
     config = settings(model__prediction="v", training__num_steps=60, training__checkpoint_every=60)
     config.data.name, config.data.shape, config.data.batch_size = "swirl", (2,), 64

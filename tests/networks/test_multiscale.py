@@ -106,7 +106,8 @@ def plain_gradient():
     return gradient(STACKED, random_params(STACKED))
 
 
-@pytest.mark.parametrize("remat", [pytest.param("full", marks=pytest.mark.slow), "convs"])
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["full", "convs"])
 def test_remat_and_unroll_change_no_gradient(remat, plain_gradient):
     other = gradient(replace(STACKED, remat=remat, unroll=2), random_params(STACKED))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), other, plain_gradient)
