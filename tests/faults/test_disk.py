@@ -95,6 +95,7 @@ def test_full_disk_stops_with_a_sentence_and_the_run_goes_on_when_there_is_room(
     with job([[*UNSHARE, "sh", "-c", script]], tmp_path, **place.environment) as running:
         done = running.wait(240, together=True)[0]
     assert re.search(r"^status 2$", done.out, re.MULTILINE)
+    assert len(done.err.splitlines()) == 1, done.err
     (sentence,) = done.err.splitlines()
     found = steps(kept)
     assert re.fullmatch(
