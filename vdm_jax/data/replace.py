@@ -45,5 +45,8 @@ class Replacement:
                 return
             self._told.add(sentence)
             last = len(self._told) > NAMED
-        what = "further records that can't be decoded are replaced and only counted"
-        print(f"vdm_jax: {what if last else f'replaced by another record: {sentence}'}", file=sys.stderr, flush=True)
+            what = "further records that can't be decoded are replaced and only counted"
+            # under the lock: `print` of two threads puts one line within the other
+            print(
+                f"vdm_jax: {what if last else f'replaced by another record: {sentence}'}", file=sys.stderr, flush=True
+            )
