@@ -185,6 +185,7 @@ def test_both_forms_of_the_bound_have_one_mean_for_any_model():
     assert abs(by_path.mean() - by_kl.mean()) < 4 * error < 0.02
 
 
+@pytest.mark.slow
 def test_log_ratios_of_the_levels_add_up_to_that_of_the_path():
     """−Σ log p(z_{ℓ−1}|z_ℓ)/q(z_ℓ|z_{ℓ−1}) telescopes for ℓ ≥ 2, path by path."""
     path, steps = paths(tables.linear_betas(40), jnp.array([0.4, 1.0]), 30)

@@ -56,6 +56,7 @@ def test_one_step_with_the_target_ends_where_two_steps_ended() -> None:
     np.testing.assert_allclose(x[0], z_to[0], rtol=1e-5)  # at the data itself x is where the steps ended
 
 
+@pytest.mark.slow
 def test_a_finer_teacher_is_easier_to_follow() -> None:
     """Exact ε̂ as teacher and student: the loss is the student's discretisation error and falls as 1/N² or faster."""
     found = []

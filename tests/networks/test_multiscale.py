@@ -130,6 +130,7 @@ def test_masks_of_dropout_do_not_depend_on_the_split_of_the_batch():
     assert np.abs(whole - apply(params, z, t, cond, keys[::-1])).max() > 0.01
 
 
+@pytest.mark.slow
 def test_every_part_draws_masks_of_its_own():
     """Two blocks with the same key would drop the same units."""
     s, keys = replace(TWO_LEVELS, depth=2), jax.random.split(jax.random.key(1), 1)
@@ -165,6 +166,7 @@ def test_output_depends_on_time_class_and_every_pixel_of_its_example():
         assert np.abs(both(*changed)[0] - out).min() > 0
 
 
+@pytest.mark.slow
 def test_output_before_training_is_zero():
     s = replace(IMPROVED, attention_at=())
     out, params = jax.jit(lambda: UNet(s).init_with_output(jax.random.key(0, impl="rbg"), *inputs()))()
