@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -226,7 +225,9 @@ def _check_ddpm(given: Given) -> None:
 def num_levels(given: Given) -> int:
     """T of a table."""
     if given["schedule.kind"] == "constant_sigma":
-        return math.floor(2 * math.log(given["schedule.remaining"]) / math.log1p(-given["schedule.step_variance"])) + 1
+        from vdm_jax.diffusion import tables
+
+        return tables.constant_levels(given["schedule.step_variance"], given["schedule.remaining"])
     return given["schedule.num_timesteps"]
 
 

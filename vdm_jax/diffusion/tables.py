@@ -36,11 +36,15 @@ def cosine_betas(num_levels: int, offset: float = 0.008) -> np.ndarray:
     return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], MAX_BETA)
 
 
-def constant_betas(step_variance: float, remaining: float) -> np.ndarray:
-    """σ² in each of L = ⌊ln δ/ln α⌋ + 1 steps, the fewest with α^L < δ; α = √(1 − σ²), δ = remaining."""
+def constant_levels(step_variance: float, remaining: float) -> int:
+    """L = ⌊ln δ/ln α⌋ + 1, the fewest steps of variance σ² with α^L < δ; α = √(1 − σ²), δ = remaining."""
     log_alpha = 0.5 * math.log1p(-step_variance)
-    count = math.floor(math.log(remaining) / log_alpha) + 1
-    return np.full(count, step_variance, np.float64)
+    return math.floor(math.log(remaining) / log_alpha) + 1
+
+
+def constant_betas(step_variance: float, remaining: float) -> np.ndarray:
+    """σ² in each of `constant_levels` steps, float64 [L]."""
+    return np.full(constant_levels(step_variance, remaining), step_variance, np.float64)
 
 
 class Table(NamedTuple):
