@@ -97,10 +97,6 @@ def check(config: ConfigDict) -> None:
     for name, field in field_table().items():
         check_value(name, given[name], field)
     consistency.check(given)
-    if config.method == "sde":
-        from vdm_jax.methods import sde_check
-
-        sde_check.check(config)
 
 
 def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:

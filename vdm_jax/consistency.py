@@ -268,3 +268,35 @@ def _check_sde(given: Given) -> None:
         f"config.model.prediction={given['model.prediction']!r}: NCSN++ under the VE SDE gives a score; "
         "set it to 'eps'",
     )
+    _check_ncsn(given)
+    demand(
+        given["training.times"] != "importance" or given["training.weighting"] == "vlb",
+        "config.training.times='importance' draws t in proportion to the weights of config.training.weighting='vlb'; "
+        "with 'simple' all weights are equal: set times to 'stratified'",
+    )
+    demand(
+        given["evaluation.num_timesteps"] == 0,
+        f"config.evaluation.num_timesteps={given['evaluation.num_timesteps']}: the bound of an SDE is in continuous "
+        "time; set it to 0",
+    )
+    demand(
+        not given["sampling.respacing"],
+        "config.sampling.respacing is for tables; an SDE takes config.sampling.num_steps",
+    )
+    demand(
+        not given["sampling.draw"], "config.sampling.draw needs a decoder p(x|z_0); an SDE has none, set it to False"
+    )
+
+
+def _check_ncsn(given: Given) -> None:
+    levels = given["training.num_timesteps"]
+    demand(
+        levels == 0 or (given["schedule.kind"] == "ve_sde" and given["training.weighting"] == "simple"),
+        f"config.training.num_timesteps={levels} trains the levels of NCSN: set "
+        "config.schedule.kind='ve_sde' and config.training.weighting='simple', or num_timesteps=0",
+    )
+    demand(
+        levels != 1 and (given["sampling.sampler"] != "langevin" or given["sampling.num_steps"] > 1),
+        "NCSN has a first and a last level: config.training.num_timesteps must be 2 or more, and so must "
+        "config.sampling.num_steps under config.sampling.sampler='langevin'",
+    )

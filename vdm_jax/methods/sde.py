@@ -39,11 +39,8 @@ from vdm_jax.diffusion.process import SUB_VP, VE, VP, Noise, Process, expand, q_
 from vdm_jax.diffusion.process import noise as noise_at
 from vdm_jax.methods import networks, sde_rules
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
-from vdm_jax.methods.sde_check import check
 from vdm_jax.methods.vdm import divergence, sample_times
 from vdm_jax.networks.multiscale import UNet
-
-__all__ = ["SDE", "build", "check"]
 
 # Purposes that a key is folded for; each draws its own numbers (TIME as in methods.vdm, whose times these are).
 DEQUANTISE, DIFFUSION, DROPOUT, TIME, START, PATH, PROBE = range(7)
