@@ -13,7 +13,6 @@ As targets of a regression they differ: of ε_step a network can learn a share o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from vdm_jax.diffusion.process import expand, forward_coefficients, posterior, sum_except_batch
-from vdm_jax.diffusion.reverse import gaussian_kl, log_variances
+from vdm_jax.diffusion.reverse import gaussian_kl, log_density, log_variances
 from vdm_jax.diffusion.samplers import Transition
 
 # (z_t [B, …], step of scalar fields) → mean and log-variance of p(z_s|z_t), [B, …] each
@@ -95,8 +94,7 @@ def forward_path(x: Array, step_eps: Array, steps: Transition) -> Array:
 
 def log_normal(z: Array, mean: Array, log_variance: Array) -> Array:
     """log N(z; mean, exp(log_variance)), [B] nats; z, mean, log_variance: [B, …]."""
-    square = jnp.square(z - mean) * jnp.exp(-log_variance)
-    return -0.5 * sum_except_batch(square + log_variance + math.log(2 * math.pi))
+    return sum_except_batch(log_density(z, mean, log_variance))
 
 
 def path_bound(path: Array, reverse: Reverse, steps: Transition, prior_variance: Array | float = 1.0) -> Array:

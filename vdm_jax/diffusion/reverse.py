@@ -60,6 +60,12 @@ def ancestral(predict: Predict, variance: str) -> Step:
     return step
 
 
+def log_density(z: Array, mean: Array, log_variance: Array) -> Array:
+    """log N(z; mean, exp(log_variance)) of every entry, nats; all of one shape."""
+    square = jnp.square(z - mean) * jnp.exp(-log_variance)
+    return -0.5 * (square + log_variance + math.log(2 * math.pi))
+
+
 def gaussian_kl(mean: Array, log_variance: Array, mean_p: Array, log_variance_p: Array) -> Array:
     """KL(N(mean, e^log_variance) ‖ N(mean_p, e^log_variance_p)), summed over all but the batch: [B] nats."""
     excess = log_variance - log_variance_p
@@ -95,9 +101,4 @@ def discretised(x: Array, vocabulary: int, cdf: str = "exact") -> Callable[[Arra
 
 def density(x: Array) -> Callable[[Array, Array], Array]:
     """log p(x|z_1) of real numbers x [B, …]: the Gaussian's density."""
-
-    def log_density(mean: Array, log_variance: Array) -> Array:
-        square = jnp.square(x - mean) * jnp.exp(-log_variance)
-        return -0.5 * (square + log_variance + math.log(2 * math.pi))
-
-    return log_density
+    return lambda mean, log_variance: log_density(x, mean, log_variance)
