@@ -1,4 +1,4 @@
-"""guided-diffusion's numbers at random parameters (goldens/README.md), both orders of q, k and v, and what is refused."""
+"""guided-diffusion's numbers at random parameters (goldens/README.md), both orders of q, k and v, and refusals."""
 
 from __future__ import annotations
 
