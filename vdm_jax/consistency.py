@@ -172,7 +172,7 @@ def _check_family(given: Given) -> None:
     """What the network itself demands, such as the groups of norms that see a level and its skip."""
     from vdm_jax.networks import families  # imports JAX, which the other checks do without
 
-    names = ("width", "depth", "multipliers", "attention_at", "heads", "groups")
+    names = ("width", "depth", "multipliers", "attention_at", "heads", "head_channels", "groups")
     try:
         made = families.settings(given["model.family"], **{name: given[f"model.{name}"] for name in names})
         families.check(made, given["data.shape"])

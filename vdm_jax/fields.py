@@ -49,14 +49,25 @@ FIELDS: dict[str, dict[str, Field]] = {
         ),
         "family": Field(
             "improved",
-            "whose multiscale U-Net: DDPM's, Improved DDPM's, DDPM++, NCSN++",
-            ("ddpm", "improved", "ddpmpp", "ncsnpp"),
+            "whose multiscale U-Net: DDPM's, Improved DDPM's, guided diffusion's, DDPM++, NCSN++",
+            ("ddpm", "improved", "adm", "ddpmpp", "ncsnpp"),
         ),
         "multipliers": Field((1.0, 2.0, 2.0, 2.0), "channels of each resolution over the width", low=0.1, high=64),
         "attention_at": Field((16,), "resolutions, in pixels, whose blocks have attention", low=1),
         "heads": Field(1, "heads of attention", low=1),
+        "head_channels": Field(0, "channels of a head, instead of a number of heads; 0 for model.heads", low=0),
+        "qkv_order": Field(
+            "unknown",
+            "the order of q, k and v in guided-diffusion's weights, which no tensor shows",
+            ("unknown", "legacy", "new"),
+            resume=_ANY_TIME,
+        ),
+        "resample_blocks": Field(
+            True, "family 'adm': residual blocks halve and double, else convolutions of their own"
+        ),
+        "rescale": Field(False, "family 'adm': sums of residual branches are divided by the root of 2"),
         "scale_shift": Field(
-            True, "family 'improved': the embedding of t scales and shifts a norm; else it is added before it"
+            True, "families 'improved', 'adm': the embedding of t scales and shifts a norm; else it is added before it"
         ),
         "rescale_time": Field(False, "the network is told 1000 l/T, not the level l"),
         "variance": Field(

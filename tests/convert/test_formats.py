@@ -6,8 +6,10 @@ import io
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import msgpack
@@ -17,7 +19,7 @@ from flax.serialization import msgpack_serialize
 
 from tests.convert.torch_files import archive, program, storage, tensor
 from vdm_jax import config as configs
-from vdm_jax.convert import formats, improved_diffusion
+from vdm_jax.convert import formats, guided_diffusion, improved_diffusion
 from vdm_jax.errors import UserError
 from vdm_jax.methods import networks
 from vdm_jax.networks import families
@@ -140,7 +142,7 @@ def test_advice_is_python() -> None:
 def test_a_file_for_another_method_names_the_method(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(FILES["flax_msgpack"][0])
     assert "config.method='ddpm' can't take; 'vdm' and 'sde' can" in refused(tmp_path / "weights")
-    assert "'ddpm' can" in refused(GOLDENS / "torch" / "state_dict.pt", "sde")
+    assert "'ddpm' and 'classifier' can" in refused(GOLDENS / "torch" / "state_dict.pt", "sde")
     assert "'ddpm' can" in refused(GOLDENS / "ddpm_tf.npz", "vdm")
 
 
@@ -154,19 +156,39 @@ def pt(flat: dict[str, np.ndarray]) -> bytes:
     return archive(program(values), storages)
 
 
-def test_improved_diffusion_s_file_becomes_the_parameters_of_the_config(tmp_path: Path) -> None:
-    made = config()
+def saved(tmp_path: Path, made: configs.ConfigDict, to_original: Callable) -> tuple[str, Any, Any]:
+    """(a .pt file of random parameters of the config's network, they themselves, their shapes)."""
     init = partial(networks.init, networks.network(made), shape=(8, 8, 3))
     like = {"network": jax.eval_shape(init, jax.random.key(0))}
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), like)
+    (tmp_path / "ema_0.9999_500000.pt").write_bytes(pt(to_original(params["network"])))
+    return str(tmp_path / "ema_0.9999_500000.pt"), params, like
+
+
+def test_improved_diffusion_s_file_becomes_the_parameters_of_the_config(tmp_path: Path) -> None:
+    made = config()
     s = families.settings("improved", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), outputs=2)
-    flat = improved_diffusion.to_original(params["network"], s, (8, 8, 3))
-    (tmp_path / "ema_0.9999_500000.pt").write_bytes(pt(flat))
-    got, step = formats.load(str(tmp_path / "ema_0.9999_500000.pt"), made, like)
+    path, params, like = saved(tmp_path, made, lambda p: improved_diffusion.to_original(p, s, (8, 8, 3)))
+    got, step = formats.load(path, made, like)
     assert step == 0
     jax.tree.map(np.testing.assert_array_equal, got, params)
 
     made.model.depth = 2
     with pytest.raises(UserError, match="depth: 1 in the weights, 2 in the"):
-        formats.load(str(tmp_path / "ema_0.9999_500000.pt"), made, like)
+        formats.load(path, made, like)
+
+
+def test_guided_diffusion_s_file_is_read_in_the_order_of_the_config_and_in_none_without(tmp_path: Path) -> None:
+    made = config(family="adm")
+    made.model.heads, made.model.head_channels = 1, 16
+    s = families.settings("adm", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), head_channels=16)
+    path, params, like = saved(tmp_path, made, lambda p: guided_diffusion.to_original(p, s, (8, 8, 3), "new"))
+    with pytest.raises(UserError, match="qkv_order='unknown': no tensor"):
+        formats.load(path, made, like)
+    for made.model.qkv_order in ("new", "legacy"):
+        got, _ = formats.load(path, made, like)
+        same = jax.tree.map(np.array_equal, got, params)
+        attention = same["network"]["mid_attn"]
+        assert attention["proj_out"]["kernel"] and attention["q"]["kernel"] == (made.model.qkv_order == "new")
+        assert all(jax.tree.leaves(same)) == (made.model.qkv_order == "new")

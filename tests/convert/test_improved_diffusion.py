@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.convert.openai_recipe import value
 from vdm_jax.convert import improved_diffusion as original
 from vdm_jax.errors import UserError
 from vdm_jax.networks import families
@@ -39,16 +39,6 @@ def golden(name: str) -> dict[str, np.ndarray]:
 
 def shape(name: str) -> tuple[int, ...]:
     return golden(name)["z"].shape[1:]
-
-
-def value(key: str, size: tuple[int, ...]) -> np.ndarray:
-    """The recipe of goldens/README.md."""
-    normal = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(size)
-    if len(size) > 1 and key != "label_emb.weight":
-        normal /= np.sqrt(np.prod(size[1:]))
-    elif len(size) == 1:
-        normal = 0.3 * normal + key.endswith("weight")
-    return normal.astype(np.float32)
 
 
 @cache
@@ -118,7 +108,7 @@ def test_round_trip_is_bit_exact(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_tensors_tell_the_settings(name: str) -> None:
     s, (height, _, channels) = CASES[name], shape(name)
-    found = original.describe(state_dict(name))
+    found = original.describe(state_dict(name), s, shape(name))
     asked = {"inputs": channels, "attends": s.attends(height)}
     assert found == {field: asked[field] if field in asked else getattr(s, field) for field in found}
 

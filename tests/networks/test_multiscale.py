@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from vdm_jax.networks import families
-from vdm_jax.networks.multiscale import UNet, frequencies
+from vdm_jax.networks.encoder import frequencies
+from vdm_jax.networks.multiscale import UNet
 
 # One level compiles in half the time of two; what only two have is compiled where it matters.
 TINY = {"width": 8, "multipliers": (1,), "depth": 1, "attention_at": (4,), "groups": 4}
@@ -190,7 +191,8 @@ def test_frequencies_end_at_ten_thousand_or_just_before():
 @pytest.mark.parametrize(
     ("family", "other", "message"),
     [
-        ("adm", {}, "family='adm' is none of ddpm, improved"),
+        ("adn", {}, "family='adn' is none of ddpm, improved, adm"),
+        ("adm", {"heads": 4}, "heads=4 and head_channels=64 both tell the heads"),
         ("ddpm", {"widht": 3}, "'widht' is no setting"),
         ("ddpm", {"remat": "some"}, "remat='some' is none of none, full, convs"),
         ("ddpmpp", {"scale_by_sigma": True}, "needs embedding='fourier'"),
@@ -209,6 +211,7 @@ def test_settings_that_make_no_network_are_refused(family, other, message):
         ((4, 4, 3), {"multipliers": (1, 1.3)}, "times each of multipliers"),
         ((4, 4, 3), {"groups": 3}, "groups=3 do not divide a norm's"),
         ((4, 4, 3), {"heads": 3}, "heads=3 do not divide the 8 channels"),
+        ((4, 4, 3), {"heads": 1, "head_channels": 3}, "head_channels=3 do not divide the 8 channels"),
     ],
 )
 def test_settings_that_do_not_suit_the_images_are_refused_before_compiling(shape, other, message):

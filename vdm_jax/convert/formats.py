@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from vdm_jax.convert import clu, ddpm_tf, improved_diffusion, score_sde, torch_zip, unet_tables, vdm
+from vdm_jax.convert import clu, ddpm_tf, guided_diffusion, improved_diffusion, score_sde, torch_zip, unet_tables, vdm
 from vdm_jax.convert.untrusted import DAMAGED
 from vdm_jax.errors import UserError
 
@@ -124,20 +124,23 @@ def load(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
     return _READERS[config.method][kind](path, config, like)
 
 
-def _improved_diffusion(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
+def _openai(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
     """A .pt holds one set of weights, the average or the raw ones, and does not say which."""
+    if config.model.family == "adm":
+        return guided_diffusion.load(path, config, like)
     flat = torch_zip.read(path)
     return unet_tables.load(path, {"params": flat, "ema_params": flat}, improved_diffusion.from_original, config, like)
 
 
 _KINDS = {
-    "torch_zip": "a PyTorch file, improved-diffusion's",
+    "torch_zip": "a PyTorch file, improved-diffusion's or guided-diffusion's",
     "npz": "an .npz file, exported from DDPM's TensorFlow weights",
     "flax_msgpack": "a Flax msgpack file",
     "clu": "a checkpoint of google-research/vdm",
 }
 _READERS: dict[str, dict[str, Callable[[str, ConfigDict, Any], tuple[Any, int]]]] = {
     "vdm": {"clu": vdm.load, "flax_msgpack": vdm.load},
-    "ddpm": {"torch_zip": _improved_diffusion, "npz": ddpm_tf.load},
+    "ddpm": {"torch_zip": _openai, "npz": ddpm_tf.load},
     "sde": {"flax_msgpack": score_sde.load},
+    "classifier": {"torch_zip": guided_diffusion.load},
 }

@@ -5,14 +5,15 @@
 
 flat: its state_dict, name → numpy array. Its 3 × 3 kernels are [O, I, 3, 3], its linear layers [O, I], in attention
 [O, I, 1], in shortcuts [O, I, 1, 1]; q, k and v are one layer whose rows are [q | k | v] of the first
-head, then of the second, … No tensor shows this order, nor how many heads there are.
+head, then of the second, … No tensor shows this order, nor how many heads there are. Its successor,
+openai/guided-diffusion, keeps the names; what it adds is told by `Form`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
@@ -26,8 +27,20 @@ from vdm_jax.networks.families import Settings
 
 Names = dict[str, tuple[str, ...]]
 
+
+class Form(NamedTuple):
+    """classes: of a classifier, 0 for a U-Net. heads_first: whether the rows of q, k and v are [q | k | v] of each head
+    in turn, or q of all heads, then k, then v. Pooling has the latter always."""
+
+    classes: int = 0
+    heads_first: bool = True
+
+
+ORIGINAL = Form()
+
 # Our layer within a part of the network → theirs.
 _LAYERS = {
+    "positions": ".positional_embedding",
     "norm1": ".in_layers.0",
     "conv1": ".in_layers.2",
     "cond_proj": ".emb_layers.1",
@@ -40,6 +53,7 @@ _LAYERS = {
     "v": ".qkv",
     "proj_out": ".proj_out",
 }
+_POOL = {"q": ".qkv_proj", "k": ".qkv_proj", "v": ".qkv_proj", "proj_out": ".c_proj"}
 _ENDS = {
     "dense0": "time_embed.0",
     "dense1": "time_embed.2",
@@ -50,17 +64,19 @@ _ENDS = {
     "mid2": "middle_block.2",
     "norm_out": "out.0",
     "conv_out": "out.2",
+    "pool": "out.2",
 }
 
 
-def from_original(flat: Flat, s: Settings, shape: Shape) -> Tree:
+def from_original(flat: Flat, s: Settings, shape: Shape, form: Form = ORIGINAL) -> Tree:
     """Their state_dict → our network's params, in its dtype. shape: (height, width, channels) of the images.
 
     Raises UserError with what the tensors and the settings disagree in and the first key that differs.
     """
-    flat, leaf_shapes = flatten(flat), layout.shapes(s, shape)
-    table = _names(s, shape[0], leaf_shapes)
-    wrong = tables.differences(describe(flat), s, shape)
+    flat, leaf_shapes = flatten(flat), layout.shapes(s, shape, form.classes)
+    table = _names(s, shape[0], leaf_shapes, form)
+    asked = {"num_classes": form.classes} if form.classes else {}
+    wrong = tables.differences(describe(flat, s, shape), s, shape, **asked)
     first = tables.first_difference(flat, {key: _their_shape(leaves, leaf_shapes) for key, leaves in table.items()})
     if wrong or first:
         raise UserError(
@@ -69,69 +85,97 @@ def from_original(flat: Flat, s: Settings, shape: Shape) -> Tree:
         )
     blocks: Flat = {}
     for key, leaves in table.items():
-        parts = [flat[key]] if len(leaves) == 1 else list(_by_head(flat[key], s.heads))
+        parts = [flat[key]] if len(leaves) == 1 else list(_split(flat[key], _heads(key, flat[key], s, form)))
         blocks |= {leaf: _ours(leaf, part) for leaf, part in zip(leaves, parts, strict=True)}
     return unflatten_dict(layout.stack(blocks), sep="/")
 
 
-def to_original(params: Tree, s: Settings, shape: Shape) -> Flat:
+def to_original(params: Tree, s: Settings, shape: Shape, form: Form = ORIGINAL) -> Flat:
     """The inverse of `from_original`, bit for bit."""
-    blocks, leaf_shapes = layout.unstack(flatten(params)), layout.shapes(s, shape)
+    blocks, leaf_shapes = layout.unstack(flatten(params)), layout.shapes(s, shape, form.classes)
     if first := tables.first_difference(blocks, leaf_shapes):
         raise UserError(f"the parameters are not those of the network; the first leaf that differs: {first}")
     flat: Flat = {}
-    for key, leaves in _names(s, shape[0], leaf_shapes).items():
-        parts = [_theirs(leaf, blocks[leaf]) for leaf in leaves]
-        flat[key] = parts[0] if len(parts) == 1 else _heads_together(parts, s.heads)
+    for key, leaves in _names(s, shape[0], leaf_shapes, form).items():
+        parts = np.concatenate([_theirs(leaf, blocks[leaf]) for leaf in leaves])
+        flat[key] = parts if len(leaves) == 1 else _join(parts, _heads(key, parts, s, form))
     return flat
 
 
-def describe(flat: Flat) -> dict[str, Any]:
+def describe(flat: Flat, s: Settings, shape: Shape) -> dict[str, Any]:
     """What the tensors tell of the settings, and what they don't but always is so; see `unet_tables.differences`.
 
-    Raises UserError, naming the key, if the tensors are of no such network.
+    s, shape: what is expected of them, where they alone don't tell: how many levels a classifier has, and which
+    channels are those of the image. Raises UserError, naming the key, if the tensors are of no such network.
     """
-    width, channels = (tables.size(flat, "input_blocks.0.0.weight", axis) for axis in (0, 1))
-    features: list[list[int]] = [[]]  # of the blocks of each level
-    attends = [False]
-    for n in range(1, tables.count(flat, r"input_blocks\.(\d+)\.")):
-        block = f"input_blocks.{n}"
-        if f"{block}.0.op.weight" in flat:
-            features.append([])
-            attends.append(False)
-        else:
-            features[-1].append(tables.size(flat, f"{block}.0.out_layers.3.weight", 0))
-            attends[-1] |= f"{block}.1.qkv.weight" in flat
-    images = tables.size(flat, "out.2.weight", 0) / channels
+    inputs = tables.size(flat, "input_blocks.0.0.weight", 1)
     told = tables.size(flat, "input_blocks.1.0.emb_layers.1.weight", 0)
+    features = tables.size(flat, "input_blocks.1.0.out_layers.3.weight", 0)
     return {
-        "inputs": channels,
-        "width": width,
-        "multipliers": tuple(max(level, default=width) / width for level in features),
-        "depth": max(map(len, features)),
-        "attends": tuple(attends),
-        "outputs": int(images) if images.is_integer() else images,
-        "num_classes": tables.size(flat, "label_emb.weight", 0) if "label_emb.weight" in flat else 0,
-        "scale_shift": told == 2 * tables.size(flat, "input_blocks.1.0.out_layers.3.weight", 0),
+        "inputs": inputs,
+        "width": tables.size(flat, "time_embed.0.weight", 1),
+        **(_of_unet(flat, shape) if "output_blocks.0.0.out_layers.3.weight" in flat else _of_classifier(flat, s)),
+        "scale_shift": told == 2 * features,
         "groups": 32,
         "embedding": "improved",
-        "resample": "conv",
         "pyramid_in": "none",
         "pyramid_out": "none",
     }
 
 
-def names(s: Settings, shape: Shape) -> Names:
+def _of_unet(flat: Flat, shape: Shape) -> dict[str, Any]:
+    """Levels are told apart on the way up: the last block of each but the finest is followed by what doubles."""
+    width = tables.size(flat, "time_embed.0.weight", 1)
+    levels: list[list[str]] = [[]]  # blocks, the coarsest first
+    kinds = set()
+    for n in range(tables.count(flat, r"output_blocks\.(\d+)\.")):
+        block = f"output_blocks.{n}"
+        levels[-1].append(block)
+        doubling = [k for k in flat if re.match(rf"{block}\.[12]\.(conv|in_layers\.2)\.weight", k)]
+        if doubling:
+            levels.append([])
+            kinds.add("conv" if doubling[0].endswith(".conv.weight") else "block")
+    levels.reverse()
+    size = lambda block: tables.size(flat, f"{block}.0.out_layers.3.weight", 0)
+    images = tables.size(flat, "out.2.weight", 0) / shape[-1]
+    return {
+        "multipliers": tuple(max(map(size, level), default=width) / width for level in levels),
+        "depth": max(map(len, levels)) - 1,
+        "attends": tuple(any(f"{block}.1.qkv.weight" in flat for block in level) for level in levels),
+        "outputs": int(images) if images.is_integer() else images,
+        "num_classes": tables.size(flat, "label_emb.weight", 0) if "label_emb.weight" in flat else 0,
+        **({"resample": kinds.pop()} if len(kinds) == 1 else {}),
+    }
+
+
+def _of_classifier(flat: Flat, s: Settings) -> dict[str, Any]:
+    """With as many levels as are expected: blocks that halve look as others do."""
+    width, levels = tables.size(flat, "time_embed.0.weight", 1), len(s.multipliers)
+    depth = tables.count(flat, r"input_blocks\.(\d+)\.") / levels - 1
+    found = {"num_classes": tables.size(flat, "out.2.c_proj.weight", 0), "depth": depth}
+    if not depth.is_integer() or depth < 1:
+        return found
+    blocks = [[f"input_blocks.{1 + i * (int(depth) + 1) + k}" for k in range(int(depth))] for i in range(levels)]
+    return found | {
+        "depth": int(depth),
+        "multipliers": tuple(tables.size(flat, f"{level[0]}.0.out_layers.3.weight", 0) / width for level in blocks),
+        "attends": tuple(any(f"{block}.1.qkv.weight" in flat for block in level) for level in blocks),
+    }
+
+
+def names(s: Settings, shape: Shape, form: Form = ORIGINAL) -> Names:
     """Their name → our leaves, blocks by number, that it holds: one, or (q, k, v); in the order of evaluation."""
-    return _names(s, shape[0], layout.shapes(s, shape))
+    return _names(s, shape[0], layout.shapes(s, shape, form.classes), form)
 
 
-def _names(s: Settings, height: int, leaf_shapes: Shapes) -> Names:
+def _names(s: Settings, height: int, leaf_shapes: Shapes, form: Form) -> Names:
     table: Names = {}
-    for part, module in _modules(s, height):
+    for part, module in _modules(s, height, form):
+        layers = _LAYERS | _POOL if part == "pool" else _LAYERS
         inside = [leaf.removeprefix(f"{part}/").split("/") for leaf in leaf_shapes if leaf.startswith(f"{part}/")]
         for *layer, kind in sorted(inside, key=_place):
-            key = f"{module}{_LAYERS[layer[0]] if layer else ''}.{'bias' if kind == 'bias' else 'weight'}"
+            ending = {"bias": ".bias", "positions": layers["positions"]}.get(kind, ".weight")
+            key = f"{module}{layers[layer[0]] if layer else ''}{ending}"
             table[key] = (*table.get(key, ()), "/".join((part, *layer, kind)))
     return table
 
@@ -146,32 +190,32 @@ def _their_shape(leaves: tuple[str, ...], leaf_shapes: Shapes) -> Shape:
     return (len(leaves) * rows, *rest)
 
 
-def _modules(s: Settings, height: int) -> Iterator[tuple[str, str]]:
+def _modules(s: Settings, height: int, form: Form) -> Iterator[tuple[str, str]]:
     """(our part, their module) in the order of evaluation."""
     number, inside = {"input": 0, "output": -1}, 0
-    for part in layout.walk(s, height):
+    for part in (*layout.descent(s, height), "norm_out", "pool") if form.classes else layout.walk(s, height):
         if part in _ENDS:
             yield part, _ENDS[part]
             continue
-        side = "input" if part.startswith(("down", "shrink")) else "output"
+        side, grows = "input" if part.startswith(("down", "shrink")) else "output", part.startswith("grow")
         # halving is an entry of its own, doubling lies behind the last block of its level
-        if part.startswith("shrink") or part.endswith("/res"):
+        if part.startswith("shrink") or (part.endswith("/res") and not grows):
             number[side], inside = number[side] + 1, 0
-        suffix = {"shrink": ".op", "grow": ".conv"}.get(re.sub(r"\d.*", "", part), "")
+        suffix = (".conv" if grows else ".op") if part.endswith("/conv") else ""
         yield part, f"{side}_blocks.{number[side]}.{inside}{suffix}"
         inside += 1
 
 
 def _ours(leaf: str, a: np.ndarray) -> np.ndarray:
     """A tensor of theirs in our layout."""
-    if not leaf.endswith("/kernel"):
+    if not leaf.endswith(("/kernel", "/positions")):
         return a
     return a.reshape(a.shape[:2]).T if a.ndim == 2 or _units(leaf) else a.transpose(2, 3, 1, 0)
 
 
 def _theirs(leaf: str, a: np.ndarray) -> np.ndarray:
     """The inverse of `_ours`."""
-    if not leaf.endswith("/kernel"):
+    if not leaf.endswith(("/kernel", "/positions")):
         return a
     return a.T.reshape(*a.shape[::-1], *(1,) * _units(leaf)) if a.ndim == 2 else a.transpose(3, 2, 0, 1)
 
@@ -182,12 +226,16 @@ def _units(leaf: str) -> int:
     return 2 if layer == "shortcut" else int(layer in ("q", "k", "v", "proj_out"))
 
 
-def _by_head(a: np.ndarray, heads: int) -> np.ndarray:
+def _heads(key: str, a: np.ndarray, s: Settings, form: Form) -> int:
+    """How many times [q | k | v] stands in the rows of a."""
+    return s.heads_of(len(a) // 3) if form.heads_first and not key.startswith("out.") else 1
+
+
+def _split(a: np.ndarray, heads: int) -> np.ndarray:
     """[heads · 3 · d, …] → q, k, v: [3, heads · d, …]."""
     return a.reshape(heads, 3, -1, *a.shape[1:]).swapaxes(0, 1).reshape(3, -1, *a.shape[1:])
 
 
-def _heads_together(parts: list[np.ndarray], heads: int) -> np.ndarray:
-    """The inverse of `_by_head`."""
-    a = np.stack(parts)
-    return a.reshape(3, heads, -1, *a.shape[2:]).swapaxes(0, 1).reshape(-1, *a.shape[2:])
+def _join(a: np.ndarray, heads: int) -> np.ndarray:
+    """q, k, v one after the other, [3 · heads · d, …] → the inverse of `_split`."""
+    return a.reshape(3, heads, -1, *a.shape[1:]).swapaxes(0, 1).reshape(-1, *a.shape[1:])

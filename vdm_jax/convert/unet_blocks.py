@@ -17,6 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from vdm_jax.convert.vdm_layout import Flat, Shapes
+from vdm_jax.networks.classifier import Classifier
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.multiscale import UNet
 
@@ -61,14 +62,14 @@ def stack(blocks: Flat) -> Flat:
 
 
 @lru_cache(maxsize=8)
-def shapes(s: Settings, shape: tuple[int, ...]) -> Shapes:
+def shapes(s: Settings, shape: tuple[int, ...], classes: int = 0) -> Shapes:
     """Of all leaves of the network for images of that shape (height, width, channels), blocks by number.
 
-    Raises ValueError as `families.check` does.
+    classes: of a classifier; 0 for a U-Net. Raises ValueError as `families.check` does.
     """
-    abstract = jax.eval_shape(
-        UNet(s).init, jax.random.key(0), jnp.zeros((1, *shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
-    )
+    net = Classifier(s, classes) if classes else UNet(s)
+    z = jnp.zeros((1, *shape[:2], shape[2] + s.given))
+    abstract = jax.eval_shape(net.init, jax.random.key(0), z, jnp.zeros(1), jnp.zeros(1, jnp.int32))
     empty = {
         "/".join(path): np.broadcast_to(np.float32(0), leaf.shape)
         for path, leaf in flatten_dict(abstract["params"]).items()
@@ -79,13 +80,26 @@ def shapes(s: Settings, shape: tuple[int, ...]) -> Shapes:
 def walk(s: Settings, height: int) -> Iterator[str]:
     """The parts of the network in the order of evaluation, blocks by number: 'dense0', …, 'down0/0/res',
     'down0/0/attn', …, 'shrink1/conv', …, 'mid1', 'mid_attn', 'mid2', 'up1/0/res', …, 'norm_out', 'conv_out'."""
-    levels, attends = range(len(s.multipliers)), s.attends(height)
-    between = "res" if s.resample == "block" else "conv"
+    attends, between = s.attends(height), _between(s)
+    yield from descent(s, height)
+    for i in reversed(range(len(s.multipliers))):
+        for b in range(s.depth + 1):
+            yield f"up{i}/{b}/res"
+            yield from [f"up{i}/{b}/attn"] if attends[i] and s.attention_up == "block" else []
+        yield from [f"up{i}/attn"] if attends[i] and s.attention_up == "level" else []
+        yield from [f"norm_image{i}", f"conv_image{i}"] if s.pyramid_out == "skip" else []
+        yield from [f"grow{i}/{between}"] if i else []
+    yield from [] if s.pyramid_out == "skip" else ["norm_out", "conv_out"]
+
+
+def descent(s: Settings, height: int) -> Iterator[str]:
+    """The parts as far as the middle, which a classifier has too."""
+    attends, between = s.attends(height), _between(s)
     yield from ["frequencies"] if s.embedding == "fourier" else []
     yield from ("dense0", "dense1")
     yield from ["classes"] if s.num_classes else []
     yield "conv_in"
-    for i in levels:
+    for i in range(len(s.multipliers)):
         if i:
             yield f"shrink{i}/{between}"
             if s.pyramid_in != "none":
@@ -94,11 +108,7 @@ def walk(s: Settings, height: int) -> Iterator[str]:
             yield f"down{i}/{b}/res"
             yield from [f"down{i}/{b}/attn"] if attends[i] else []
     yield from ("mid1", "mid_attn", "mid2")
-    for i in reversed(levels):
-        for b in range(s.depth + 1):
-            yield f"up{i}/{b}/res"
-            yield from [f"up{i}/{b}/attn"] if attends[i] and s.attention_up == "block" else []
-        yield from [f"up{i}/attn"] if attends[i] and s.attention_up == "level" else []
-        yield from [f"norm_image{i}", f"conv_image{i}"] if s.pyramid_out == "skip" else []
-        yield from [f"grow{i}/{between}"] if i else []
-    yield from [] if s.pyramid_out == "skip" else ["norm_out", "conv_out"]
+
+
+def _between(s: Settings) -> str:
+    return "res" if s.resample == "block" else "conv"

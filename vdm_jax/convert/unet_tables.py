@@ -19,6 +19,7 @@ from vdm_jax.convert.unet_blocks import shapes, stack, unstack, walk
 from vdm_jax.convert.vdm_layout import Flat, flatten
 from vdm_jax.errors import UserError
 from vdm_jax.methods import networks
+from vdm_jax.networks.classifier import Classifier
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.multiscale import UNet
 
@@ -27,9 +28,9 @@ Tree = dict[str, Any]
 
 # What decides a setting in a config, for sentences.
 _FIELDS = {
+    "resample": "model.family or model.resample_blocks",
     "inputs": "data.shape",
     "outputs": "model.variance",
-    "resample": "model.family",
     "pyramid_in": "model.family",
     "pyramid_out": "model.family",
     "attention_up": "model.family",
@@ -98,12 +99,13 @@ def first_difference(flat: Flat, wanted: Mapping[str, Shape]) -> str | None:
     return extra and f"{extra} of shape {flat[extra].shape} is not expected"
 
 
-def differences(found: Mapping[str, Any], s: Settings, shape: Shape) -> list[str]:
+def differences(found: Mapping[str, Any], s: Settings, shape: Shape, **asked: Any) -> list[str]:
     """'model.depth: 3 in the weights, 2 in the config', for every setting that the tensors contradict.
 
     found: what they tell, by the names of `Settings`; 'inputs' and 'attends' (of every level) besides.
+    asked: what is wanted of them where it is not what the settings say.
     """
-    asked: dict[str, Any] = {"inputs": shape[-1], "attends": s.attends(shape[0])}
+    asked = {"inputs": shape[-1] + s.given, "attends": s.attends(shape[0]), **asked}
     differing = []
     for name, value in found.items():
         wanted = asked[name] if name in asked else getattr(s, name)
@@ -143,7 +145,7 @@ def load(
 def settings_of(config: ConfigDict) -> Settings:
     """Of the config's network. Raises UserError if it is none of those that resample."""
     net = networks.network(config)
-    if not isinstance(net, UNet):
+    if not isinstance(net, UNet | Classifier):
         raise UserError(
             f"the weights are a multiscale U-Net's, config.model.network={config.model.network!r} is another; "
             "set it to 'multiscale' and config.model.family to theirs"

@@ -52,8 +52,10 @@ def network(config: ConfigDict) -> Network:
 def _multiscale(config: ConfigDict, dtype: Any) -> UNet:
     model = config.model
     extra: dict[str, Any] = {}
-    if model.family == "improved":
+    if model.family in ("improved", "adm"):
         extra["scale_shift"] = model.scale_shift
+    if model.family == "adm":
+        extra |= {"resample": "block" if model.resample_blocks else "conv", "rescale": model.rescale}
     if model.family == "ddpm" and config.method == "sde":
         extra["attention_up"] = "level"  # as score_sde's own copy has it
     if model.family == "ncsnpp" and config.schedule.kind != "ve_sde":
@@ -66,6 +68,7 @@ def _multiscale(config: ConfigDict, dtype: Any) -> UNet:
             multipliers=tuple(model.multipliers),
             attention_at=tuple(model.attention_at),
             heads=model.heads,
+            head_channels=model.head_channels,
             dropout_rate=model.dropout,
             groups=model.groups,
             outputs=2 if model.variance == "learned" else 1,

@@ -50,7 +50,7 @@ def norm(s: Settings, channels: int, name: str, dtype: Any = None) -> GroupNorm:
 def attention(s: Settings, channels: int, name: str) -> Attention:
     start = start_of(s)
     return Attention(
-        s.heads,
+        s.heads_of(channels),
         s.groups_of(channels),
         s.dtype,
         s.epsilon,
@@ -95,7 +95,7 @@ class ResBlock(nn.Module):
             h = normed(h + cond)
         h = dropout(nn.swish(h), s.dropout_rate, keys)
         h = last_conv(s, features, "conv2")(h)
-        if inputs != features or self.resample != "none":
+        if inputs != features or (self.resample != "none" and s.between_shortcut):
             x = dense(s, inputs, features, "shortcut")(x)
         return added(s, x, h)
 

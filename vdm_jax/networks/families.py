@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 CHOICES = {
     "embedding": ("ddpm", "improved", "fourier"),
+    "entry": ("width", "level"),
     "resample": ("conv", "block"),
     "pyramid_in": ("none", "residual", "skip"),
     "pyramid_out": ("none", "skip"),
@@ -30,13 +31,17 @@ class Settings:
     width: n channels; level i has width · multipliers[i] of them at 1/2^i of the resolution.
     depth: blocks of each level on the way down; one more on the way up.
     attention_at: heights in pixels of the levels whose blocks have attention; the middle always has it.
+    heads: of attention; head_channels: channels of each instead, as many heads as there is room for; 0 for `heads`.
     outputs: 2 for a variance head, channels [ε̂ | v]. num_classes: 0 without.
+    given: the last channels of z, of an image beside it that an upsampler is given.
+    entry: channels of the first convolution, those of the 'level' that it enters or the 'width'.
     scale_shift: the embedding turns the second norm into norm(h) (1 + scale) + shift; else it is added before it.
     groups: of a group norm, fewer if they would have less than group_width channels. epsilon: its ε.
-    embedding: of t, see `multiscale.embed`. fourier_scale: deviation of its fixed frequencies.
+    embedding: of t, see `encoder.embed`. fourier_scale: deviation of its fixed frequencies.
     scale_by_sigma: the output is divided by σ = e^t ('fourier' only).
     resample: by 'conv'olutions of their own or inside a residual 'block' (BigGAN); padding: of convolutions that
-    halve, None for SAME; fir: filters instead of pixels when halving and doubling inside blocks and pyramids.
+    halve, None for SAME; fir: filters instead of pixels when halving and doubling inside blocks and pyramids;
+    between_shortcut: blocks that resample have a 1 × 1 shortcut though they change no channels.
     rescale: sums of residual branches are divided by √2.
     pyramid_in: smaller copies of z join the levels, by 'residual' convolutions or 1 × 1 'skip's; pyramid_out:
     images of all levels are summed, each doubled to the next ('skip').
@@ -50,9 +55,12 @@ class Settings:
     depth: int = 2
     attention_at: tuple[int, ...] = (16,)
     heads: int = 1
+    head_channels: int = 0
     dropout_rate: float = 0.0
     outputs: int = 1
     num_classes: int = 0
+    given: int = 0
+    entry: str = "width"
     scale_shift: bool = False
     groups: int = 32
     group_width: int = 1
@@ -63,6 +71,7 @@ class Settings:
     resample: str = "conv"
     padding: int | None = None
     fir: bool = False
+    between_shortcut: bool = True
     rescale: bool = False
     pyramid_in: str = "none"
     pyramid_out: str = "none"
@@ -77,6 +86,14 @@ class Settings:
         """Of every level."""
         return tuple(int(self.width * m) for m in self.multipliers)
 
+    def entry_channels(self) -> int:
+        """Of the first convolution."""
+        return self.channels()[0] if self.entry == "level" else self.width
+
+    def heads_of(self, channels: int) -> int:
+        """Of an attention over so many channels."""
+        return channels // self.head_channels if self.head_channels else self.heads
+
     def attends(self, height: int) -> tuple[bool, ...]:
         """Which levels of an image of that height have attention."""
         return tuple(height >> i in self.attention_at for i in range(len(self.multipliers)))
@@ -84,6 +101,17 @@ class Settings:
     def groups_of(self, channels: int) -> int:
         return min(self.groups, channels // self.group_width)
 
+
+_IMPROVED: dict[str, Any] = {
+    "depth": 3,
+    "attention_at": (16, 8),
+    "heads": 4,
+    "scale_shift": True,
+    "epsilon": 1e-5,
+    "embedding": "improved",
+    "padding": 1,
+    "initial": "torch",
+}
 
 _DDPMPP: dict[str, Any] = {
     "depth": 4,
@@ -99,15 +127,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
     # Ho, Jain & Abbeel 2020; CIFAR-10 as it stands here
     "ddpm": {"dropout_rate": 0.1},
     # Nichol & Dhariwal 2021; CIFAR-10: depth=3, dropout_rate=.3, outputs=2
-    "improved": {
-        "depth": 3,
-        "attention_at": (16, 8),
-        "heads": 4,
-        "scale_shift": True,
-        "epsilon": 1e-5,
-        "embedding": "improved",
-        "padding": 1,
-        "initial": "torch",
+    "improved": _IMPROVED,
+    # Dhariwal & Nichol 2021; by resolution see `presets.ADM_NETWORKS`
+    "adm": _IMPROVED
+    | {
+        "depth": 2,
+        "attention_at": (32, 16, 8),
+        "heads": 1,
+        "head_channels": 64,
+        "resample": "block",
+        "between_shortcut": False,
+        "entry": "level",
+        "outputs": 2,
     },
     # Song et al. 2021 (ICLR), appendix H; CIFAR-10: depth 4, deep: 8
     "ddpmpp": _DDPMPP,
@@ -132,6 +163,10 @@ def settings(family: str, **overrides: Any) -> Settings:
             raise ValueError(f"{name}={value!r} is none of {', '.join(legal)}")
     if made.scale_by_sigma and made.embedding != "fourier":
         raise ValueError(f"scale_by_sigma needs embedding='fourier', which is told log σ, not {made.embedding!r}")
+    if made.head_channels and made.heads != 1:
+        raise ValueError(
+            f"heads={made.heads} and head_channels={made.head_channels} both tell the heads; one is enough"
+        )
     if made.fir and made.resample != "block":
         raise ValueError("fir=True filters inside blocks that resample; it needs resample='block'")
     return made
@@ -153,13 +188,16 @@ def check(s: Settings, shape: tuple[int, ...]) -> None:
         if groups < 1 or channels % groups:
             raise ValueError(f"groups={s.groups} do not divide a norm's {channels} channels (width={s.width})")
     for channels, attends in zip(s.channels(), s.attends(height), strict=True):
-        if (attends or channels == s.channels()[-1]) and channels % s.heads:
-            raise ValueError(f"heads={s.heads} do not divide the {channels} channels of a level with attention")
+        if not (attends or channels == s.channels()[-1]):
+            continue
+        if channels % (s.head_channels or s.heads):
+            parts = f"head_channels={s.head_channels}" if s.head_channels else f"heads={s.heads}"
+            raise ValueError(f"{parts} do not divide the {channels} channels of a level with attention")
 
 
 def _normed(s: Settings) -> set[int]:
     """Channels that a group norm sees."""
     own = s.channels()
-    above, entering = (*own[1:], own[-1]), (s.width, *own[:-1])
+    above, entering = (*own[1:], own[-1]), (s.entry_channels(), *own[:-1])
     sums = {a + c for a, c in zip(above, own, strict=True)} | {e + c for e, c in zip(entering, own, strict=True)}
-    return {s.width, *own, *sums, *((2 * c for c in own) if s.depth > 1 else ())}
+    return {s.entry_channels(), *own, *sums, *((2 * c for c in own) if s.depth > 1 else ())}

@@ -1,4 +1,4 @@
-"""One U-Net that resamples, for DDPM, Improved DDPM, DDPM++ and NCSN++ (`families` says how they differ).
+"""One U-Net that resamples, for DDPM, Improved DDPM, ADM, DDPM++ and NCSN++ (`families` says how they differ).
 
     z → conv_in → level 0: blocks → shrink → … → level K − 1: blocks → block, attention, block
       → level K − 1: blocks on (h, skip) → grow → … → level 0 → norm, swish, conv_out
@@ -16,7 +16,7 @@ Parameter tree, for levels i < K with 0 the finest ({} marks what only some sett
     up{i}/first, {rest}, last       blocks 0, 1 … depth − 1 (stacked), depth; attention as above or
     up{i}/{attn}                    once, behind the last block (attention_up='level')
     shrink{i}, grow{i}              into level i from above, i ≥ 1; out of level i upwards, i ≥ 1: conv, or
-                                    res, with a shortcut always (resample='block')
+                                    res, with a shortcut if between_shortcut (resample='block')
     {conv_pyramid{i}}               into level i ≥ 1: 3 × 3 ('residual'), or a dense layer named
     {pyramid{i}}                    so ('skip')
     {norm_image{i}, conv_image{i}}  of every level, instead of norm_out and conv_out (pyramid_out='skip')
@@ -30,44 +30,22 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from vdm_jax.networks import families, resample
-from vdm_jax.networks.blocks import (
-    Between,
-    Down,
-    ResBlock,
-    Up,
-    added,
-    attention,
-    conv,
-    dense,
-    last_conv,
-    norm,
-)
+from vdm_jax.networks.blocks import Between, Up, last_conv, norm
+from vdm_jax.networks.encoder import GROW, UP, embed, encode, part_keys
 from vdm_jax.networks.families import Settings
-from vdm_jax.networks.layers import fold, waves
-from vdm_jax.networks.remat import rematerialised
-
-# Which keys of dropout a part takes, four to a level; the coarsest is entered by nothing, the finest left by nothing.
-_DOWN, _UP, _SHRINK, _GROW = range(4)
-_MID1, _MID2 = _SHRINK, _GROW
-
-
-def frequencies(kind: str, features: int) -> np.ndarray:
-    """ω_k, k < n = features/2: 10⁴^{−k/(n−1)} in DDPM and score_sde, 10⁴^{−k/n} in Improved DDPM."""
-    half = features // 2
-    return (1e4 ** -(np.arange(half) / (half - 1 if kind == "ddpm" else half))).astype(np.float32)
 
 
 class UNet(nn.Module):
-    """z [B, H, W, C] float32, t [B] float32, conditioning [B] → [B, H, W, outputs · C] float32.
+    """z [B, H, W, C] float32, t [B] float32, conditioning [B] → [B, H, W, outputs · (C − given)] float32.
 
     t: what the sinusoids are taken of, as it is: the level l − 1 of 0 … T − 1 or 1000 (l − 1)/T (DDPM, Improved
-    DDPM), 999 t (DDPM++, NCSN++ under VP); under embedding='fourier' log σ, by whose σ = e^t
+    DDPM, ADM), 999 t (DDPM++, NCSN++ under VP); under embedding='fourier' log σ, by whose σ = e^t
     scale_by_sigma divides. conditioning: the class if there are any, else unused.
-    keys: [B] for dropout, None for none. z is what the network sees: [−1, 1] on clean data.
+    keys: [B] for dropout, None for none. z is what the network sees: [−1, 1] on clean data, and behind it the
+    `given` channels of an image that the output is not of (`beside`).
     Everything but the sinusoids, the last norm and the last convolution computes in settings.dtype.
     Raises ValueError if the settings don't suit z (`families.check`).
     """
@@ -79,64 +57,19 @@ class UNet(nn.Module):
         s = self.settings
         families.check(s, z.shape[1:])
         channels, attends = s.channels(), s.attends(z.shape[1])
-        cond = self._embed(t, conditioning)
-        part = lambda level, number: fold(keys, 4 * level + number)
+        cond = embed(self, s, t, conditioning)
+        h, entries, skips = encode(s, z, cond, keys)
 
-        h, pyramid = conv(s, z.shape[-1], s.width, "conv_in")(z), z
-        entries, skips = [], []
-        for i, features in enumerate(channels):
-            if i:
-                h = Between(s, "halve", name=f"shrink{i}")(h, cond, part(i, _SHRINK))
-                h, pyramid = self._join(i, h, pyramid)
-            entries.append(h)
-            h, kept = Down(s, features, attends[i], name=f"down{i}")(h, cond, part(i, _DOWN))
-            skips.append(kept)
-
-        middle = rematerialised(ResBlock, s.remat, scanned=False)
-        h = middle(s, channels[-1], name="mid1")(h, cond, part(0, _MID1))
-        h = attention(s, channels[-1], "mid_attn")(h)
-        h = middle(s, channels[-1], name="mid2")(h, cond, part(0, _MID2))
-
-        image, outputs = None, s.outputs * z.shape[-1]
+        image, outputs = None, s.outputs * (z.shape[-1] - s.given)
         for i, features in reversed(list(enumerate(channels))):
-            h = Up(s, features, attends[i], name=f"up{i}")(h, skips[i], entries[i], cond, part(i, _UP))
+            up = Up(s, features, attends[i], name=f"up{i}")
+            h = up(h, skips[i], entries[i], cond, part_keys(keys, i, UP))
             if s.pyramid_out == "skip":
                 image = self._collect(i, h, image, outputs)
             if i:
-                h = Between(s, "double", name=f"grow{i}")(h, cond, part(i, _GROW))
+                h = Between(s, "double", name=f"grow{i}")(h, cond, part_keys(keys, i, GROW))
         out = self._to_image(h, outputs, "norm_out", "conv_out") if image is None else image
         return out * jnp.exp(-t)[:, None, None, None] if s.scale_by_sigma else out
-
-    def _embed(self, t: Array, conditioning: Array) -> Array:
-        """swish(dense1(swish(dense0(sinusoids of t))) + class). [B] → [B, 4 width]."""
-        s, wide = self.settings, 4 * self.settings.width
-        if s.embedding == "fourier":
-            # sin, cos(2π w log σ), w ~ N(0, scale²): drawn once, never trained (Tancik et al. 2020)
-            w = self.param("frequencies", nn.initializers.normal(s.fourier_scale), (s.width,))
-            told = waves(t, 2 * jnp.pi * jax.lax.stop_gradient(w))
-        else:
-            told = waves(t, jnp.asarray(frequencies(s.embedding, s.width)))
-            if s.embedding == "improved":  # cosines first
-                told = jnp.roll(told, s.width // 2, axis=-1)
-        cond = nn.swish(dense(s, told.shape[-1], wide, "dense0")(told))
-        cond = dense(s, wide, wide, "dense1")(cond)
-        if s.num_classes:
-            table = nn.Embed(s.num_classes, wide, embedding_init=nn.initializers.normal(1.0), name="classes")
-            cond = cond + table(conditioning.astype(jnp.int32)).astype(cond.dtype)
-        return nn.swish(cond)
-
-    def _join(self, i: int, h: Array, pyramid: Array) -> tuple[Array, Array]:
-        """What enters level i, and the copy of z at its resolution."""
-        s, inputs, features = self.settings, pyramid.shape[-1], h.shape[-1]
-        if s.pyramid_in == "none":
-            return h, pyramid
-        if s.pyramid_in == "skip":
-            pyramid = resample.halve(pyramid) if s.fir else resample.average(pyramid)
-            return dense(s, inputs, features, f"pyramid{i}")(pyramid) + h, pyramid
-        fir = s.fir
-        smaller = conv(s, inputs, features, f"conv_pyramid{i}", stride=2, padding=0 if fir else None)
-        h = added(s, smaller(resample.blur(pyramid) if fir else pyramid), h)
-        return h, h
 
     def _collect(self, i: int, h: Array, image: Array | None, outputs: int) -> Array:
         """The image of level i + the doubled image of the level below."""
@@ -149,3 +82,12 @@ class UNet(nn.Module):
         s = self.settings
         h = nn.swish(norm(s, h.shape[-1], norm_name, jnp.float32)(h))
         return last_conv(s, outputs, conv_name, dtype=jnp.float32)(h)
+
+
+def beside(z: Array, low: Array) -> Array:
+    """[z | low enlarged]: what an upsampler sees. z: [B, H, W, C], low: [B, h, w, c] on the same scale as clean data.
+
+    Bilinear between centres of pixels, edges repeated: torch's `interpolate` with align_corners=False.
+    """
+    large = jax.image.resize(low, (*z.shape[:3], low.shape[-1]), "bilinear")
+    return jnp.concatenate([z, large.astype(z.dtype)], axis=-1)

@@ -1,0 +1,67 @@
+"""The noisy classifier of guided diffusion (Dhariwal & Nichol 2021, §4): a U-Net's way down, then attention pooling.
+
+Parameter tree: that of `multiscale` as far as mid2, then norm_out {scale, bias} and
+
+    pool/positions [1 + pixels, C]  added to the tokens: their mean first, then the pixels row by row
+    pool/{q, k, v, proj_out}        dense layers, the last with as many outputs as there are classes
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vdm_jax.networks import families
+from vdm_jax.networks.blocks import dense, norm
+from vdm_jax.networks.encoder import embed, encode
+from vdm_jax.networks.families import Settings
+
+
+class AttentionPool(nn.Module):
+    """What the mean of all pixels finds among them and itself (CLIP). [B, H, W, C] → [B, features]."""
+
+    settings: Settings
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        s, (batch, _, _, channels) = self.settings, x.shape
+        heads = s.heads_of(channels)
+        x = x.reshape(batch, -1, channels)
+        x = jnp.concatenate([x.mean(1, keepdims=True), x], axis=1)
+        spread = nn.initializers.normal(channels**-0.5)
+        x = x + self.param("positions", spread, x.shape[1:])[None]
+        linear = lambda name, outputs, inputs: dense(s, channels, outputs, name)(inputs)
+        q = linear("q", channels, x[:, 0]).reshape(batch, heads, -1)
+        k, v = (linear(name, channels, x).reshape(batch, -1, heads, channels // heads) for name in ("k", "v"))
+        weights = jax.nn.softmax(jnp.einsum("bhc,bkhc->bhk", q, k) / math.sqrt(channels // heads), axis=-1)
+        h = jnp.einsum("bhk,bkhc->bhc", weights, v).reshape(batch, channels)
+        return linear("proj_out", self.features, h)
+
+
+class Classifier(nn.Module):
+    """z [B, H, W, C], t [B] → logits [B, classes] of log p(c | z_t) but for a constant.
+
+    t and z: as for `multiscale.UNet`. conditioning is not used: it may be the label itself. keys: [B] for dropout.
+    Everything up to the last norm computes in settings.dtype, the rest in float32 or better.
+    Raises ValueError if the settings don't suit z (`families.check`) or tell it classes.
+    """
+
+    settings: Settings
+    classes: int
+
+    @nn.compact
+    def __call__(self, z: Array, t: Array, conditioning: Array | None = None, keys: Array | None = None) -> Array:
+        s = self.settings
+        families.check(s, z.shape[1:])
+        if s.num_classes or s.given:
+            raise ValueError(f"num_classes={s.num_classes}, given={s.given}: a classifier is told of z and t alone")
+        h = encode(s, z, embed(self, s, t, t), keys).h
+        precise = replace(s, dtype=jnp.promote_types(s.dtype, jnp.float32))
+        h = nn.swish(norm(precise, h.shape[-1], "norm_out")(h))
+        return AttentionPool(precise, self.classes, name="pool")(h)

@@ -1,0 +1,99 @@
+"""The way down of a multiscale network, which U-Nets and classifiers share.
+
+    z → conv_in → level 0: blocks → shrink → … → level K − 1: blocks → block, attention, block
+
+Functions to be called inside a module's `nn.compact`: what they name becomes part of that module. Their parameters
+are listed at the head of `multiscale`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vdm_jax.networks import resample
+from vdm_jax.networks.blocks import Between, Down, ResBlock, added, attention, conv, dense
+from vdm_jax.networks.families import Settings
+from vdm_jax.networks.layers import fold, waves
+from vdm_jax.networks.remat import rematerialised
+
+# Which keys of dropout a part takes, four to a level; the coarsest is entered by nothing, the finest left by nothing.
+DOWN, UP, SHRINK, GROW = range(4)
+_MID1, _MID2 = SHRINK, GROW
+
+
+class Encoded(NamedTuple):
+    """h: [B, H′, W′, C] of the coarsest level; of every level what entered it, and the outputs of its blocks."""
+
+    h: Array
+    entries: list[Array]
+    skips: list[Array]
+
+
+def part_keys(keys: Array | None, level: int, part: int) -> Array | None:
+    """Keys [B] of dropout for a part of a level; None stays None."""
+    return fold(keys, 4 * level + part)
+
+
+def frequencies(kind: str, features: int) -> np.ndarray:
+    """ω_k, k < n = features/2: 10⁴^{−k/(n−1)} in DDPM and score_sde, 10⁴^{−k/n} in Improved DDPM."""
+    half = features // 2
+    return (1e4 ** -(np.arange(half) / (half - 1 if kind == "ddpm" else half))).astype(np.float32)
+
+
+def embed(module: nn.Module, s: Settings, t: Array, conditioning: Array) -> Array:
+    """swish(dense1(swish(dense0(sinusoids of t))) + class). [B] → [B, 4 width]."""
+    wide = 4 * s.width
+    if s.embedding == "fourier":
+        # sin, cos(2π w log σ), w ~ N(0, scale²): drawn once, never trained (Tancik et al. 2020)
+        w = module.param("frequencies", nn.initializers.normal(s.fourier_scale), (s.width,))
+        told = waves(t, 2 * jnp.pi * jax.lax.stop_gradient(w))
+    else:
+        told = waves(t, jnp.asarray(frequencies(s.embedding, s.width)))
+        if s.embedding == "improved":  # cosines first
+            told = jnp.roll(told, s.width // 2, axis=-1)
+    cond = nn.swish(dense(s, told.shape[-1], wide, "dense0")(told))
+    cond = dense(s, wide, wide, "dense1")(cond)
+    if s.num_classes:
+        table = nn.Embed(s.num_classes, wide, embedding_init=nn.initializers.normal(1.0), name="classes")
+        cond = cond + table(conditioning.astype(jnp.int32)).astype(cond.dtype)
+    return nn.swish(cond)
+
+
+def encode(s: Settings, z: Array, cond: Array, keys: Array | None) -> Encoded:
+    """All levels, finest first, and the middle. z: [B, H, W, C], cond: [B, 4 width]."""
+    channels, attends = s.channels(), s.attends(z.shape[1])
+    h, pyramid = conv(s, z.shape[-1], s.entry_channels(), "conv_in")(z), z
+    entries, skips = [], []
+    for i, features in enumerate(channels):
+        if i:
+            h = Between(s, "halve", name=f"shrink{i}")(h, cond, part_keys(keys, i, SHRINK))
+            h, pyramid = _join(s, i, h, pyramid)
+        entries.append(h)
+        h, kept = Down(s, features, attends[i], name=f"down{i}")(h, cond, part_keys(keys, i, DOWN))
+        skips.append(kept)
+
+    middle = rematerialised(ResBlock, s.remat, scanned=False)
+    h = middle(s, channels[-1], name="mid1")(h, cond, part_keys(keys, 0, _MID1))
+    h = attention(s, channels[-1], "mid_attn")(h)
+    h = middle(s, channels[-1], name="mid2")(h, cond, part_keys(keys, 0, _MID2))
+    return Encoded(h, entries, skips)
+
+
+def _join(s: Settings, i: int, h: Array, pyramid: Array) -> tuple[Array, Array]:
+    """What enters level i, and the copy of z at its resolution."""
+    inputs, features = pyramid.shape[-1], h.shape[-1]
+    if s.pyramid_in == "none":
+        return h, pyramid
+    if s.pyramid_in == "skip":
+        pyramid = resample.halve(pyramid) if s.fir else resample.average(pyramid)
+        return dense(s, inputs, features, f"pyramid{i}")(pyramid) + h, pyramid
+    fir = s.fir
+    smaller = conv(s, inputs, features, f"conv_pyramid{i}", stride=2, padding=0 if fir else None)
+    h = added(s, smaller(resample.blur(pyramid) if fir else pyramid), h)
+    return h, h
