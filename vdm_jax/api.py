@@ -36,30 +36,36 @@ class Model(NamedTuple):
         seed: int = 0,
         num_steps: int | None = None,
         sampler: str | None = None,
+        label: int | np.ndarray | None = None,
         trajectory: bool = False,
     ) -> Any:
         """`count` samples [count, …]; with trajectory also the latents z_s [num_steps, count, …].
 
-        Sample k depends on (seed, k) alone. sampler: 'ancestral', 'ddim', 'euler' or 'heun'.
+        Sample k depends on (seed, k) and its label alone. sampler: 'ancestral', 'ddim', 'euler' or 'heun'. label: of
+        all samples, or [count]; without one the classes in turn, if there are any.
         """
         method = self._with({"sampling.sampler": sampler}).method
         keys = example_keys(jax.random.key(seed), jnp.arange(count))
+        classes = self.config.model.num_classes
+        if label is None and classes:
+            label = np.arange(count) % classes
         run = jax.jit(method.sample, static_argnums=(3, 4))
         steps = num_steps or self.config.sampling.num_steps
         keep = tuple(range(steps)) if trajectory else ()
-        samples, path = jax.device_get(run(self.params, keys, jnp.zeros(count), steps, keep))
+        samples, path = jax.device_get(run(self.params, keys, self._told(label, count), steps, keep))
         return (samples, path) if trajectory else samples
 
     def bits_per_dim(
         self,
         images: np.ndarray,
         *,
+        labels: int | np.ndarray | None = None,
         seed: int = 0,
         passes: int = 1,
         estimator: str | None = None,
         num_timesteps: int | None = None,
     ) -> dict[str, np.ndarray]:
-        """Terms of the bound on −log₂ p(x)/D, each [N] and a mean over passes.
+        """Terms of the bound on −log₂ p(x)/D, of −log₂ p(x|label)/D if there are classes; each [N], a mean over passes.
 
         estimator: 'vlb' (num_timesteps = 0 for continuous time) or 'ode'. 'total' is the sum of the terms:
         'reconstruction', 'prior' and 'diffusion' of 'vlb', 'encoder', 'flow' and 'reconstruction' of 'ode'.
@@ -69,7 +75,7 @@ class Model(NamedTuple):
         method = self._with(changes).method
         if method.bits_per_dim is None:
             raise UserError("this model is a student and has no likelihood; ask its teacher's")
-        batch = {"image": self._check(images), "conditioning": jnp.zeros(len(images))}
+        batch = {"image": self._check(images), "conditioning": self._told(labels, len(images))}
         run = jax.jit(method.bits_per_dim)
         rows = []
         for number in range(passes):
@@ -84,13 +90,13 @@ class Model(NamedTuple):
         eps = jax.vmap(lambda k: jax.random.normal(k, f.shape[1:]))(keys)
         return q_sample(f, eps, ode.level_of(jnp.asarray(gamma)))
 
-    def denoise(self, z: Array, gamma: float) -> Prediction:
+    def denoise(self, z: Array, gamma: float, labels: int | np.ndarray | None = None) -> Prediction:
         """x̂ (in [−1, 1], bin centres) and ε̂ of latents z [N, …] at γ = −log SNR within the schedule's range."""
         ode = self._ode(gamma)
-        run = jax.jit(lambda z, g: ode.predict(z, ode.level_of(g), jnp.zeros(len(z))))
-        return run(jnp.asarray(z), jnp.asarray(gamma))
+        run = jax.jit(lambda z, g, cond: ode.predict(z, ode.level_of(g), cond))
+        return run(jnp.asarray(z), jnp.asarray(gamma), self._told(labels, len(z)))
 
-    def encode(self, images: np.ndarray) -> Array:
+    def encode(self, images: np.ndarray, labels: int | np.ndarray | None = None) -> Array:
         """Latents z_1 of images along the probability-flow ODE, [N, …].
 
         Starts at the mean of q(z_0|x), without its noise, so the latents are narrower than N(0, I);
@@ -98,12 +104,13 @@ class Model(NamedTuple):
         """
         ode, f = self._ode(), self.method.encode(self._check(images))
         z_0 = ode.level_of(ode.gamma_0).alpha * f
-        return jax.jit(lambda z: likelihood.encode(ode, z, jnp.zeros(len(z))))(z_0)
+        return jax.jit(lambda z, cond: likelihood.encode(ode, z, cond))(z_0, self._told(labels, len(z_0)))
 
-    def decode(self, latents: Array) -> np.ndarray:
+    def decode(self, latents: Array, labels: int | np.ndarray | None = None) -> np.ndarray:
         """Latents z_1 → images, the inverse of `encode`."""
         ode = self._ode()
-        z_0 = jax.jit(lambda z: likelihood.decode(ode, z, jnp.zeros(len(z))))(latents)
+        run = jax.jit(lambda z, cond: likelihood.decode(ode, z, cond))
+        z_0 = run(latents, self._told(labels, len(latents)))
         return np.asarray(self.method.decode(z_0, ode.level_of(ode.gamma_0)))
 
     @property
@@ -136,6 +143,20 @@ class Model(NamedTuple):
                 config[section][field] = value
         configs.check(config)
         return self._replace(config=config, method=methods.build(config))
+
+    def _told(self, labels: int | np.ndarray | None, count: int) -> Array:
+        """What the network is told of `count` examples besides z and t, [count]."""
+        classes, null = self.config.model.num_classes, self.config.model.null_class
+        if not classes:
+            if labels is not None:
+                raise UserError("labels were given, but this model knows none (config.model.num_classes=0)")
+            return jnp.zeros(count)
+        if labels is None:
+            raise UserError(f"this model is told labels, 0 to {classes - 1}; give one, or one for each of the {count}")
+        given = np.broadcast_to(np.asarray(labels), (count,))
+        if count and (given.min() < 0 or given.max() >= classes + null):
+            raise UserError(f"labels are 0 to {classes + null - 1}, these go from {given.min()} to {given.max()}")
+        return jnp.asarray(given, jnp.int32)
 
     def _check(self, images: np.ndarray) -> Array:
         shape, levels = tuple(self.config.data.shape), self.vocabulary

@@ -59,6 +59,7 @@ def check(given: Given) -> None:
             f"it takes {' or '.join(map(repr, values))}",
         )
     _check_network(given)
+    _check_classes(given)
     if given["model.network"] == "multiscale":
         _check_multiscale(given)
     {"vdm": _check_vdm, "ddpm": _check_ddpm, "sde": _check_sde}[method](given)
@@ -101,6 +102,40 @@ def _check_network(given: Given) -> None:
         f"config.model.variance='learned' needs a network with a variance head, which {network!r} has not; "
         "set config.model.network='multiscale'",
     )
+
+
+def _check_classes(given: Given) -> None:
+    classes, null, network = given["model.num_classes"], given["model.null_class"], given["model.network"]
+    demand(
+        not null or classes > 0,
+        "config.model.null_class=True stands beside the labels, of which config.model.num_classes=0 has none; set both",
+    )
+    demand(
+        null == (given["training.label_dropout"] > 0),
+        f"config.training.label_dropout={given['training.label_dropout']:g} and config.model.null_class={null} "
+        "go together: dropped labels become the null class, which nothing else trains; set both, or 0.0 and False",
+    )
+    demand(
+        classes == 0 or network == "multiscale" or not given["data.augment"],
+        f"config.data.augment={tuple(given['data.augment'])} is told to config.model.network={network!r} in the place "
+        "of the label; set config.data.augment=() or config.model.num_classes=0",
+    )
+    label, highest = given["sampling.label"], classes if null else classes - 1
+    demand(
+        label <= highest,
+        f"config.sampling.label={label} is none of the labels of a model with config.model.num_classes={classes}"
+        + (
+            f"; they are 0 to {classes - 1}" + (f", and {classes} for the null class" if null else "")
+            if classes
+            else ""
+        ),
+    )
+    demand(
+        null or not any(given["sampling.guidance"]),
+        f"config.sampling.guidance={tuple(given['sampling.guidance'])} needs a model that was also trained without "
+        "labels (config.model.null_class), which this one was not; set it to (0.0,)",
+    )
+    demand(bool(given["sampling.guidance"]), "config.sampling.guidance=() has no w; (0.0,) is no guidance")
 
 
 def _check_multiscale(given: Given) -> None:

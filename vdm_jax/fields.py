@@ -86,6 +86,8 @@ FIELDS: dict[str, dict[str, Field]] = {
         "residual": Field(
             "z", "what the network's output is added to: z or the exact eps of lone pixels", ("z", "pixel")
         ),
+        "num_classes": Field(0, "labels 0 ... num_classes - 1 that the network is told; 0 for none", low=0),
+        "null_class": Field(False, "one more class, told where there is none, for classifier-free guidance"),
         "data_variance": Field(0.25, "E[x^2] of the data, for residual='pixel'", low=1e-6, high=1e6),
         "cdf": Field("exact", "of the discretised Gaussian; 'tanh' is the originals' approximation", ("exact", "tanh")),
         "initial": Field("original", "how the weights start", ("original", "structured")),
@@ -136,6 +138,7 @@ FIELDS: dict[str, dict[str, Field]] = {
             "stratified", "how t is drawn; by importance for the VLB", ("stratified", "independent", "importance")
         ),
         "weighting": Field("vlb", "weights of the diffusion loss", ("vlb", "simple", "hybrid")),
+        "label_dropout": Field(0.0, "p_uncond, the share of labels replaced by the null class", low=0.0, high=0.99),
         "distill": Field(
             "none",
             "a student of --weights, best of x or v: one step for two of its teacher's, or for all",
@@ -211,6 +214,20 @@ FIELDS: dict[str, dict[str, Field]] = {
         "eta": Field(0.0, "noise of DDIM: 0 none, 1 ancestral", low=0.0, high=1.0, resume=_ANY_TIME),
         "clip": Field(False, "clip the predicted x to [-1, 1]", resume=_ANY_TIME),
         "draw": Field(False, "draw from p(x|z_0), not its most likely level", resume=_ANY_TIME),
+        "label": Field(
+            -1,
+            "the class of all samples, num_classes for the null class; -1 for each in turn",
+            low=-1,
+            resume=_ANY_TIME,
+        ),
+        "guidance": Field(
+            (0.0,),
+            "w of classifier-free guidance, (1 + w) eps(c) - w eps(null); a scale s of other papers is w = s - 1; "
+            "of several each is sampled",
+            low=-1.0,
+            high=100.0,
+            resume=_ANY_TIME,
+        ),
         "num_images": Field(64, "images", low=1, resume=_ANY_TIME),
         "batch_size": Field(64, "images at a time", low=1, resume=_ANY_TIME),
         "seed": Field(0, "of the noise", low=0, high=2**32 - 1, resume=_ANY_TIME),

@@ -52,6 +52,36 @@ class Mixture(NamedTuple):
         alpha, sigma = expand(level.alpha, z.ndim), expand(level.sigma, z.ndim)
         return prediction.split(-sigma * self.score(z, alpha, sigma), z, level)
 
+    def component(self, k):
+        """The data of one class, the class being the component."""
+        return Mixture((1.0,), (self.means[k],), (self.deviations[k],))
 
-# Three components, of variance .6 + .35² = .7225.
+    def log_class(self, z, alpha, sigma):
+        """log p(c|z), [..., K]."""
+        return jax.nn.log_softmax(self.parts(z, alpha, sigma)[0], axis=-1)
+
+    def logits(self, z, level):
+        """What a classifier of z [B, 1] would give, up to a number that differs from z to z: [B, K]."""
+        log, _, _ = self.parts(z, expand(level.alpha, 2), expand(level.sigma, 2))
+        return log[:, 0] + z
+
+    def denoise(self, kind="eps"):
+        """The exact network (z [B, 1], level, labels [B]) → output of this kind; the label K is ∅."""
+
+        def denoise(z, level, labels):
+            alpha, sigma = expand(level.alpha, 2), expand(level.sigma, 2)
+            _, mean, variance = self.parts(z, alpha, sigma)
+            scores = jnp.concatenate(
+                [(mean - z[..., None]) / variance, self.score(z, alpha, sigma)[..., None]], axis=-1
+            )
+            score = jnp.take_along_axis(scores, labels[:, None, None], axis=-1)[..., 0]
+            eps = -sigma * score
+            x = prediction.x_from_eps(z, eps, level)
+            return {"eps": eps, "x": x, "v": prediction.v_from(x, eps, level), "score": score}[kind]
+
+        return denoise
+
+
+# Two examples; the variance of the second is .6 + .35² = .7225.
+EXAMPLE = Mixture((0.3, 0.5, 0.2), (-1.2, 0.3, 1.5), (0.15, 0.2, 0.1))
 THREE = Mixture((0.3, 0.4, 0.3), (-1.0, 0.0, 1.0), (0.35, 0.35, 0.35))

@@ -114,12 +114,15 @@ def _vocabulary(name: str, image: np.ndarray, given: int | None) -> int | None:
     return given or BYTES if name in _BY_PATH else BYTES
 
 
-def check(dataset: Dataset, shape: Sequence[int], vocabulary: int | None, *, every: bool = False) -> None:
+def check(
+    dataset: Dataset, shape: Sequence[int], vocabulary: int | None, *, classes: int = 0, every: bool = False
+) -> None:
     """Raise UserError if the images are not what the config says.
 
     Compares data.shape and data.vocabulary with the data set, then reads records (arrays whole,
     files a few from all over the split) for their dtype, shape and range. Of those that can't be
     decoded, one is enough if every image counts, as in evaluation; else it takes a quarter of them.
+    classes: the labels must be 0 … classes − 1.
     """
     what = f"{dataset.name} ({dataset.version})"
     if tuple(shape) != dataset.shape:
@@ -134,19 +137,39 @@ def check(dataset: Dataset, shape: Sequence[int], vocabulary: int | None, *, eve
         )
     if isinstance(dataset.source, Arrays):
         _check_values(dataset, dataset.source.images, "")
+        if classes:
+            _check_labels(dataset, dataset.source.labels, classes)
         return
     count = dataset.num_examples
     probed = np.unique(np.linspace(0, count - 1, min(PROBED, count)).astype(int))
     bad: list[Undecodable] = []
     for index in probed:
         try:
-            image = dataset.source[int(index)]["image"]
+            record = dataset.source[int(index)]
         except Undecodable as error:
             bad.append(error)
         else:
-            _check_values(dataset, image[None], f"record {index} of ")
+            _check_values(dataset, record["image"][None], f"record {index} of ")
+            if classes:
+                _check_labels(dataset, np.asarray([record["label"]]) if "label" in record else None, classes)
     if len(bad) > (0 if every else len(probed) // 4):
         raise bad[0]
+
+
+def _check_labels(dataset: Dataset, labels: np.ndarray | None, classes: int) -> None:
+    """labels: [N] or None. Whether there are any, and their range."""
+    what = f"the {dataset.split} split of {dataset.name} ({dataset.version})"
+    if labels is None:
+        raise UserError(
+            f"config.model.num_classes={classes} but {what} has no labels; set it to 0 or choose other data"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise UserError(
+            f"config.model.num_classes={classes} allows labels 0 to {classes - 1} but {what} has "
+            f"{low if low < 0 else high}; set --config.model.num_classes={max(high + 1, 1)}"
+            + (" and number the labels from 0" if low < 0 else "")
+        )
 
 
 def _check_values(dataset: Dataset, images: np.ndarray, where: str) -> None:

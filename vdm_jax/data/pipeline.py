@@ -37,15 +37,16 @@ def train_iterator(
     seed: int,
     batch_size: int,
     augment: tuple[str, ...] = (),
+    labels: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int | None = None,
 ) -> grain.DatasetIterator[Batch]:
     """Endless batches of b = batch_size / process_count examples, newly shuffled every epoch.
 
-    Keys: "image" [b, …] in the data set's dtype, "conditioning" float32 [b] (whether the image was
-    augmented), "replaced" float32 [b] (whether the record at this place can't be decoded and another
-    stands for it) and "label" int32 [b] if the data has labels. `get_state()` is {'next_index': batches
+    Keys: "image" [b, …] in the data set's dtype, "conditioning" [b] (what the network is told: float32, whether the
+    image was augmented, or under `labels` int32, the label), "replaced" float32 [b] (whether the record at this place
+    can't be decoded and another stands for it) and "label" int32 [b] if the data has labels. `get_state()` is {'next_index': batches
     so far}: `set_state` of it resumes exactly, on any number of processes. A batch may span two
     epochs. Raises UserError naming the field.
     """
@@ -77,7 +78,7 @@ def train_iterator(
             rng = np.random.default_rng([seed, _PURPOSE, number])
             drawn = augmenting.draw(rng, batch_size, kinds, dataset.shape[-1]).rows(rows)
             records["image"], bit = augmenting.augment(records["image"], drawn), drawn.bit
-        return records | {"conditioning": bit, "replaced": replaced}
+        return records | {"conditioning": records["label"] if labels else bit, "replaced": replaced}
 
     return _iterator(batch, _ENDLESS, dataset, num_threads)
 
@@ -87,6 +88,7 @@ def eval_batches(
     *,
     batch_size: int,
     examples: int = 0,
+    labels: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int | None = None,
@@ -94,8 +96,8 @@ def eval_batches(
     """Every example once, in order, in ⌈N / batch_size⌉ batches of b = batch_size / process_count.
 
     N: all of them, or the first `examples`.
-    Keys: those of training but "replaced" ("conditioning" is zero), "mask" float32 [b], 1 for an example and 0 for
-    padding, and "index" int32 [b], the place in the split. Padding repeats the last example; its
+    Keys: those of training but "replaced" ("conditioning" is zero or the label), "mask" float32 [b], 1 for an example
+    and 0 for padding, and "index" int32 [b], the place in the split. Padding repeats the last example; its
     index goes on counting. A record that can't be decoded is a UserError: no image may be left out.
     """
     rows = _rows(batch_size, process_index, process_count)
@@ -103,8 +105,9 @@ def eval_batches(
 
     def batch(number: int) -> Batch:
         places = number * batch_size + rows
-        return read_rows(dataset.source, np.minimum(places, count - 1).tolist(), refuse) | {
-            "conditioning": np.zeros(len(rows), np.float32),
+        records = read_rows(dataset.source, np.minimum(places, count - 1).tolist(), refuse)
+        return records | {
+            "conditioning": records["label"] if labels else np.zeros(len(rows), np.float32),
             "mask": (places < count).astype(np.float32),
             "index": places.astype(np.int32),
         }

@@ -13,7 +13,6 @@ As targets of a regression they differ: of ε_step a network can learn a share o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,11 +20,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from vdm_jax.diffusion.process import expand, forward_coefficients, posterior, sum_except_batch
-from vdm_jax.diffusion.reverse import gaussian_kl, log_density, log_variances
+from vdm_jax.diffusion.reverse import Reverse, gaussian_kl, log_density, log_variances
 from vdm_jax.diffusion.samplers import Transition
-
-# (z_t [B, …], step of scalar fields) → mean and log-variance of p(z_s|z_t), [B, …] each
-Reverse = Callable[[Array, Transition], tuple[Array, Array]]
 
 
 def step_share(step: Transition) -> Array:

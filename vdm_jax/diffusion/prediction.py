@@ -72,7 +72,10 @@ def split(raw: Array, z: Array, level: Noise, kind: str = "eps", clip: float | N
         x = x_from_eps(z, eps, level)
     else:
         raise ValueError(f"prediction kind {kind!r} is not one of {KINDS}")
-    if clip is not None:
-        x = jnp.clip(x, -clip, clip)
-        eps = eps_from_x(z, x, level)
-    return Prediction(x, eps, v)
+    found = Prediction(x, eps, v)
+    return found if clip is None else with_x(found, jnp.clip(x, -clip, clip), z, level)
+
+
+def with_x(found: Prediction, x: Array, z: Array, level: Noise) -> Prediction:
+    """Another x̂ [B, …] in the place of the predicted one; ε̂ follows, so that z = α x̂ + σ ε̂."""
+    return found._replace(x=x, eps=eps_from_x(z, x, level))

@@ -1,12 +1,14 @@
 """One step of the reverse process as a Gaussian, and its terms of the bound.
 
-    p(z_s|z_t) = N(μ_Q(z_t, x̂), Σ),      Σ = β̃ = σ_Q²,  β = σ²_{t|s},  or learned between them,
-    log Σ = w log β + (1 − w) log β̃,   w = (v + 1)/2        (Nichol & Dhariwal 2021, eq. 15)
+    p(z_s|z_t) = N(μ_Q(z_t, x̂), Σ),      log Σ = w log β + (1 − w) log β̃,      β̃ = σ_Q²,  β = σ²_{t|s}
+
+with w = 0 or 1, a constant between (v of Ho & Salimans 2022, §3: .3 at 64², .2 at 128²), or w = (v + 1)/2 with v
+learned for every channel and pixel (Nichol & Dhariwal 2021, eq. 15).
 
     −log p(x) ≤ Σ_{ℓ ≥ 2} KL(q(z_{ℓ−1}|z_ℓ, x) ‖ p(z_{ℓ−1}|z_ℓ)) − log p(x|z_1) + KL(q(z_T|x) ‖ N(0, I))
 
-with a discretised Gaussian for the last step, whose target is the data itself (Ho et al. 2020, §3.3). w is not
-clamped: the variance of the true reverse step may lie outside [β̃, β].
+with a discretised Gaussian for the last step, whose target is the data itself (Ho et al. 2020, §3.3). A learned w is
+not clamped: the variance of the true reverse step may lie outside [β̃, β].
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from vdm_jax.diffusion.samplers import Predict, Step, Transition, normal
 
 VARIANCES = ("posterior", "beta", "learned")
 
+# (z_t [B, …], transition) → mean and log-variance of p(z_s|z_t), [B, …] each
+Reverse = Callable[[Array, Transition], tuple[Array, Array]]
+
 
 def log_variances(step: Transition) -> tuple[Array, Array]:
     """(log β̃, log β) of a step, of the shape of its fields; where s is the data log β̃ is the step's floor."""
@@ -33,31 +38,47 @@ def log_variances(step: Transition) -> tuple[Array, Array]:
     return jnp.where(at_data, step.floor, log_shrink + 2 * jnp.log(below)), log_shrink + 2 * jnp.log(step.frm.sigma)
 
 
-def moments(z: Array, prediction: Prediction, step: Transition, variance: str) -> tuple[Array, Array]:
+def between(small: Array, large: Array, w: Array | float) -> Array:
+    """log Σ = w log β + (1 − w) log β̃, of log β̃ and log β."""
+    return w * large + (1 - w) * small
+
+
+def moments(z: Array, prediction: Prediction, step: Transition, variance: str | float) -> tuple[Array, Array]:
     """Mean and log-variance of p(z_s|z_t), [B, …] each.
 
-    variance: one of VARIANCES. 'beta' at the last step is β̃'s floor, which gives the better log p(x|z_1).
+    variance: one of VARIANCES, or a constant w ∈ [0, 1]. A constant w gives at the last step β̃'s floor, which makes
+    the better log p(x|z_1).
     """
     mean, _ = posterior(z, prediction.eps, step.frm, step.to, step.delta)
     small, large = log_variances(step)
     if variance == "learned":
         if prediction.variance_head is None:
             raise ValueError("a learned variance needs a network with a variance head")
-        w = (prediction.variance_head + 1) / 2
-        return mean, w * expand(large, z.ndim) + (1 - w) * expand(small, z.ndim)
-    log_variance = {"posterior": small, "beta": jnp.where(step.to.sigma == 0, small, large)}[variance]
+        return mean, between(expand(small, z.ndim), expand(large, z.ndim), (prediction.variance_head + 1) / 2)
+    w = {"posterior": 0.0, "beta": 1.0}[variance] if isinstance(variance, str) else variance
+    log_variance = jnp.where(step.to.sigma == 0, small, between(small, large, w))
     return mean, jnp.broadcast_to(expand(log_variance, z.ndim), z.shape)
 
 
-def ancestral(predict: Predict, variance: str) -> Step:
+def gaussian(predict: Predict, variance: str | float) -> Reverse:
+    """p(z_s|z_t) of a denoiser, for `drawn` and for what shifts its mean (`guidance.mean_shift`)."""
+    return lambda z, transition: moments(z, predict(z, transition.frm), transition, variance)
+
+
+def drawn(reverse: Reverse) -> Step:
     """z_s ~ p(z_s|z_t); without noise where s is the data (Ho et al. 2020, algorithm 2)."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
-        mean, log_variance = moments(z, predict(z, transition.frm), transition, variance)
+        mean, log_variance = reverse(z, transition)
         noisy = (transition.to.sigma > 0).astype(z.dtype)
         return mean + expand(noisy, z.ndim) * jnp.exp(0.5 * log_variance) * normal(keys, z)
 
     return step
+
+
+def ancestral(predict: Predict, variance: str | float) -> Step:
+    """z_s ~ p(z_s|z_t), the mean and the variance being the denoiser's."""
+    return drawn(gaussian(predict, variance))
 
 
 def log_density(z: Array, mean: Array, log_variance: Array) -> Array:

@@ -148,11 +148,16 @@ def heun(predict: Predict, process: Process = VP) -> Step:
     return step
 
 
+def spread(level: Noise, z: Array) -> Noise:
+    """A level of scalars as one of [B], z being [B, …]; a level of [B] as it is."""
+    return jax.tree.map(lambda a: jnp.broadcast_to(a, z.shape[:1]), level)
+
+
 def predictor(denoise: Denoise, split: Callable[..., Prediction], cond: Any) -> Predict:
     """Denoiser and conversion as one function of (z, level); scalar levels are spread over the batch."""
 
     def predict(z: Array, level: Noise) -> Prediction:
-        spread = jax.tree.map(lambda a: jnp.broadcast_to(a, z.shape[:1]), level)
-        return split(denoise(z, spread, cond), z, spread)
+        level = spread(level, z)
+        return split(denoise(z, level, cond), z, level)
 
     return predict

@@ -40,7 +40,8 @@ def _dataset(config: ConfigDict) -> data.Dataset:
 
 def check_data(config: ConfigDict) -> None:
     """The evaluation split is there and is what the config says; before anything is compiled."""
-    data.check(_dataset(config), tuple(config.data.shape), config.data.vocabulary or None, every=True)
+    shape, classes = tuple(config.data.shape), config.model.num_classes
+    data.check(_dataset(config), shape, config.data.vocabulary or None, classes=classes, every=True)
 
 
 def measure(
@@ -50,7 +51,7 @@ def measure(
     section, dataset = config.evaluation, _dataset(config)
     count = min(examples or section.examples or dataset.num_examples, dataset.num_examples)
     size = round_up(min(section.batch_size, count), mesh)
-    batches = partial(_batches, dataset, size, count, config.data.threads or None)
+    batches = partial(_batches, config, dataset, size, count)
     values = likelihood.per_example(method, params, batches, mesh, seed=section.seed, passes=section.passes)
     about = {
         "estimator": likelihood.estimator_name(config),
@@ -61,15 +62,16 @@ def measure(
     return values, about
 
 
-def _batches(dataset: data.Dataset, size: int, count: int, threads: int | None) -> Iterable[dict[str, np.ndarray]]:
+def _batches(config: ConfigDict, dataset: data.Dataset, size: int, count: int) -> Iterable[dict[str, np.ndarray]]:
     """This process's rows of the first `count` examples; where one can't be decoded, all processes stop."""
     batches = data.eval_batches(
         dataset,
         batch_size=size,
         examples=count,
+        labels=config.model.num_classes > 0,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        num_threads=threads,
+        num_threads=config.data.threads or None,
     )
     while True:
         batch, failure = None, None
@@ -120,6 +122,14 @@ def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[in
     return jax.jit(under(mesh, run), out_shardings=replicated(mesh))
 
 
+def conditioning_of(config: ConfigDict, index: np.ndarray) -> np.ndarray:
+    """What sample k is to be, [b]: `sampling.label` or, if that is −1, the classes in turn; 0 without classes."""
+    classes, label = config.model.num_classes, config.sampling.label
+    if not classes:
+        return np.zeros(len(index), np.float32)
+    return (index % classes if label < 0 else np.full(len(index), label)).astype(np.int32)
+
+
 def sample(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, count: int, keep: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -134,7 +144,7 @@ def sample(
     parts = []
     for first in range(0, count, size):
         index = first + jax.process_index() * share + np.arange(share, dtype=np.int32)
-        batch = put_batch(mesh, {"index": index, "conditioning": np.zeros(share, np.float32)})
+        batch = put_batch(mesh, {"index": index, "conditioning": conditioning_of(config, index)})
         parts.append(jax.device_get(run(params, batch)))
     images, paths = zip(*parts, strict=True)
     return np.concatenate(images)[:count], np.concatenate(paths, axis=1)[:, :count]
@@ -219,7 +229,7 @@ def _pictures(config: ConfigDict, method: Method, params: Any, mesh: Mesh, direc
     """What the method itself draws of the first images."""
     if method.pictures is None:
         return []
-    batch = next(iter(_batches(_dataset(config), round_up(STRIP_ROWS, mesh), STRIP_ROWS, None)))
+    batch = next(iter(_batches(config, _dataset(config), round_up(STRIP_ROWS, mesh), STRIP_ROWS)))
     return plots.write_pictures(method, params, mesh, directory, batch, config.evaluation.seed, STRIP_ROWS)
 
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax.diffusion import decoders, losses, prediction, reverse, samplers, tables, times
 from vdm_jax.diffusion.process import Noise, expand, q_sample
-from vdm_jax.methods import distill, networks
+from vdm_jax.methods import conditioning, distill, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 
 # Purposes that a key is folded for; each draws its own numbers.
@@ -171,6 +171,7 @@ class DDPM(NamedTuple):
         section = self.config.training
         index, weight = self.draw(extra, context)
         hybrid = section.weighting == "hybrid"
+        batch = batch | {"conditioning": conditioning.dropped(self.config, batch["conditioning"], context.keys)}
         error, vlb = self.at_levels(params, batch, context.keys, index, fold(context.keys, DROPOUT), hybrid)
         objective = {
             "simple": lambda: error,

@@ -27,9 +27,9 @@ Network = MLP | VDMUNet | UNet
 def network(config: ConfigDict) -> Network:
     """The score network."""
     model = config.model
-    dtype = jnp.dtype(model.dtype)
+    dtype, classes = jnp.dtype(model.dtype), model.num_classes + model.null_class
     if model.network == "mlp":
-        return MLP(model.width, model.depth, model.dropout, dtype)
+        return MLP(model.width, model.depth, model.dropout, dtype, classes)
     if model.network == "multiscale":
         return _multiscale(config, dtype)
     return VDMUNet(
@@ -45,6 +45,7 @@ def network(config: ConfigDict) -> Network:
         initial=structured(model.depth, config.data.shape[-1]) if model.initial == "structured" else original(),
         residual=model.residual == "z",
         damped=model.fourier_damping,
+        num_classes=classes,
     )
 
 
@@ -71,6 +72,7 @@ def _multiscale(config: ConfigDict, dtype: Any) -> UNet:
             dropout_rate=model.dropout,
             groups=model.groups,
             outputs=2 if model.variance == "learned" else 1,
+            num_classes=model.num_classes + model.null_class,
             dtype=dtype,
             remat=model.remat,
             unroll=model.unroll,

@@ -37,7 +37,7 @@ from vdm_jax.diffusion import (
 )
 from vdm_jax.diffusion.process import SUB_VP, VE, VP, Noise, Process, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
-from vdm_jax.methods import networks, sde_rules
+from vdm_jax.methods import conditioning, networks, sde_rules
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.vdm import divergence, sample_times
 from vdm_jax.networks.multiscale import UNet
@@ -187,7 +187,8 @@ class SDE(NamedTuple):
         f, schedule = self.encode(batch["image"], keys), self.schedule
         level, eps = self.level_of(gamma), normal_like(keys, self.shape, DIFFUSION)
         z = q_sample(f, eps, level)
-        raw = self.denoise(params, fold(keys, DROPOUT) if train else None)(z, level, batch["conditioning"])
+        cond = conditioning.dropped(self.config, batch["conditioning"], keys) if train else batch["conditioning"]
+        raw = self.denoise(params, fold(keys, DROPOUT) if train else None)(z, level, cond)
         error = losses.squared_error(eps, self.split(raw, z, level).eps)
         exact = 0.5 * math.prod(self.shape) * (1 + math.log(2 * math.pi) + schedule.gamma_0)
         nats = {

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from vdm_jax.diffusion import baseline, decoders, likelihood, losses, prediction, samplers, schedules, times
 from vdm_jax.diffusion.process import VP, Noise, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
-from vdm_jax.methods import networks
+from vdm_jax.methods import conditioning, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 
 # Purposes that a key is folded for; each draws its own numbers.
@@ -167,7 +167,8 @@ class VDM(NamedTuple):
         t, gamma, weight = self.path(schedule, t, num_timesteps, path_weight)
         level, eps = self.level_of(gamma), normal_like(keys, self.shape, DIFFUSION)
         z = q_sample(f, eps, level)
-        raw = self.denoise(params, fold(keys, DROPOUT) if train else None)(z, level, batch["conditioning"])
+        cond = conditioning.dropped(self.config, batch["conditioning"], keys) if train else batch["conditioning"]
+        raw = self.denoise(params, fold(keys, DROPOUT) if train else None)(z, level, cond)
         error = losses.squared_error(eps, self.split(raw, z, level).eps)
         nats = {
             "reconstruction": losses.reconstruction(x, f, eps_0, level_0, self.vocabulary),

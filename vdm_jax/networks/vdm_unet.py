@@ -20,6 +20,7 @@ from vdm_jax.networks.layers import (
     Attention,
     Dense,
     GroupNorm,
+    class_embedding,
     damping,
     dropout,
     fold,
@@ -85,6 +86,7 @@ class VDMUNet(nn.Module):
     width: n channels everywhere; depth: L. fourier: the exponents n of the Fourier features, ()
     for none. remat: what the backward pass recomputes, see `rematerialised`. unroll: how many blocks a loop body holds.
     initial: of the kernels. residual: + z at the end; without it the output is 0 before training.
+    num_classes: conditioning is the class, else whether the image was augmented.
     damped: Fourier features times exp(−½(2ⁿπσ)²), all that the noise σ [B] leaves of them;
     σ None is 0, for parameters that are only being initialised.
     z, its Fourier features and the output residual stay float32; everything else computes in dtype.
@@ -102,6 +104,7 @@ class VDMUNet(nn.Module):
     initial: Initial = original()
     residual: bool = True
     damped: bool = False
+    num_classes: int = 0
 
     def _blocks(self, length: int, name: str, with_skip: bool) -> nn.Module:
         block = rematerialised(Block, self.remat)
@@ -126,9 +129,13 @@ class VDMUNet(nn.Module):
         self, z: Array, t: Array, conditioning: Array, keys: Array | None = None, sigma: Array | None = None
     ) -> Array:
         n, dtype = self.width, self.dtype
-        cond = jnp.concatenate([timestep_embedding(t, n), conditioning[:, None]], axis=-1)
+        bit = jnp.zeros_like(t) if self.num_classes else conditioning
+        cond = jnp.concatenate([timestep_embedding(t, n), bit[:, None]], axis=-1)
         cond = nn.swish(Dense(4 * n, kernel_init=self.initial.dense0, dtype=dtype, name="dense0")(cond))
-        cond = nn.swish(Dense(4 * n, dtype=dtype, name="dense1")(cond))
+        cond = Dense(4 * n, dtype=dtype, name="dense1")(cond)
+        if self.num_classes:
+            cond = cond + class_embedding(self.num_classes, 4 * n, conditioning).astype(cond.dtype)
+        cond = nn.swish(cond)
 
         h = jnp.concatenate([z, self._features(z, sigma)], axis=-1) if self.fourier else z
         h = Conv(n, kernel_init=self.initial.conv_in, dtype=dtype, name="conv_in")(h)

@@ -72,7 +72,7 @@ def sample(config: ConfigDict, chips: list[Any]) -> Program:
     draw = partial(method.sample, num_steps=section.num_steps)
     params = jax.eval_shape(method.init, jax.random.key(0))
     keys = jax.eval_shape(lambda: example_keys(jax.random.key(0), jnp.arange(size)))
-    conditioning = jax.ShapeDtypeStruct((size,), jnp.float32)
+    conditioning = jax.ShapeDtypeStruct((size,), jnp.int32 if config.model.num_classes else jnp.float32)
     traced = jax.jit(draw, in_shardings=(whole, parts, parts)).trace(params, keys, conditioning)
     counted = flops.count(traced.jaxpr)
     calls = math.ceil(section.num_images / size)

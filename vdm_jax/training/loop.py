@@ -47,7 +47,8 @@ def _train(config: ConfigDict, directory: epath.Path, initial: Any, finish: bool
         shape=tuple(config.data.shape),
         vocabulary=config.data.vocabulary or None,
     )
-    data.check(dataset, tuple(config.data.shape), config.data.vocabulary or None)
+    classes = config.model.num_classes
+    data.check(dataset, tuple(config.data.shape), config.data.vocabulary or None, classes=classes)
     workdir.check_resume(directory, config, dataset.identity)
     report.check_data(config)
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp)
@@ -57,6 +58,7 @@ def _train(config: ConfigDict, directory: epath.Path, initial: Any, finish: bool
         seed=config.training.seed,
         batch_size=config.data.batch_size,
         augment=tuple(config.data.augment),
+        labels=classes > 0,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_threads=config.data.threads or None,

@@ -121,6 +121,6 @@ def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     dtype = np.uint8 if config.data.vocabulary else np.float32
     return {
         "image": jax.ShapeDtypeStruct((size, *shape), dtype),
-        "conditioning": jax.ShapeDtypeStruct((size,), np.float32),
+        "conditioning": jax.ShapeDtypeStruct((size,), np.int32 if config.model.num_classes else np.float32),
         "replaced": jax.ShapeDtypeStruct((size,), np.float32),
     }

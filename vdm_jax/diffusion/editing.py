@@ -1,0 +1,75 @@
+"""Editing with a model that was not trained for it: steps that wrap steps, and other starts.
+
+  * `inpaint`: known pixels are replaced by a draw of q(z_s|x) after every step (Song et al. 2021, appendix I.2).
+  * `resampled`: every transition is taken several times, with noise in between (RePaint: Lugmayr et al. 2022).
+  * `noised_start`: begin with a noised image in the place of noise (SDEdit: Meng et al. 2022).
+
+Replacement keeps what is known but does not sample p(rest|known): the rest is denoised as part of a z whose known
+pixels were not drawn together with it, and ends too near to what it would be without them. Resampling closes the gap
+as repeats grow and steps shrink. Where log p(known|z) is at hand, `guidance.classifier` with its gradient is exact.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from vdm_jax.diffusion.process import expand, forward_coefficients, q_sample
+from vdm_jax.diffusion.samplers import Step, Transition, normal
+
+# What keys are folded with for noise that is not the wrapped step's own.
+KNOWN, AGAIN, START = (2**31 - 1 - i for i in range(3))
+
+
+def inpaint(step: Step, x: Array, known: Array) -> Step:
+    """The step, then α_s x + σ_s ε wherever x is known; at the data, x itself.
+
+    x: [B, …] as what α_t is a factor of; known: bool, of x's shape but for axes of 1.
+    """
+    shape = tuple(jnp.broadcast_shapes(known.shape, x.shape)) if known.ndim == x.ndim else None
+    if shape != x.shape or known.dtype != jnp.bool_:
+        raise ValueError(f"known is a mask of bool for x of shape {x.shape}, not {known.dtype} of {known.shape}")
+
+    def inpainted(keys: Array, z: Array, transition: Transition) -> Array:
+        if z.shape != x.shape:
+            raise ValueError(f"x has the shape {x.shape} and z has {z.shape}")
+        z = step(keys, z, transition)
+        return jnp.where(known, q_sample(x, normal(_fold(keys, KNOWN), z), transition.to), z)
+
+    return inpainted
+
+
+def resampled(step: Step, repeats: int) -> Step:
+    """t → s, then (s → t by the forward process, t → s) `repeats` − 1 times; z [B, …] alone is carried."""
+    if repeats < 1:
+        raise ValueError(f"a step is taken once or more, not {repeats} times")
+
+    def repeated(keys: Array, z: Array, transition: Transition) -> Array:
+        alpha, sigma = forward_coefficients(transition.to, transition.frm, transition.delta)
+
+        def again(i: Array, z: Array) -> Array:
+            own = _fold(_fold(keys, AGAIN), i)
+            z = expand(alpha, z.ndim) * z + expand(sigma, z.ndim) * normal(_fold(own, AGAIN), z)
+            return step(own, z, transition)
+
+        return lax.fori_loop(1, repeats, again, step(keys, z, transition))
+
+    return repeated
+
+
+def noised_start(x: Array, keys: Array, steps: Transition, strength: float) -> tuple[Array, Transition]:
+    """(z ~ q(z_t|x), the steps from that t), for `samplers.run`; noise as keyed, [B].
+
+    strength: the share of the steps that are run, in (0, 1]: little leaves x as it is, 1 leaves almost nothing of it.
+    """
+    total = len(steps.number)
+    count = round(strength * total)
+    if not (0 < strength <= 1 and count):
+        raise ValueError(f"strength={strength} is to run {count} of {total} steps; it must lie in (0, 1] and run one")
+    rest = jax.tree.map(lambda a: a[total - count :], steps)
+    return q_sample(x, normal(_fold(keys, START), x), jax.tree.map(lambda a: a[0], rest.frm)), rest
+
+
+def _fold(keys: Array, purpose: int | Array) -> Array:
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
