@@ -62,6 +62,7 @@ def error_at(model: models.Model, t: float, seed: int) -> float:
         level = noise(model.method.schedule(params).gamma(at), at)
         eps = normal_like(example_keys(jax.random.key(seed), jnp.arange(len(image))), dataset.shape, 0)
         z = q_sample(decoders.encode(image, dataset.vocabulary), eps, level)
+        assert model.method.denoise is not None
         raw = model.method.denoise(params)(z, level, cond)
         return jnp.mean(jnp.square(eps - prediction.split(raw, z, level, config.model.prediction).eps))
 

@@ -45,6 +45,8 @@ class Model(NamedTuple):
         all samples, or [count]; without one the classes in turn, if there are any.
         """
         method = self._with({"sampling.sampler": sampler}).method
+        if method.sample is None:
+            raise UserError(f"a model of method {self.config.method!r} draws no samples")
         keys = example_keys(jax.random.key(seed), jnp.arange(count))
         classes = self.config.model.num_classes
         if label is None and classes:
@@ -74,7 +76,9 @@ class Model(NamedTuple):
         changes = {"evaluation.estimator": estimator, "evaluation.num_timesteps": num_timesteps}
         method = self._with(changes).method
         if method.bits_per_dim is None:
-            raise UserError("this model is a student and has no likelihood; ask its teacher's")
+            raise UserError(
+                f"this model of method {self.config.method!r} has no likelihood (a student's is its teacher's)"
+            )
         batch = {"image": self._check(images), "conditioning": self._told(labels, len(images))}
         run = jax.jit(method.bits_per_dim)
         rows = []

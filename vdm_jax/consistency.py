@@ -40,6 +40,19 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "training.weighting": ("vlb", "simple"),
         "evaluation.levels": (0,),
     },
+    "classifier": {
+        "schedule.kind": TABLES,
+        "model.network": ("multiscale",),
+        "model.family": ("ddpm", "improved", "adm"),
+        "model.variance": ("posterior",),
+        "model.null_class": (False,),
+        "training.weighting": ("simple",),
+        "training.times": ("stratified", "independent"),
+        "training.distill": ("none",),
+        "training.num_timesteps": (0,),
+        "evaluation.estimator": ("vlb",),
+        "evaluation.num_timesteps": (0,),
+    },
 }
 
 
@@ -62,7 +75,8 @@ def check(given: Given) -> None:
     _check_classes(given)
     if given["model.network"] == "multiscale":
         _check_multiscale(given)
-    {"vdm": _check_vdm, "ddpm": _check_ddpm, "sde": _check_sde}[method](given)
+    checks = {"vdm": _check_vdm, "ddpm": _check_ddpm, "sde": _check_sde, "classifier": _check_classifier}
+    checks[method](given)
 
 
 def _check_network(given: Given) -> None:
@@ -215,18 +229,10 @@ def _check_betas(given: Given) -> None:
     )
 
 
-def _check_ddpm(given: Given) -> None:
+def _check_table(given: Given) -> int:
+    """T of the table of a diffusion."""
     if given["schedule.kind"] == "ddpm_linear":
         _check_betas(given)
-    demand(
-        given["training.weighting"] != "hybrid" or given["model.variance"] == "learned",
-        "config.training.weighting='hybrid' trains a learned variance; set config.model.variance='learned'",
-    )
-    demand(
-        given["training.times"] != "importance" or given["training.weighting"] != "simple",
-        "config.training.times='importance' draws levels by their terms of the bound; "
-        "set config.training.weighting='vlb', or times='stratified'",
-    )
     total = num_levels(given)
     length = "step_variance" if given["schedule.kind"] == "constant_sigma" else "num_timesteps"
     demand(
@@ -238,6 +244,26 @@ def _check_ddpm(given: Given) -> None:
     demand(
         levels == 0 or 2 <= levels <= total,
         f"config.evaluation.levels={levels} must be 0, for all, or 2 to {total}, the levels of the schedule",
+    )
+    return total
+
+
+def _check_classifier(given: Given) -> None:
+    _check_table(given)
+    classes = given["model.num_classes"]
+    demand(classes > 1, f"config.model.num_classes={classes}: a classifier needs the data's classes, two or more")
+
+
+def _check_ddpm(given: Given) -> None:
+    total = _check_table(given)
+    demand(
+        given["training.weighting"] != "hybrid" or given["model.variance"] == "learned",
+        "config.training.weighting='hybrid' trains a learned variance; set config.model.variance='learned'",
+    )
+    demand(
+        given["training.times"] != "importance" or given["training.weighting"] != "simple",
+        "config.training.times='importance' draws levels by their terms of the bound; "
+        "set config.training.weighting='vlb', or times='stratified'",
     )
     _check_respacing(given, total)
     kind = given["training.distill"]

@@ -26,7 +26,11 @@ _ANY_TIME = True
 
 FIELDS: dict[str, dict[str, Field]] = {
     "": {
-        "method": Field("vdm", "the paper's family: VDM, DDPM and Improved DDPM, score SDEs", ("vdm", "ddpm", "sde")),
+        "method": Field(
+            "vdm",
+            "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, guided diffusion's classifier",
+            ("vdm", "ddpm", "sde", "classifier"),
+        ),
     },
     "data": {
         "name": Field("digits", "a data set of vdm_jax.data"),
@@ -177,7 +181,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "muon_learning_rate": Field(1e-3, "peak learning rate of Muon; its updates have Adam's size", low=0.0),
         "schedule_learning_rate": Field(0.0, "of the schedule's leaves; 0 for the learning rate", low=0.0),
         "warmup_steps": Field(100, "steps of linear warm-up", low=0),
-        "decay": Field("constant", "after the warm-up, over num_steps", ("constant", "cosine")),
+        "decay": Field("constant", "after the warm-up, over num_steps", ("constant", "cosine", "linear")),
         "b1": Field(0.9, "Adam beta 1", low=0.0, high=0.9999),
         "b2": Field(0.99, "Adam beta 2", low=0.0, high=0.99999),
         "eps": Field(1e-8, "Adam epsilon", low=0.0),

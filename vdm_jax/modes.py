@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from vdm_jax import methods, weights
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
+from vdm_jax.evaluation.likelihood import words
 from vdm_jax.methods.base import Method
 from vdm_jax.training import checkpoints, devices, metrics, workdir
 from vdm_jax.training.loop import train
@@ -50,7 +51,7 @@ def _prepare(config: ConfigDict, directory: epath.Path, path: str | None) -> tup
 
 
 def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
-    """Bits/dim over the split, into eval.json."""
+    """Bits/dim, or what else the method measures, over the split, into eval.json."""
     if config.training.distill != "none":
         raise UserError(
             f"config.training.distill={config.training.distill!r}: a student has no likelihood; use --mode=sample, or "
@@ -63,6 +64,8 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
 
 def run_sample(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
     """A grid, the arrays and a strip, into samples/."""
+    if methods.build(config).sample is None:
+        raise UserError(f"config.method={config.method!r} draws no samples; use --mode=eval")
     method, params, step, mesh = _prepare(config, directory, path)
     written = report.write_samples(config, method, params, mesh, directory, step)
     report.say(f"written: {', '.join(map(str, written))}")
@@ -82,10 +85,11 @@ def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> 
         print(f"weights     {path or directory}, step {step}")
         for name, value in method.describe(params).items():
             print(f"{name:<11} {float(value):.4f}")
-    rows = metrics.read(directory / "metrics.jsonl")
+    rows, measured = metrics.read(directory / "metrics.jsonl"), method.measured.name if method.measured else "loss"
     for split in dict.fromkeys(row["split"] for row in rows):
         last = [row for row in rows if row["split"] == split][-1]
-        print(f"metrics     {split}, step {last['step']}: bits/dim {last.get('bits_per_dim')}")
+        name = next((n for n in (measured, "loss") if n in last), measured)
+        print(f"metrics     {split}, step {last['step']}: {words(name)} {last.get(name)}")
     path_of_result = directory / "eval.json"
     if path_of_result.exists():
         try:

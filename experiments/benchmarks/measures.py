@@ -74,6 +74,7 @@ def sampler(size: Size, row: Mapping[str, Any], scratch: epath.Path) -> Found:
     train = Stepper(size, {"sampling.sampler": row["sampler"]})
     model, steps, batch = train.model, row["num_steps"], size[2]
     layout = devices.split(model.mesh)
+    assert model.method.sample is not None
     run = jax.jit(partial(model.method.sample, num_steps=steps), in_shardings=(None, layout, layout))
     keys = jax.device_put(example_keys(jax.random.key(0), jnp.arange(batch)), layout)
     conditioning = jax.device_put(jnp.zeros(batch), layout)

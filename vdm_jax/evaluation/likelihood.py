@@ -1,4 +1,4 @@
-"""Bits/dim over a whole split: every example once per pass, with both of its errors.
+"""Bits/dim, or what else a method measures, over a whole split: every example once per pass, with both of its errors.
 
 The standard error is over images (what another test set would change); the Monte Carlo error is over
 passes (what other noise would change). Noise is keyed by (seed, pass, position in the split), so
@@ -7,7 +7,7 @@ neither the batch size nor the number of devices or processes enters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -28,12 +28,12 @@ Batches = Callable[[], Iterable[dict[str, np.ndarray]]]
 
 
 @lru_cache(maxsize=4)
-def _measure(bits_per_dim: Callable[..., dict[str, Array]], seed: int, mesh: Mesh) -> Callable[..., Any]:
+def _measure(terms_of: Callable[..., dict[str, Array]], seed: int, mesh: Mesh) -> Callable[..., Any]:
     """(params, batch, number of the pass) → (terms [b], mask [b]), compiled once for all evaluations of a run."""
 
     def measure(params: Any, batch: dict[str, Array], number: Array) -> tuple[dict[str, Array], Array]:
         keys = example_keys(jax.random.fold_in(jax.random.key(seed), number), batch["index"])
-        return bits_per_dim(params, {k: batch[k] for k in ("image", "conditioning")}, keys), batch["mask"]
+        return terms_of(params, {k: batch[k] for k in ("image", "conditioning")}, keys), batch["mask"]
 
     return jax.jit(under(mesh, measure), out_shardings=replicated(mesh))
 
@@ -45,9 +45,9 @@ def per_example(
 
     batches: () → this process's rows of padded batches with 'mask' and 'index', whose size the devices divide.
     """
-    if method.bits_per_dim is None:
+    if method.measured is None:
         raise UserError("this method has no likelihood; use --mode=sample")
-    function, params = _measure(method.bits_per_dim, seed, mesh), placed(params, mesh)
+    function, params = _measure(method.measured.terms, seed, mesh), placed(params, mesh)
     rows: list[dict[str, np.ndarray]] = []
     for number in range(passes):
         parts = []
@@ -59,9 +59,9 @@ def per_example(
     return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
 
 
-def summarise(values: dict[str, np.ndarray]) -> dict[str, Any]:
-    """bits_per_dim, its standard error over images, Monte Carlo error over passes (null for one
-    pass), and the mean of every term. values: [passes, N]."""
+def summarise(values: dict[str, np.ndarray], name: str = "bits_per_dim") -> dict[str, Any]:
+    """The mean total by that name, its standard error over images, Monte Carlo error over passes (null for one
+    pass), and the mean of every term. values: [passes, N], by level [passes, N, G]."""
     total = values["total"]
     passes, examples = total.shape
     means = {k: float(v.mean()) for k, v in values.items() if k not in ("total", "t", "at_t", "error")}
@@ -69,13 +69,36 @@ def summarise(values: dict[str, np.ndarray]) -> dict[str, Any]:
     # freedom, where the spread of the P means would have P − 1.
     spread = float(np.sqrt(total.var(0, ddof=1).mean() / (passes * examples))) if passes > 1 else None
     return {
-        "bits_per_dim": float(total.mean()),
-        "standard_error": float(total.mean(0).std(ddof=1) / np.sqrt(examples)) if examples > 1 else None,
+        name: float(total.mean()),
+        "standard_error": _standard_error(total.mean(0)),
         "monte_carlo_error": spread,
         **means,
         "examples": examples,
         "passes": passes,
     }
+
+
+def _standard_error(of_images: np.ndarray) -> float | None:
+    count = len(of_images)
+    return float(of_images.std(ddof=1) / np.sqrt(count)) if count > 1 else None
+
+
+def by_level(values: dict[str, np.ndarray], names: Mapping[str, str], groups: int = 10) -> list[dict[str, Any]]:
+    """For every group of t that has levels its middle and, of each named term, mean and standard error over images.
+
+    values: [passes, N, G], 't' among them, t = ℓ/T of a table. names: term → what it is called.
+    """
+    place = np.maximum(np.ceil(values["t"] * groups - 1e-4).astype(int) - 1, 0)  # 1/T and 1 belong to the ends
+    rows = []
+    for group in np.unique(place):
+        here = place == group
+        count = here.sum((0, 2))  # of every image
+        row: dict[str, Any] = {"t": (int(group) + 0.5) / groups}
+        for term, name in names.items():
+            of_images = np.sum(values[term] * here, (0, 2))[count > 0] / count[count > 0]
+            row |= {name: float(of_images.mean()), f"{name}_standard_error": _standard_error(of_images)}
+        rows.append(row)
+    return rows
 
 
 def estimator_name(config: ConfigDict) -> str:
@@ -90,12 +113,19 @@ def estimator_name(config: ConfigDict) -> str:
 
 
 def sentence(result: dict[str, Any]) -> str:
-    """'test bits/dim 1.8312 ± 0.0121 (standard error over 297 images; …)'."""
+    """'test bits/dim 1.8312 ± 0.0121 (standard error over 297 images; …)'; under 'headline' what else is told."""
     error, spread, passes = (result[k] for k in ("standard_error", "monte_carlo_error", "passes"))
+    name, *also = result.get("headline", ("bits_per_dim",))
     noise = "unknown from one pass" if spread is None else f"{spread:.4f} over {passes} passes"
     source = f" of {result['weights_from']}" if "weights_from" in result else ""
+    more = "".join(f", {k} {result[k]:.4f}" for k in also)
     return (
-        f"{result['split']} bits/dim {result['bits_per_dim']:.4f} ± {float('nan') if error is None else error:.4f} "
+        f"{result['split']} {words(name)} {result[name]:.4f} ± {float('nan') if error is None else error:.4f}{more} "
         f"(standard error over {result['examples']} images; Monte Carlo error {noise}; "
         f"{result['estimator']}, {result['weights']} weights{source}, step {result['step']}, {result['dataset']})"
     )
+
+
+def words(name: str) -> str:
+    """'bits/dim', 'cross entropy'."""
+    return {"bits_per_dim": "bits/dim"}.get(name, name.replace("_", " "))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 
 import matplotlib
 import numpy as np
@@ -104,17 +105,17 @@ def save_schedule(path: epath.Path, t: np.ndarray, gamma: np.ndarray, dgamma: np
     save_figure(path, figure)
 
 
-def save_loss_by_t(path: epath.Path, values: dict[str, np.ndarray], bins: int = 20) -> None:
+def save_loss_by_t(path: epath.Path, values: dict[str, np.ndarray], labels: Mapping[str, str], bins: int = 20) -> None:
     """Diffusion loss (bits/dim) and ‖ε − ε̂‖²/D by t, in bins, with standard errors.
 
-    The loss is 'at_t' where an example has several times, else 'diffusion'.
+    The loss is 'at_t' where an example has several times, else 'diffusion'. labels: where the two are something else.
     """
     t = values["t"].reshape(-1)
     loss = "at_t" if "at_t" in values else "diffusion"
     place = np.minimum((t * bins).astype(int), bins - 1)
     figure = Figure((9, 3.4))
-    names = ((loss, "diffusion loss (bits/dim)"), ("error", "‖ε − ε̂‖² / D"))
-    for axes, (name, label) in zip(figure.subplots(1, 2), names, strict=True):
+    named = {loss: "diffusion loss (bits/dim)", "error": "‖ε − ε̂‖² / D"} | dict(labels)
+    for axes, (name, label) in zip(figure.subplots(1, 2), named.items(), strict=True):
         groups = [values[name].reshape(-1)[place == b] for b in range(bins)]
         mean = [g.mean() if len(g) else np.nan for g in groups]
         error = [g.std() / math.sqrt(len(g)) if len(g) else np.nan for g in groups]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from vdm_jax.evaluation import pictures
+from vdm_jax.evaluation.likelihood import words
 from vdm_jax.evaluation.processes import placed
 from vdm_jax.methods.base import Method, example_keys
 from vdm_jax.training.devices import put_batch, replicated, under
@@ -29,10 +31,12 @@ def curves(method: Method, params: Any, mesh: Mesh) -> tuple[np.ndarray, np.ndar
     return t, gamma, dgamma
 
 
-def write_plots(directory: epath.Path, schedule: Any, values: dict[str, np.ndarray]) -> list[epath.Path]:
+def write_plots(
+    directory: epath.Path, schedule: Any, values: dict[str, np.ndarray], names: Mapping[str, str]
+) -> list[epath.Path]:
     """plots/schedule.png and, where the estimator has times, plots/loss_by_t.png; else none of it stays.
 
-    schedule: `curves`.
+    schedule: `curves`. names: of terms by t, where they are not those of a likelihood.
     """
     folder = directory / "plots"
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +45,7 @@ def write_plots(directory: epath.Path, schedule: Any, values: dict[str, np.ndarr
     if "t" not in values:
         loss.unlink(missing_ok=True)
         return [path]
-    pictures.save_loss_by_t(loss, values)
+    pictures.save_loss_by_t(loss, values, {term: words(name) for term, name in names.items()})
     return [path, loss]
 
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from vdm_jax import data
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood, pictures, plots
-from vdm_jax.evaluation.likelihood import sentence
+from vdm_jax.evaluation.likelihood import sentence, words
 from vdm_jax.evaluation.processes import agree, placed
 from vdm_jax.methods.base import Method, example_keys
 from vdm_jax.training.devices import put_batch, replicated, round_up, under
@@ -54,7 +54,7 @@ def measure(
     batches = partial(_batches, config, dataset, size, count)
     values = likelihood.per_example(method, params, batches, mesh, seed=section.seed, passes=section.passes)
     about = {
-        "estimator": likelihood.estimator_name(config),
+        "estimator": (method.measured and method.measured.estimator) or likelihood.estimator_name(config),
         "dataset": f"{dataset.name} ({dataset.version})",
         "split": dataset.split,
         "seed": section.seed,
@@ -103,7 +103,12 @@ def _evaluated(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The content of eval.json, and the terms per example."""
     values, about = measure(config, method, params, mesh, examples)
-    return {**likelihood.summarise(values), **about, "step": step, "weights": weights}, values
+    about |= {"step": step, "weights": weights}
+    if method.measure is None:
+        return {**likelihood.summarise(values), **about}, values
+    name, *_ = headline = [method.measure.name, *method.measure.also]
+    result = {"headline": headline, **likelihood.summarise(values, name), **about}
+    return {**result, "by_level": likelihood.by_level(values, method.measure.by_level)}, values
 
 
 def scalars(result: dict[str, Any]) -> dict[str, float]:
@@ -138,6 +143,7 @@ def sample(
     Image k depends on k and the seed; every process returns all of them.
     """
     section = config.sampling
+    assert method.sample is not None
     size = round_up(min(section.batch_size, count), mesh)
     run, params = _sampler(method.sample, section.seed, section.num_steps, keep, mesh), placed(params, mesh)
     share = size // jax.process_count()
@@ -181,10 +187,12 @@ def write_samples(
 def finish(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
 ) -> dict[str, Any] | None:
-    """Evaluate, plot and sample into a working directory, say so; eval.json's content, None without a likelihood."""
+    """Evaluate, plot and sample into a working directory, what the method can, and say so; eval.json's content."""
     result = None
-    if method.bits_per_dim is not None:
+    if method.measured is not None:
         result = write_evaluation(config, method, params, mesh, directory, step)
+    if method.sample is None:
+        return result
     began = time.monotonic()
     written = write_samples(config, method, params, mesh, directory, step)
     section = config.sampling
@@ -211,7 +219,7 @@ def write_evaluation(
     bad = int(np.sum(~np.isfinite(values["total"]).all(0)))
     if bad:
         raise UserError(
-            f"bits/dim is NaN or infinite for {bad} of {result['examples']} examples ({result['estimator']}, "
+            f"{words(result.get('headline', ['bits_per_dim'])[0])} is NaN or infinite for {bad} of {result['examples']} examples ({result['estimator']}, "
             f"{result['weights']} weights of step {step}); no eval.json is written"
         )
     schedule = plots.curves(method, params, mesh)
@@ -219,7 +227,7 @@ def write_evaluation(
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / "eval.json", result)
-        paths = plots.write_plots(directory, schedule, values)
+        paths = plots.write_plots(directory, schedule, values, method.measure.by_level if method.measure else {})
         say(sentence(result))
         say(f"written: {', '.join(map(str, [directory / 'eval.json', *paths, *drawn]))}")
     return result

@@ -6,7 +6,7 @@ the batch come for free; noise and times depend on (seed, step, position in the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +46,21 @@ class Phase(NamedTuple):
     loss: Callable[[Params, Extra, Batch, Context], tuple[Array, Terms]]
 
 
+class Measure(NamedTuple):
+    """What an evaluation measures.
+
+    name: what results call 'total'. terms: (params, batch, keys [b]) → named terms of every example, [b], 'total' among
+    them, and by level, [b, G]: 't' and others. estimator: how, in words. also: terms that are told with the total.
+    by_level: term by level → what results call it, in ten groups of t.
+    """
+
+    name: str
+    terms: Callable[[Params, Batch, Array], Terms]
+    estimator: str = ""
+    also: tuple[str, ...] = ()
+    by_level: Mapping[str, str] = {}
+
+
 class Method(NamedTuple):
     """A paper as functions of parameters and data.
 
@@ -56,6 +71,7 @@ class Method(NamedTuple):
     sample: (params, keys [b], conditioning [b], num_steps, keep) → data [b, …], states [K, b, …] after K of the steps
     denoise: params → Denoise, for samplers, guidance and likelihoods of one's own.
     bits_per_dim: (params, batch, keys [b]) → named terms, each [b] in bits/dim ('total' among them).
+    measure: what an evaluation measures where that is no likelihood. What a method cannot do is None.
     ode: params → likelihood.ODE, the probability flow, for latents and densities.
     encode: data → f [b, …], what α_t is a factor of; decode: (z [b, …], its level) → the most likely data.
     pictures: (params, batch, keys [b]) → {name: rows of images [b, K, H, W, C] in [0, 1]}, or None: what else an
@@ -65,10 +81,11 @@ class Method(NamedTuple):
 
     init: Callable[[Array], Params]
     phases: tuple[Phase, ...]
-    sample: Callable[..., tuple[Array, Any]]
-    denoise: Callable[[Params], Callable[..., Array]]
+    sample: Callable[..., tuple[Array, Any]] | None
+    denoise: Callable[[Params], Callable[..., Array]] | None
     schedule: Callable[[Params], Any]
     bits_per_dim: Callable[[Params, Batch, Array], Terms] | None = None
+    measure: Measure | None = None
     ode: Callable[[Params], Any] | None = None
     encode: Callable[[Array], Array] = lambda x: x
     decode: Callable[[Array, Any], Array] = lambda z, level: z
@@ -77,6 +94,11 @@ class Method(NamedTuple):
     variant: Callable[[int], Hashable] = lambda step: None
     pictures: Callable[[Params, Batch, Array], dict[str, Array]] | None = None
     describe: Callable[[Params], Terms] = lambda params: {}
+
+    @property
+    def measured(self) -> Measure | None:
+        """What an evaluation measures, if anything."""
+        return self.measure or (Measure("bits_per_dim", self.bits_per_dim) if self.bits_per_dim else None)
 
 
 def normal_like(keys: Array, shape: tuple[int, ...], purpose: int) -> Array:

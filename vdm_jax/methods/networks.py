@@ -6,6 +6,7 @@ what its original was told.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import jax.numpy as jnp
@@ -16,22 +17,25 @@ from ml_collections import ConfigDict
 from vdm_jax.diffusion.process import Noise
 from vdm_jax.methods.base import Params
 from vdm_jax.networks import families
+from vdm_jax.networks.classifier import Classifier
 from vdm_jax.networks.initial import original, structured
 from vdm_jax.networks.mlp import MLP
 from vdm_jax.networks.multiscale import UNet
 from vdm_jax.networks.vdm_unet import VDMUNet
 
-Network = MLP | VDMUNet | UNet
+Network = MLP | VDMUNet | UNet | Classifier
 
 
 def network(config: ConfigDict) -> Network:
-    """The score network."""
+    """The score network, or the classifier."""
     model = config.model
     dtype, classes = jnp.dtype(model.dtype), model.num_classes + model.null_class
     if model.network == "mlp":
         return MLP(model.width, model.depth, model.dropout, dtype, classes)
+    if config.method == "classifier":
+        return Classifier(replace(_settings(config, dtype), num_classes=0), model.num_classes)
     if model.network == "multiscale":
-        return _multiscale(config, dtype)
+        return UNet(_settings(config, dtype))
     return VDMUNet(
         width=model.width,
         depth=model.depth,
@@ -49,7 +53,7 @@ def network(config: ConfigDict) -> Network:
     )
 
 
-def _multiscale(config: ConfigDict, dtype: Any) -> UNet:
+def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
     model = config.model
     extra: dict[str, Any] = {}
     if model.family in ("improved", "adm"):
@@ -60,24 +64,22 @@ def _multiscale(config: ConfigDict, dtype: Any) -> UNet:
         extra["attention_up"] = "level"  # as score_sde's own copy has it
     if model.family == "ncsnpp" and config.schedule.kind != "ve_sde":
         extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # told a time, not log σ
-    return UNet(
-        families.settings(
-            model.family,
-            width=model.width,
-            depth=model.depth,
-            multipliers=tuple(model.multipliers),
-            attention_at=tuple(model.attention_at),
-            heads=model.heads,
-            head_channels=model.head_channels,
-            dropout_rate=model.dropout,
-            groups=model.groups,
-            outputs=2 if model.variance == "learned" else 1,
-            num_classes=model.num_classes + model.null_class,
-            dtype=dtype,
-            remat=model.remat,
-            unroll=model.unroll,
-            **extra,
-        )
+    return families.settings(
+        model.family,
+        width=model.width,
+        depth=model.depth,
+        multipliers=tuple(model.multipliers),
+        attention_at=tuple(model.attention_at),
+        heads=model.heads,
+        head_channels=model.head_channels,
+        dropout_rate=model.dropout,
+        groups=model.groups,
+        outputs=2 if model.variance == "learned" else 1,
+        num_classes=model.num_classes + model.null_class,
+        dtype=dtype,
+        remat=model.remat,
+        unroll=model.unroll,
+        **extra,
     )
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vdm_jax import methods
+from vdm_jax.errors import UserError
 from vdm_jax.methods.base import example_keys
 from vdm_jax.plan import flops
 from vdm_jax.plan.flops import Flops
@@ -66,6 +67,8 @@ def _step(config: ConfigDict, chips: list[Any]) -> tuple[Any, Any]:
 def sample(config: ConfigDict, chips: list[Any]) -> Program:
     """One batch of `--mode=sample`."""
     section, method = config.sampling, methods.build(config)
+    if method.sample is None:
+        raise UserError(f"config.method={config.method!r} draws no samples; plan its training")
     mesh = devices.make_mesh(len(chips), devices=chips)
     size = devices.round_up(min(section.batch_size, section.num_images), mesh)
     whole, parts = devices.replicated(mesh), devices.split(mesh)

@@ -18,8 +18,8 @@ def due_looks(run: Run, number: int) -> tuple[bool, bool]:
     """Whether to evaluate, and to draw samples, after this step, were it not for what is there already."""
     section = run.config.training
     inner = 0 < number < section.num_steps
-    evaluating = inner and run.method.bits_per_dim is not None and due(section.eval_every, number)
-    return evaluating, inner and due(section.sample_every, number)
+    evaluating = inner and run.method.measured is not None and due(section.eval_every, number)
+    return evaluating, inner and run.method.sample is not None and due(section.sample_every, number)
 
 
 def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) -> bool:
@@ -51,7 +51,7 @@ def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) 
 
 
 def evaluate(run: Run, weights: Any, number: int) -> None:
-    """Bits/dim in the course of training, on training.eval_examples."""
+    """Bits/dim, or what else is measured, in the course of training, on training.eval_examples."""
     config = run.config
     result = report.evaluate(
         config, run.method, weights, run.mesh, number, config.evaluation.weights, config.training.eval_examples

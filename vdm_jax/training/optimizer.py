@@ -12,14 +12,16 @@ from ml_collections import ConfigDict
 
 
 def learning_rate(config: ConfigDict, peak: float) -> optax.Schedule:
-    """Linear warm-up to `peak`, then constant or a half cosine down to 0 at training.num_steps."""
+    """Linear warm-up to `peak`, then constant, or a half cosine or a line down to 0 at training.num_steps."""
     section = config.optimizer
     warmup = section.warmup_steps
     ramp = optax.linear_schedule(0.0, peak, warmup) if warmup else optax.constant_schedule(peak)
-    if section.decay == "cosine":
-        after = optax.cosine_decay_schedule(peak, max(config.training.num_steps - warmup, 1))
-    else:
-        after = optax.constant_schedule(peak)
+    rest = max(config.training.num_steps - warmup, 1)
+    after = {
+        "constant": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+    }[section.decay]
     return optax.join_schedules([ramp, after], [warmup])
 
 

@@ -1,0 +1,101 @@
+"""What the configs of guided diffusion share: its networks by resolution, its noisy classifiers and its ablations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vdm_jax.presets import DDPM_MINI, iddpm_images
+
+Changes = dict[str, Any]
+
+# Of the U-Net and of the classifier alike.
+MULTIPLIERS = {
+    64: (1.0, 2.0, 3.0, 4.0),
+    128: (1.0, 1.0, 2.0, 3.0, 4.0),
+    256: (1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
+    512: (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
+}
+
+# Any of the configs without classes: 256x256_diffusion_uncond.pt, the LSUN models.
+UNCONDITIONAL: Changes = {"model.num_classes": 0}
+# Sampling with 25 steps of DDIM.
+DDIM25: Changes = {"sampling.sampler": "ddim", "sampling.respacing": "ddim25", "sampling.num_steps": 25}
+
+# The noisy classifier of the same resolution, at 256 and 512; it has no average of its weights.
+CLASSIFIER: Changes = {
+    "method": "classifier",
+    "data.batch_size": 256,
+    "model.width": 128,
+    "model.depth": 2,
+    "model.heads": 1,
+    "model.head_channels": 64,
+    "model.variance": "posterior",
+    "model.dropout": 0.0,
+    "model.qkv_order": "legacy",
+    "training.weighting": "simple",
+    "training.num_steps": 500_000,
+    "training.sample_every": 0,
+    "optimizer.decay": "linear",
+    "optimizer.weight_decay": 0.05,
+    "optimizer.learning_rate": 3e-4,
+    "evaluation.weights": "raw",
+}
+
+# Rows of the architecture ablation (tables 1 to 3) on ImageNet 128: `ablation`, then one change or several.
+_ABLATION_BASE: Changes = {
+    "model.width": 160,
+    "model.heads": 1,
+    "model.head_channels": 0,
+    "model.attention_at": (16,),
+    "model.resample_blocks": False,
+    "training.num_steps": 700_000,
+}
+ABLATIONS: dict[str, Changes] = {
+    "ablation": _ABLATION_BASE,
+    "deeper": {"model.width": 128, "model.depth": 4},
+    "heads4": {"model.heads": 4, "model.head_channels": 0},
+    "more_attention": {"model.attention_at": (32, 16, 8)},
+    "blocks": {"model.resample_blocks": True},
+    "rescaled": {"model.rescale": True},
+    **{f"per_head{n}": {"model.heads": 1, "model.head_channels": n} for n in (32, 64)},
+    "added_embedding": {"model.scale_shift": False},
+}
+
+# The same networks at a size for two CPU cores and 32 × 32 images in ten classes; not the paper's.
+ADM_MINI: Changes = {
+    **DDPM_MINI,
+    "data.name": "cifar10",
+    "data.shape": (32, 32, 3),
+    "model.num_classes": 10,
+    "model.multipliers": (1.0, 2.0, 2.0),
+    "model.attention_at": (8,),
+    "model.heads": 1,
+    "model.head_channels": 16,
+    "model.dropout": 0.0,
+    "sampling.respacing": "100",
+}
+
+
+def adm_images(name: str, size: int) -> ConfigDict:
+    """Guided diffusion's settings for byte images in 1,000 classes: linear β, T = 1000, learned variance, L_hybrid with
+    λ = 1/T, Adam 1e-4, batch 256, EMA .9999, flips, 250 of the levels for samples."""
+    config = iddpm_images(name, size)
+    config.data.batch_size = 256
+    config.data.augment = ("flip",)
+    config.model.family = "adm"
+    config.model.width = 256
+    config.model.depth = 2
+    config.model.multipliers = MULTIPLIERS[size]
+    config.model.attention_at = (32, 16, 8)
+    config.model.heads = 1
+    config.model.head_channels = 64
+    config.model.qkv_order = "legacy"
+    config.model.rescale_time = False
+    config.model.num_classes = 1000
+    config.schedule.kind = "ddpm_linear"
+    config.schedule.num_timesteps = 1000
+    config.sampling.respacing = "250"
+    config.sampling.num_steps = 250
+    return config
