@@ -136,6 +136,22 @@ def _check_classes(given: Given) -> None:
         "labels (config.model.null_class), which this one was not; set it to (0.0,)",
     )
     demand(bool(given["sampling.guidance"]), "config.sampling.guidance=() has no w; (0.0,) is no guidance")
+    ends = tuple(given["sampling.guidance_interval"])
+    demand(
+        len(ends) == 2 and ends[0] < ends[1],
+        f"config.sampling.guidance_interval={ends} must be two gammas, the lower one first",
+    )
+    demand(
+        not given["sampling.percentile"] or given["sampling.clip"],
+        f"config.sampling.percentile={given['sampling.percentile']:g} says how config.sampling.clip=True clips; "
+        "set that too",
+    )
+    demand(
+        not given["sampling.variance_mix"]
+        or (given["sampling.sampler"] == "ancestral" and given["model.variance"] == "posterior"),
+        f"config.sampling.variance_mix={given['sampling.variance_mix']:g} is for config.sampling.sampler='ancestral' "
+        "and config.model.variance='posterior'",
+    )
 
 
 def _check_multiscale(given: Given) -> None:

@@ -23,6 +23,8 @@ class Field(NamedTuple):
 
 
 _ANY_TIME = True
+# An interval of γ that every schedule lies within.
+EVERYWHERE = (-100.0, 100.0)
 
 FIELDS: dict[str, dict[str, Field]] = {
     "": {
@@ -226,6 +228,23 @@ FIELDS: dict[str, dict[str, Field]] = {
             "of several each is sampled",
             low=-1.0,
             high=100.0,
+            resume=_ANY_TIME,
+        ),
+        "guidance_interval": Field(
+            EVERYWHERE, "the gammas between which guidance acts", low=-100.0, high=100.0, resume=_ANY_TIME
+        ),
+        "percentile": Field(
+            0.0,
+            "of |x| that clip scales to 1 where it is more (dynamic thresholding); 0 to clip at 1",
+            low=0.0,
+            high=100.0,
+            resume=_ANY_TIME,
+        ),
+        "variance_mix": Field(
+            0.0,
+            "w of an ancestral step's log variance, w log beta + (1 - w) log beta-tilde, one that is not learned",
+            low=0.0,
+            high=1.0,
             resume=_ANY_TIME,
         ),
         "num_images": Field(64, "images", low=1, resume=_ANY_TIME),
