@@ -16,7 +16,6 @@ SDES = ("vp_sde", "sub_vp_sde", "ve_sde")
 LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
     "vdm": {
         "schedule.kind": VDM_SCHEDULES,
-        "model.network": ("unet", "mlp"),
         "model.variance": ("posterior",),
         "training.weighting": ("vlb", "simple"),
         "training.distill": ("none",),

@@ -114,9 +114,11 @@ class VDM(NamedTuple):
         return schedule_from(self.config, params["schedule"])
 
     def level_of(self, gamma: Array) -> Noise:
-        """The level γ; t is γ on the scale of the endpoints that training started from (VDM, appendix B)."""
+        """The level γ; t is γ on the scale of the endpoints that training started from (VDM, appendix B), times 1000
+        for a multiscale network, which tells the levels of a table apart."""
         section = self.config.schedule
-        return noise_at(gamma, (gamma - section.gamma_0) / (section.gamma_1 - section.gamma_0), VP)
+        units = 1000 if self.config.model.network == "multiscale" else 1
+        return noise_at(gamma, units * (gamma - section.gamma_0) / (section.gamma_1 - section.gamma_0), VP)
 
     def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
         """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
