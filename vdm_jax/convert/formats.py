@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from vdm_jax.convert import clu, ddpm_tf, improved_diffusion, score_sde, torch_zip, unet_tables, vdm
+from vdm_jax.convert import clu, ddgan, ddpm_tf, improved_diffusion, score_sde, torch_zip, unet_tables, vdm
 from vdm_jax.convert.untrusted import DAMAGED
 from vdm_jax.errors import UserError
 
@@ -131,7 +131,7 @@ def _improved_diffusion(path: str, config: ConfigDict, like: Any) -> tuple[Any, 
 
 
 _KINDS = {
-    "torch_zip": "a PyTorch file, improved-diffusion's",
+    "torch_zip": "a PyTorch file, improved-diffusion's or denoising-diffusion-gan's",
     "npz": "an .npz file, exported from DDPM's TensorFlow weights",
     "flax_msgpack": "a Flax msgpack file",
     "clu": "a checkpoint of google-research/vdm",
@@ -140,4 +140,5 @@ _READERS: dict[str, dict[str, Callable[[str, ConfigDict, Any], tuple[Any, int]]]
     "vdm": {"clu": vdm.load, "flax_msgpack": vdm.load},
     "ddpm": {"torch_zip": _improved_diffusion, "npz": ddpm_tf.load},
     "sde": {"flax_msgpack": score_sde.load},
+    "ddgan": {"torch_zip": ddgan.load},
 }

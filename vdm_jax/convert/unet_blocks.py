@@ -66,9 +66,8 @@ def shapes(s: Settings, shape: tuple[int, ...]) -> Shapes:
 
     Raises ValueError as `families.check` does.
     """
-    abstract = jax.eval_shape(
-        UNet(s).init, jax.random.key(0), jnp.zeros((1, *shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
-    )
+    conditioning = jnp.zeros((1, s.latent)) if s.latent else jnp.zeros(1, jnp.int32)
+    abstract = jax.eval_shape(UNet(s).init, jax.random.key(0), jnp.zeros((1, *shape)), jnp.zeros(1), conditioning)
     empty = {
         "/".join(path): np.broadcast_to(np.float32(0), leaf.shape)
         for path, leaf in flatten_dict(abstract["params"]).items()
@@ -84,6 +83,7 @@ def walk(s: Settings, height: int) -> Iterator[str]:
     yield from ["frequencies"] if s.embedding == "fourier" else []
     yield from ("dense0", "dense1")
     yield from ["classes"] if s.num_classes else []
+    yield from ["mapping"] if s.latent else []
     yield "conv_in"
     for i in levels:
         if i:

@@ -8,6 +8,7 @@ Parameter tree, for levels i < K with 0 the finest ({} marks what only some sett
     dense0, dense1                  of the embedding of t: {kernel, bias}
     {frequencies [width]}           of the Fourier embedding, fixed: its gradient is 0
     {classes/embedding}             [num_classes, 4 width]
+    {mapping}                       of a latent: dense0, …, dense{n}
     conv_in, norm_out, conv_out     {kernel, bias}, {scale, bias}, {kernel, bias}
     down{i}/first/res               block 0 of a level: norm1, conv1, cond_proj, norm2, conv2, {shortcut}
     down{i}/first/{attn}            norm, q, k, v, proj_out
@@ -21,6 +22,7 @@ Parameter tree, for levels i < K with 0 the finest ({} marks what only some sett
     {pyramid{i}}                    so ('skip')
     {norm_image{i}, conv_image{i}}  of every level, instead of norm_out and conv_out (pyramid_out='skip')
 
+Under a latent norm1 and norm2 are {style: {kernel, bias}}, a dense layer with outputs [scale | shift].
 cond_proj is a dense layer with 2 · features outputs [scale | shift] under scale_shift; shortcut, q, k, v and
 proj_out are dense layers, channels on the last axis; heads are contiguous in q, k and v. All is float32.
 """
@@ -38,6 +40,7 @@ from vdm_jax.networks.blocks import (
     Between,
     Down,
     ResBlock,
+    Told,
     Up,
     added,
     attention,
@@ -45,10 +48,12 @@ from vdm_jax.networks.blocks import (
     dense,
     last_conv,
     norm,
+    start_of,
 )
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.layers import fold, waves
 from vdm_jax.networks.remat import rematerialised
+from vdm_jax.networks.style import Mapping
 
 # Which keys of dropout a part takes, four to a level; the coarsest is entered by nothing, the finest left by nothing.
 _DOWN, _UP, _SHRINK, _GROW = range(4)
@@ -66,7 +71,7 @@ class UNet(nn.Module):
 
     t: what the sinusoids are taken of, as it is: the level l − 1 of 0 … T − 1 or 1000 (l − 1)/T (DDPM, Improved
     DDPM), 999 t (DDPM++, NCSN++ under VP); under embedding='fourier' log σ, by whose σ = e^t
-    scale_by_sigma divides. conditioning: the class if there are any, else unused.
+    scale_by_sigma divides. conditioning: the class if there are any, w [B, latent] of a generator, else unused.
     keys: [B] for dropout, None for none. z is what the network sees: [−1, 1] on clean data.
     Everything but the sinusoids, the last norm and the last convolution computes in settings.dtype.
     Raises ValueError if the settings don't suit z (`families.check`).
@@ -105,10 +110,12 @@ class UNet(nn.Module):
             if i:
                 h = Between(s, "double", name=f"grow{i}")(h, cond, part(i, _GROW))
         out = self._to_image(h, outputs, "norm_out", "conv_out") if image is None else image
+        if s.bounded:
+            out = jnp.tanh(out)
         return out * jnp.exp(-t)[:, None, None, None] if s.scale_by_sigma else out
 
-    def _embed(self, t: Array, conditioning: Array) -> Array:
-        """swish(dense1(swish(dense0(sinusoids of t))) + class). [B] → [B, 4 width]."""
+    def _embed(self, t: Array, conditioning: Array) -> Told:
+        """swish(dense1(swish(dense0(sinusoids of t))) + class) [B, 4 width], and the style of a latent."""
         s, wide = self.settings, 4 * self.settings.width
         if s.embedding == "fourier":
             # sin, cos(2π w log σ), w ~ N(0, scale²): drawn once, never trained (Tancik et al. 2020)
@@ -123,7 +130,10 @@ class UNet(nn.Module):
         if s.num_classes:
             table = nn.Embed(s.num_classes, wide, embedding_init=nn.initializers.normal(1.0), name="classes")
             cond = cond + table(conditioning.astype(jnp.int32)).astype(cond.dtype)
-        return nn.swish(cond)
+        if not s.latent:
+            return Told(nn.swish(cond))
+        mapping = Mapping(s.latent_width, s.mapping_depth, s.dtype, start_of(s).kernel, name="mapping")
+        return Told(nn.swish(cond), mapping(conditioning))
 
     def _join(self, i: int, h: Array, pyramid: Array) -> tuple[Array, Array]:
         """What enters level i, and the copy of z at its resolution."""
