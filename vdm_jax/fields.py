@@ -28,7 +28,9 @@ EVERYWHERE = (-100.0, 100.0)
 
 FIELDS: dict[str, dict[str, Field]] = {
     "": {
-        "method": Field("vdm", "the paper's family: VDM, DDPM and Improved DDPM, score SDEs", ("vdm", "ddpm", "sde")),
+        "method": Field(
+            "vdm", "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, DDGAN", ("vdm", "ddpm", "sde", "ddgan")
+        ),
     },
     "data": {
         "name": Field("digits", "a data set of vdm_jax.data"),
@@ -51,8 +53,8 @@ FIELDS: dict[str, dict[str, Field]] = {
         ),
         "family": Field(
             "improved",
-            "whose multiscale U-Net: DDPM's, Improved DDPM's, guided diffusion's, DDPM++, NCSN++",
-            ("ddpm", "improved", "adm", "ddpmpp", "ncsnpp"),
+            "whose multiscale U-Net: DDPM's, Improved DDPM's, guided diffusion's, DDPM++, NCSN++, DDGAN's generator",
+            ("ddpm", "improved", "adm", "ddpmpp", "ncsnpp", "ddgan"),
         ),
         "multipliers": Field((1.0, 2.0, 2.0, 2.0), "channels of each resolution over the width", low=0.1, high=64),
         "attention_at": Field((16,), "resolutions, in pixels, whose blocks have attention", low=1),
@@ -84,7 +86,15 @@ FIELDS: dict[str, dict[str, Field]] = {
         "attention": Field(False, "attention after every block, not only in the middle"),
         "dropout": Field(0.0, "dropout rate", low=0.0, high=0.99),
         "groups": Field(32, "groups of the group norms; divides the width", low=1),
-        "prediction": Field("eps", "what the network predicts", ("eps", "x", "v")),
+        "prediction": Field(
+            "eps", "what the network predicts; 'previous' is z_s itself, of a DDGAN", ("eps", "x", "v", "previous")
+        ),
+        "latent": Field(100, "numbers w that a generator is told; 0 for none", low=0),
+        "latent_width": Field(256, "units of the generator's mapping network", low=1),
+        "mapping_depth": Field(3, "layers of the mapping network after its first", low=0),
+        "discriminator": Field("small", "of images up to 64 pixels, or larger ones", ("small", "large")),
+        "discriminator_width": Field(64, "channels n of the discriminator, which has 2 n to 8 n", low=1),
+        "discriminator_time": Field(256, "units of the discriminator's embedding of t", low=4),
         "residual": Field(
             "z", "what the network's output is added to: z or the exact eps of lone pixels", ("z", "pixel")
         ),
@@ -114,6 +124,7 @@ FIELDS: dict[str, dict[str, Field]] = {
                 "ddpm_linear",
                 "ddpm_cosine",
                 "constant_sigma",
+                "ddgan_vp",
                 "vp_sde",
                 "sub_vp_sde",
                 "ve_sde",
@@ -148,6 +159,13 @@ FIELDS: dict[str, dict[str, Field]] = {
         ),
         "student_steps": Field(4, "steps of a student, of 'progressive'; its teacher takes twice as many", low=1),
         "teacher_steps": Field(16, "steps of the teacher's DDIM, of 'one_step'", low=1),
+        "adversary": Field(
+            "pairs",
+            "what a DDGAN's discriminator sees: z_s beside z_t, or diffused data and one-shot samples alone",
+            ("pairs", "augmented"),
+        ),
+        "r1": Field(0.05, "weight r of r/2 |grad D|^2 on real data", low=0.0),
+        "r1_every": Field(1, "steps from one with R1 to the next; 0 for never", low=0),
         "vlb_weight": Field(0.001, "lambda of L_simple + lambda L_vlb, for 'hybrid'", low=0.0),
         "log_every": Field(50, "steps between lines of metrics", low=1, resume=_ANY_TIME),
         "eval_every": Field(0, "steps between evaluations; 0 only at the end", low=0, resume=_ANY_TIME),
@@ -178,6 +196,8 @@ FIELDS: dict[str, dict[str, Field]] = {
         "learning_rate": Field(2e-4, "peak learning rate of AdamW", low=0.0),
         "muon_learning_rate": Field(1e-3, "peak learning rate of Muon; its updates have Adam's size", low=0.0),
         "schedule_learning_rate": Field(0.0, "of the schedule's leaves; 0 for the learning rate", low=0.0),
+        "discriminator_learning_rate": Field(0.0, "of a discriminator; 0 for the learning rate", low=0.0),
+        "final_learning_rate": Field(0.0, "where decay='cosine' ends", low=0.0),
         "warmup_steps": Field(100, "steps of linear warm-up", low=0),
         "decay": Field("constant", "after the warm-up, over num_steps", ("constant", "cosine")),
         "b1": Field(0.9, "Adam beta 1", low=0.0, high=0.9999),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from vdm_jax.methods import ddpm, sde, vdm
+from vdm_jax.methods import ddgan, ddpm, sde, vdm
 from vdm_jax.methods.base import Method
 
-_BUILDERS = {"vdm": vdm.build, "ddpm": ddpm.build, "sde": sde.build}
+_BUILDERS = {"vdm": vdm.build, "ddpm": ddpm.build, "sde": sde.build, "ddgan": ddgan.build}
 
 
 def build(config: ConfigDict) -> Method:
