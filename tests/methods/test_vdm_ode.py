@@ -68,6 +68,7 @@ def test_values_do_not_depend_on_the_batch():
         np.testing.assert_allclose(value, whole[name][2:4], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_tolerance_of_the_config_reaches_the_solver():
     coarse, fine = (method_and_batch(0, tolerance=tolerance) for tolerance in (1e-2, 1e-5))
     count = lambda m: jit(m[0].bits_per_dim)(*m[1:])["evaluations"]

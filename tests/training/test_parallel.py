@@ -43,6 +43,7 @@ def test_all_ways_agree_in_float64() -> None:
     assert_agree(agreement("points", "float64", QUICK), QUICK, 1e-10)
 
 
+@pytest.mark.slow
 def test_levels_drawn_by_importance_are_the_same_everywhere() -> None:
     """The history of losses is gathered in the order of the global batch, so all devices draw from the same one."""
     assert_agree(agreement("levels", "float64", QUICK), QUICK, 1e-10)
