@@ -60,6 +60,7 @@ def test_bound_of_a_known_flow(vocabulary, kind):
     assert np.all(terms["evaluations"] > 10)
 
 
+@pytest.mark.slow
 def test_values_do_not_depend_on_the_batch():
     method, params, batch, keys = method_and_batch(5)
     run = jit(method.bits_per_dim)

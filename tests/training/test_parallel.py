@@ -79,7 +79,8 @@ def test_where_kernels_lie(shape: tuple[int, ...], parts: int, spec: PartitionSp
     assert kernel_spec(shape, parts) == spec
 
 
-@pytest.mark.parametrize("remat", ["none", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("full", "convs"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["none", "full", "convs"])
 def test_fsdp_gathers_kernels_layer_by_layer_and_moves_no_activations(remat: str) -> None:
     config = images()
     config.training.fsdp, config.model.depth, config.model.width, config.model.remat = 2, 3, 16, remat

@@ -252,14 +252,14 @@ def test_a_spike_is_not_applied_and_stops(tmp_path: Any, monkeypatch: pytest.Mon
         train(config, directory, finish=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
         {"parallelism": "pmap"},
-        *(
-            pytest.param(change, marks=pytest.mark.slow)
-            for change in ({"steps_per_call": 4}, {"fsdp": 2}, {"accumulate": 2})
-        ),
+        {"steps_per_call": 4},
+        {"fsdp": 2},
+        {"accumulate": 2},
     ],
 )
 def test_a_run_may_go_on_in_another_way(
