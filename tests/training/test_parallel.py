@@ -50,7 +50,16 @@ def test_levels_drawn_by_importance_are_the_same_everywhere() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("which", "dtype", "tolerance"), [("images", "float64", 1e-10), ("images", "float32", 3e-4)])
+def test_the_turns_of_a_gan_agree() -> None:
+    ways = [way for way in WAYS if way != "one"]
+    assert_agree(agreement("gan", "float64", ways), ways, 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("which", "dtype", "tolerance"),
+    [("images", "float64", 1e-10), ("images", "float32", 3e-4), ("gan_images", "float64", 1e-9)],
+)
 def test_all_ways_agree_for_the_unet(which: str, dtype: str, tolerance: float) -> None:
     ways = [way for way in WAYS if way != "one"]
     assert_agree(agreement(which, dtype, ways), ways, tolerance)
