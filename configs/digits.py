@@ -36,6 +36,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "optimizer.name": "adamw",
     },
     "tune": {"data.split": "fit", "evaluation.split": "tune"},
+    # classifier-free guidance: a row of samples for each w
+    "classes": {
+        "model.num_classes": 10,
+        "model.null_class": True,
+        "training.label_dropout": 0.1,
+        "sampling.guidance": (0.0, 1.0, 3.0),
+    },
 }
 
 

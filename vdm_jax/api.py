@@ -18,6 +18,7 @@ from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import q_sample
 from vdm_jax.errors import UserError
 from vdm_jax.methods.base import Method, example_keys
+from vdm_jax.methods.conditioning import Guided
 from vdm_jax.training import workdir
 
 
@@ -37,12 +38,14 @@ class Model(NamedTuple):
         num_steps: int | None = None,
         sampler: str | None = None,
         label: int | np.ndarray | None = None,
+        guidance_weight: float | np.ndarray = 0.0,
         trajectory: bool = False,
     ) -> Any:
         """`count` samples [count, …]; with trajectory also the latents z_s [num_steps, count, …].
 
         Sample k depends on (seed, k) and its label alone. sampler: 'ancestral', 'ddim', 'euler' or 'heun'. label: of
-        all samples, or [count]; without one the classes in turn, if there are any.
+        all samples, or [count]; without one the classes in turn, if there are any. guidance_weight: w of
+        classifier-free guidance, (1 + w) ε̂_c − w ε̂_∅, of all samples or [count]; a "guidance scale" s is w = s − 1.
         """
         method = self._with({"sampling.sampler": sampler}).method
         if method.sample is None:
@@ -54,7 +57,8 @@ class Model(NamedTuple):
         run = jax.jit(method.sample, static_argnums=(3, 4))
         steps = num_steps or self.config.sampling.num_steps
         keep = tuple(range(steps)) if trajectory else ()
-        samples, path = jax.device_get(run(self.params, keys, self._told(label, count), steps, keep))
+        told = self._guided(self._told(label, count), guidance_weight)
+        samples, path = jax.device_get(run(self.params, keys, told, steps, keep))
         return (samples, path) if trajectory else samples
 
     def bits_per_dim(
@@ -161,6 +165,14 @@ class Model(NamedTuple):
         if count and (given.min() < 0 or given.max() >= classes + null):
             raise UserError(f"labels are 0 to {classes + null - 1}, these go from {given.min()} to {given.max()}")
         return jnp.asarray(given, jnp.int32)
+
+    def _guided(self, label: Array, weight: float | np.ndarray) -> Any:
+        """The labels, with the weight of each if there is guidance."""
+        if not np.any(weight):
+            return label
+        if not self.config.model.null_class:
+            raise UserError("guidance needs a model that was also trained without labels (config.model.null_class)")
+        return Guided(label, jnp.broadcast_to(jnp.asarray(weight, jnp.float32), label.shape))
 
     def _check(self, images: np.ndarray) -> Array:
         shape, levels = tuple(self.config.data.shape), self.vocabulary

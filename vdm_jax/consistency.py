@@ -12,11 +12,14 @@ Given = Mapping[str, Any]
 VDM_SCHEDULES = ("linear", "cosine", "learned_scalar", "learned_monotone")
 TABLES = ("ddpm_linear", "ddpm_cosine", "constant_sigma")
 SDES = ("vp_sde", "sub_vp_sde", "ve_sde")
+SCORES = ("eps", "x", "v")
+SCORE_NETWORKS = ("ddpm", "improved", "adm", "ddpmpp", "ncsnpp")
 # method → the values that these fields may have with it
 LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
     "vdm": {
         "schedule.kind": VDM_SCHEDULES,
-        "model.network": ("unet", "mlp"),
+        "model.prediction": SCORES,
+        "model.family": SCORE_NETWORKS,
         "model.variance": ("posterior",),
         "training.weighting": ("vlb", "simple"),
         "training.distill": ("none",),
@@ -26,6 +29,8 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "ddpm": {
         "schedule.kind": TABLES,
+        "model.prediction": SCORES,
+        "model.family": SCORE_NETWORKS,
         "model.residual": ("z",),
         "sampling.sampler": ("ancestral", "ddim"),
         "evaluation.estimator": ("vlb",),
@@ -35,6 +40,8 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "sde": {
         "schedule.kind": SDES,
+        "model.prediction": SCORES,
+        "model.family": SCORE_NETWORKS,
         "model.variance": ("posterior",),
         "training.distill": ("none",),
         "training.weighting": ("vlb", "simple"),
@@ -52,6 +59,22 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "training.num_timesteps": (0,),
         "evaluation.estimator": ("vlb",),
         "evaluation.num_timesteps": (0,),
+    },
+    "ddgan": {
+        "schedule.kind": ("ddgan_vp",),
+        "model.network": ("multiscale", "mlp"),
+        "model.prediction": ("x", "eps", "previous"),
+        "model.residual": ("z",),
+        "model.variance": ("posterior",),
+        "training.distill": ("none",),
+        "training.times": ("independent",),
+        "training.num_timesteps": (0,),
+        "evaluation.num_timesteps": (0,),
+        "evaluation.levels": (0,),
+        "sampling.sampler": ("ancestral",),
+        "sampling.respacing": ("",),
+        "sampling.draw": (False,),
+        "sampling.clip": (False,),
     },
 }
 
@@ -75,7 +98,13 @@ def check(given: Given) -> None:
     _check_classes(given)
     if given["model.network"] == "multiscale":
         _check_multiscale(given)
-    checks = {"vdm": _check_vdm, "ddpm": _check_ddpm, "sde": _check_sde, "classifier": _check_classifier}
+    checks = {
+        "vdm": _check_vdm,
+        "ddpm": _check_ddpm,
+        "sde": _check_sde,
+        "classifier": _check_classifier,
+        "ddgan": _check_ddgan,
+    }
     checks[method](given)
 
 
@@ -150,6 +179,22 @@ def _check_classes(given: Given) -> None:
         "labels (config.model.null_class), which this one was not; set it to (0.0,)",
     )
     demand(bool(given["sampling.guidance"]), "config.sampling.guidance=() has no w; (0.0,) is no guidance")
+    ends = tuple(given["sampling.guidance_interval"])
+    demand(
+        len(ends) == 2 and ends[0] < ends[1],
+        f"config.sampling.guidance_interval={ends} must be two gammas, the lower one first",
+    )
+    demand(
+        not given["sampling.percentile"] or given["sampling.clip"],
+        f"config.sampling.percentile={given['sampling.percentile']:g} says how config.sampling.clip=True clips; "
+        "set that too",
+    )
+    demand(
+        not given["sampling.variance_mix"]
+        or (given["sampling.sampler"] == "ancestral" and given["model.variance"] == "posterior"),
+        f"config.sampling.variance_mix={given['sampling.variance_mix']:g} is for config.sampling.sampler='ancestral' "
+        "and config.model.variance='posterior'",
+    )
 
 
 def _check_multiscale(given: Given) -> None:
@@ -360,4 +405,52 @@ def _check_ncsn(given: Given) -> None:
         levels != 1 and (given["sampling.sampler"] != "langevin" or given["sampling.num_steps"] > 1),
         "NCSN has a first and a last level: config.training.num_timesteps must be 2 or more, and so must "
         "config.sampling.num_steps under config.sampling.sampler='langevin'",
+    )
+
+
+def _check_ddgan(given: Given) -> None:
+    low, high = given["schedule.beta_min"], given["schedule.beta_max"]
+    demand(low <= high, f"config.schedule.beta_min={low:g} must not exceed config.schedule.beta_max={high:g}")
+    adversary, trained = given["training.adversary"], given["schedule.num_timesteps"]
+    steps = trained if adversary == "pairs" else 1
+    demand(trained <= 1000, f"config.schedule.num_timesteps={trained}: a GAN takes few and large steps; try 4")
+    demand(
+        given["sampling.num_steps"] == steps,
+        f"config.sampling.num_steps={given['sampling.num_steps']}, but a generator knows the {steps} "
+        f"step{'s'[: steps != 1]} that it is trained for; set it to {steps}",
+    )
+    demand(
+        adversary == "pairs" or given["model.prediction"] == "x",
+        "config.training.adversary='augmented' is a one-shot GAN, which gives x; set config.model.prediction='x'",
+    )
+    if given["model.network"] == "mlp":
+        return
+    demand(
+        given["model.family"] == "ddgan",
+        f"config.model.family={given['model.family']!r} is no generator; set it to 'ddgan'",
+    )
+    _check_discriminator(given)
+
+
+def _check_discriminator(given: Given) -> None:
+    from vdm_jax.networks.discriminator import GROUP, SIZES  # imports JAX, which the other checks do without
+
+    (height, width, _), name = given["data.shape"], given["model.discriminator"]
+    factor = SIZES[name].factor
+    demand(
+        height % factor == 0 and width % factor == 0,
+        f"config.model.discriminator={name!r} halves {height} × {width} pixels until they are 1/{factor}; "
+        f"config.data.shape must divide by {factor}",
+    )
+    demand(
+        given["model.discriminator_time"] % 2 == 0,
+        f"config.model.discriminator_time={given['model.discriminator_time']} must be even, for sines and cosines",
+    )
+    parts = given["training.accumulate"]
+    together = given["data.batch_size"] // parts
+    demand(
+        together % min(GROUP, max(together, 1)) == 0,
+        f"config.data.batch_size={given['data.batch_size']} in {parts} part{'s'[: parts != 1]} is {together} examples, "
+        f"which the discriminator's groups of {GROUP} do not divide; "
+        f"try config.data.batch_size={-(-together // GROUP) * GROUP * parts}",
     )

@@ -23,13 +23,15 @@ class Field(NamedTuple):
 
 
 _ANY_TIME = True
+# An interval of γ that every schedule lies within.
+EVERYWHERE = (-100.0, 100.0)
 
 FIELDS: dict[str, dict[str, Field]] = {
     "": {
         "method": Field(
             "vdm",
-            "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, guided diffusion's classifier",
-            ("vdm", "ddpm", "sde", "classifier"),
+            "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, guided diffusion's classifier, DDGAN",
+            ("vdm", "ddpm", "sde", "classifier", "ddgan"),
         ),
     },
     "data": {
@@ -53,8 +55,8 @@ FIELDS: dict[str, dict[str, Field]] = {
         ),
         "family": Field(
             "improved",
-            "whose multiscale U-Net: DDPM's, Improved DDPM's, guided diffusion's, DDPM++, NCSN++",
-            ("ddpm", "improved", "adm", "ddpmpp", "ncsnpp"),
+            "whose multiscale U-Net: DDPM's, Improved DDPM's, guided diffusion's, DDPM++, NCSN++, DDGAN's generator",
+            ("ddpm", "improved", "adm", "ddpmpp", "ncsnpp", "ddgan"),
         ),
         "multipliers": Field((1.0, 2.0, 2.0, 2.0), "channels of each resolution over the width", low=0.1, high=64),
         "attention_at": Field((16,), "resolutions, in pixels, whose blocks have attention", low=1),
@@ -86,7 +88,15 @@ FIELDS: dict[str, dict[str, Field]] = {
         "attention": Field(False, "attention after every block, not only in the middle"),
         "dropout": Field(0.0, "dropout rate", low=0.0, high=0.99),
         "groups": Field(32, "groups of the group norms; divides the width", low=1),
-        "prediction": Field("eps", "what the network predicts", ("eps", "x", "v")),
+        "prediction": Field(
+            "eps", "what the network predicts; 'previous' is z_s itself, of a DDGAN", ("eps", "x", "v", "previous")
+        ),
+        "latent": Field(100, "numbers w that a generator is told; 0 for none", low=0),
+        "latent_width": Field(256, "units of the generator's mapping network", low=1),
+        "mapping_depth": Field(3, "layers of the mapping network after its first", low=0),
+        "discriminator": Field("small", "of images up to 64 pixels, or larger ones", ("small", "large")),
+        "discriminator_width": Field(64, "channels n of the discriminator, which has 2 n to 8 n", low=1),
+        "discriminator_time": Field(256, "units of the discriminator's embedding of t", low=4),
         "residual": Field(
             "z", "what the network's output is added to: z or the exact eps of lone pixels", ("z", "pixel")
         ),
@@ -116,6 +126,7 @@ FIELDS: dict[str, dict[str, Field]] = {
                 "ddpm_linear",
                 "ddpm_cosine",
                 "constant_sigma",
+                "ddgan_vp",
                 "vp_sde",
                 "sub_vp_sde",
                 "ve_sde",
@@ -150,6 +161,13 @@ FIELDS: dict[str, dict[str, Field]] = {
         ),
         "student_steps": Field(4, "steps of a student, of 'progressive'; its teacher takes twice as many", low=1),
         "teacher_steps": Field(16, "steps of the teacher's DDIM, of 'one_step'", low=1),
+        "adversary": Field(
+            "pairs",
+            "what a DDGAN's discriminator sees: z_s beside z_t, or diffused data and one-shot samples alone",
+            ("pairs", "augmented"),
+        ),
+        "r1": Field(0.05, "weight r of r/2 |grad D|^2 on real data", low=0.0),
+        "r1_every": Field(1, "steps from one with R1 to the next; 0 for never", low=0),
         "vlb_weight": Field(0.001, "lambda of L_simple + lambda L_vlb, for 'hybrid'", low=0.0),
         "log_every": Field(50, "steps between lines of metrics", low=1, resume=_ANY_TIME),
         "eval_every": Field(0, "steps between evaluations; 0 only at the end", low=0, resume=_ANY_TIME),
@@ -180,6 +198,8 @@ FIELDS: dict[str, dict[str, Field]] = {
         "learning_rate": Field(2e-4, "peak learning rate of AdamW", low=0.0),
         "muon_learning_rate": Field(1e-3, "peak learning rate of Muon; its updates have Adam's size", low=0.0),
         "schedule_learning_rate": Field(0.0, "of the schedule's leaves; 0 for the learning rate", low=0.0),
+        "discriminator_learning_rate": Field(0.0, "of a discriminator; 0 for the learning rate", low=0.0),
+        "final_learning_rate": Field(0.0, "where decay ends, unless it is constant", low=0.0),
         "warmup_steps": Field(100, "steps of linear warm-up", low=0),
         "decay": Field("constant", "after the warm-up, over num_steps", ("constant", "cosine", "linear")),
         "b1": Field(0.9, "Adam beta 1", low=0.0, high=0.9999),
@@ -230,6 +250,23 @@ FIELDS: dict[str, dict[str, Field]] = {
             "of several each is sampled",
             low=-1.0,
             high=100.0,
+            resume=_ANY_TIME,
+        ),
+        "guidance_interval": Field(
+            EVERYWHERE, "the gammas between which guidance acts", low=-100.0, high=100.0, resume=_ANY_TIME
+        ),
+        "percentile": Field(
+            0.0,
+            "of |x| that clip scales to 1 where it is more (dynamic thresholding); 0 to clip at 1",
+            low=0.0,
+            high=100.0,
+            resume=_ANY_TIME,
+        ),
+        "variance_mix": Field(
+            0.0,
+            "w of an ancestral step's log variance, w log beta + (1 - w) log beta-tilde, one that is not learned",
+            low=0.0,
+            high=1.0,
             resume=_ANY_TIME,
         ),
         "num_images": Field(64, "images", low=1, resume=_ANY_TIME),

@@ -194,6 +194,7 @@ def test_all_the_names_are_there():
     assert set(data.names()) == {
         "digits",
         "swirl",
+        "gaussians25",
         "mnist",
         "fashion_mnist",
         "cifar10",

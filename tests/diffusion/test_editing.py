@@ -1,4 +1,4 @@
-"""Steps that wrap steps: what inpainting keeps, what it does not sample, and what a noised start leaves of its image."""
+"""Steps that wrap steps: what inpainting keeps, what it does not sample, and what a noised start leaves of an image."""
 
 import jax
 import jax.numpy as jnp
@@ -57,15 +57,15 @@ RHO, KNOWN = 0.8, 1.5
 
 
 def correlated(z, now):
-    """The exact denoiser of x ~ N(0, [[1, ρ], [ρ, 1]]); z: [B, 2]. In the axes (1, ±1)/√2 it is two of one dimension."""
+    """The exact denoiser of x ~ N(0, [[1, ρ], [ρ, 1]]); z: [B, 2]. Along (1, ±1) it has one dimension each."""
     total = jnp.stack([1 + jnp.square(now.alpha) * RHO, 1 - jnp.square(now.alpha) * RHO])
     turn = jnp.array([[1.0, 1.0], [1.0, -1.0]]) / np.sqrt(2)
     return prediction.split(now.sigma * ((z @ turn) / total[None]) @ turn, z, now)
 
 
 def log_known(z, now):
-    """log p(x_1 = KNOWN|z), [B], but for what z does not change: x_1 ~ N(k·z, 1 − k·Cov(z, x_1)), k = Cov(z)⁻¹ Cov(z, x_1)
-    with Cov(z) = [[1, α²ρ], [α²ρ, 1]] and Cov(z, x_1) = α (1, ρ)."""
+    """log p(x_1 = KNOWN|z), [B], but for what z does not change: x_1 ~ N(k·z, 1 − k·c), k = Cov(z)⁻¹ c, with
+    c = Cov(z, x_1) = α (1, ρ) and Cov(z) = [[1, α²ρ], [α²ρ, 1]]."""
     alpha, off = now.alpha, jnp.square(now.alpha) * RHO
     gain = jnp.stack([alpha * (1 - off * RHO), alpha * (RHO - off)], axis=1) / (1 - jnp.square(off))[:, None]
     variance = 1 - alpha * (gain[:, 0] + gain[:, 1] * RHO)

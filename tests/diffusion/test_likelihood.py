@@ -188,6 +188,7 @@ def test_failure_is_nan_and_too_fine_a_tolerance_is_refused():
         likelihood.encode(gaussian_ode(tolerance=1e-8), z_0, None)
 
 
+@pytest.mark.slow
 def test_runs_through_the_unet():
     """Through the convolutions' own gradients, scanned blocks and attention; a silent network has a known flow.
 

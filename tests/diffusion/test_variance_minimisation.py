@@ -146,6 +146,7 @@ def test_training_the_path_brings_the_variance_to_its_optimum_and_leaves_the_bou
     np.testing.assert_array_equal(trained.gamma(jnp.array([0.0, 1.0])), np.float32([GAMMA_0, GAMMA_1]))
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_bound_itself_does_not_lower_the_variance():
     """∇E[L] of the path is zero in expectation: only noise moves it."""
     start, trained, _ = train(minimise=False)

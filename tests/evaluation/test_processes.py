@@ -67,6 +67,7 @@ def run(folder: pathlib.Path, count: int, devices: int, kind: str = "points", fs
     return found[0]
 
 
+@pytest.mark.slow
 def test_two_processes_measure_and_sample_what_one_does(tmp_path: Any) -> None:
     one = run(tmp_path / "one", 1, 2)
     two = run(tmp_path / "two", 2, 1)

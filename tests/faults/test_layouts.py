@@ -6,6 +6,8 @@ import json
 import pathlib
 from typing import Any
 
+import pytest
+
 from tests.processes import outputs, program
 
 # Each argument is an action on the state of an MLP, laid out by the trainer's own rule.
@@ -71,6 +73,7 @@ def test_checkpoint_of_eight_devices_on_one_and_four_and_under_jit_pmap_and_fsdp
     assert [found[2] > 4 for found in (fsdp, one, four, pmap, other, back)] == [True, False, True, False, False, True]
 
 
+@pytest.mark.slow
 def test_checkpoints_of_one_process_in_two_and_back(tmp_path: pathlib.Path) -> None:
     ((_, sums, _, _),) = states(tmp_path, "write,a,4,2,jit", devices=4)
     # Process 1 holds what process 0 cannot see; a file that is cut is passed over by both.

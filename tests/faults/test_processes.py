@@ -34,6 +34,7 @@ def straight(shared: Place) -> dict[str, Any]:
     return outcome(shared.folder / "straight")
 
 
+@pytest.mark.slow
 def test_one_of_two_is_killed_and_the_other_ends(place: Place) -> None:
     workdir = place.folder / "pair"
     with place.start("pair", (*PAIR, "--config.training.eval_every=0"), count=2) as running:

@@ -40,6 +40,7 @@ def cut_newest(workdir: pathlib.Path) -> int:
     return newest
 
 
+@pytest.mark.slow
 def test_a_run_that_much_happens_to_ends_as_if_nothing_had(place: Place, straight: dict[str, Any]) -> None:
     workdir = place.folder / "unlucky"
 

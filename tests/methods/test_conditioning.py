@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from tests.training.runs import FAST, images, points
 from vdm_jax import api, config, data, methods
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.methods import conditioning, networks
-from vdm_jax.methods.base import example_keys
+from vdm_jax.methods.base import Context, example_keys
 from vdm_jax.training import devices
 from vdm_jax.training.program import abstract_batch, functions
 
@@ -28,24 +29,26 @@ def labelled(made: Any, classes: int = 10, share: float = 0.0) -> Any:
 
 def test_dropped_labels_are_the_null_class_and_keyed_by_example() -> None:
     given = labelled(points(), 7, share=0.2)
-    label = jnp.arange(20_000) % 7
-    keys = example_keys(jax.random.key(0), jnp.arange(20_000))
+    label = jnp.arange(4_000) % 7
+    keys = example_keys(jax.random.key(0), jnp.arange(4_000))
     told = np.asarray(conditioning.dropped(given, label, keys))
     kept = told != 7
     np.testing.assert_array_equal(told[kept], label[kept])
-    assert abs(np.mean(~kept) - 0.2) < 4 * np.sqrt(0.2 * 0.8 / 20_000)
+    assert abs(np.mean(~kept) - 0.2) < 4 * np.sqrt(0.2 * 0.8 / 4_000)
     np.testing.assert_array_equal(conditioning.dropped(given, label[500:600], keys[500:600]), told[500:600])
     given.training.label_dropout = 0.0
     np.testing.assert_array_equal(conditioning.dropped(given, label, keys), label)
 
 
-@pytest.mark.parametrize("made", [points, images])
+@pytest.mark.parametrize("made", [points, pytest.param(images, marks=pytest.mark.slow)])
 def test_a_network_with_labels_begins_as_the_one_without(made: Any) -> None:
     """Its parameters are those of the other and the classes', which are 0: published weights can be tuned to labels."""
     plain, told = made(), labelled(made(), 3)
     plain.data.augment = ()
     shape = tuple(plain.data.shape)
-    init = lambda c: jax.jit(lambda: networks.init(networks.network(c), jax.random.key(0), shape), compiler_options=FAST)
+    init = lambda c: jax.jit(
+        lambda: networks.init(networks.network(c), jax.random.key(0), shape), compiler_options=FAST
+    )
     without, with_labels = init(plain)(), init(told)()
     classes = with_labels.pop("classes")["embedding"]
     assert classes.shape[0] == 3 and not np.any(classes)
@@ -67,8 +70,6 @@ def test_the_gradient_reaches_the_classes_of_the_batch_alone() -> None:
     loss = methods.build(given).phases[0].loss
 
     def total(network: Any) -> Any:
-        from vdm_jax.methods.base import Context
-
         keys = example_keys(jax.random.key(3), jnp.arange(16))
         context = Context(keys, jax.random.key(4), jnp.arange(16), 16)
         return jnp.sum(loss({"network": network, "schedule": state.params["schedule"]}, (), batch, context)[0])
@@ -96,24 +97,53 @@ def test_samples_are_of_one_label_or_of_each_in_turn() -> None:
     np.testing.assert_array_equal(report.conditioning_of(points(), index), np.zeros(4))
 
 
-def test_labels_in_a_notebook() -> None:
-    """The bound of a class differs from that of another where its embedding does, and a missing label is a sentence."""
-    given = labelled(points(), 3)
+@pytest.fixture(scope="module")
+def model() -> api.Model:
+    """Of three classes and none, with random parameters."""
+    given = labelled(points(), 3, share=0.1)
+    given.sampling.sampler, given.sampling.num_steps = "ddim", 3
     method = methods.build(given)
     params = jax.jit(method.init, compiler_options=FAST)(jax.random.key(0))
-    random = lambda a: 0.3 * jax.random.normal(jax.random.key(a.size), a.shape)
-    params["network"] = jax.tree.map(random, params["network"])
-    model = api.Model(given, method, params, 0)
+    draw = np.random.default_rng(0)
+    params["network"] = jax.tree.map(lambda a: 0.3 * draw.normal(size=a.shape).astype(a.dtype), params["network"])
+    return api.Model(given, method, params, 0)
+
+
+def test_labels_in_a_notebook(model: api.Model) -> None:
+    """The bound of a class differs from that of another where its embedding does, and a missing label is a sentence."""
     some = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
     each = [model.bits_per_dim(some, labels=k)["total"] for k in range(3)]
     assert np.all(each[0] != each[1]) and np.all(each[1] != each[2])
     mixed = model.bits_per_dim(some, labels=np.array([2, 0, 1]))["total"]
     np.testing.assert_allclose(mixed, [each[2][0], each[0][1], each[1][2]], rtol=1e-5)
-    for labels, words in ((None, "is told labels, 0 to 2"), (3, "labels are 0 to 2, these go from 3 to 3")):
+    for labels, words in ((None, "is told labels, 0 to 2"), (4, "labels are 0 to 3, these go from 4 to 4")):
         with pytest.raises(UserError, match=words):
             model.bits_per_dim(some, labels=labels)
     with pytest.raises(UserError, match="knows none"):
-        api.Model(points(), methods.build(points()), params, 0).bits_per_dim(some, labels=1)
+        api.Model(points(), methods.build(points()), model.params, 0).bits_per_dim(some, labels=1)
+
+
+def test_guided_samples_of_a_model(model: api.Model) -> None:
+    """w = −1 is the null class's samples whatever the label, w = 0 the label's; each image has its own w."""
+    plain, none = (model.sample(4, label=label) for label in (1, 3))
+    several = model.sample(4, label=1, guidance_weight=np.array([0, -1, 0, 2.0]))
+    np.testing.assert_allclose(several[[0, 2]], plain[[0, 2]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(several[1], none[1], rtol=1e-4, atol=1e-5)
+    assert np.abs(several[3] - plain[3]).max() > 1e-2
+    np.testing.assert_allclose(model.sample(4)[:3], model.sample(3, label=np.arange(3)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_command_line_s_samples_are_those(model: api.Model, tmp_path: Any) -> None:
+    """Two weights, one after the other, and in the file what each sample is."""
+    given = api.ConfigDict(model.config.to_dict())
+    given.sampling.guidance, given.sampling.num_images = (0.0, 2.0), 4
+    mesh = devices.make_mesh(1, 1, jax.devices()[:1])
+    report.write_samples(given, methods.build(given), model.params, mesh, epath.Path(tmp_path), 7)
+    written = np.load(tmp_path / "samples" / "7.npz")
+    np.testing.assert_array_equal(written["labels"], [0, 1, 2, 0] * 2)
+    np.testing.assert_array_equal(written["guidance"], [0] * 4 + [2] * 4)
+    wanted = [model.sample(4, guidance_weight=w) for w in (0.0, 2.0)]
+    np.testing.assert_allclose(written["samples"], np.concatenate(wanted), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_bound_of_a_known_flow(vocabulary, kind):
     assert np.all(terms["evaluations"] > 10)
 
 
+@pytest.mark.slow
 def test_values_do_not_depend_on_the_batch():
     method, params, batch, keys = method_and_batch(5)
     run = jit(method.bits_per_dim)
@@ -68,6 +69,7 @@ def test_values_do_not_depend_on_the_batch():
         np.testing.assert_allclose(value, whole[name][2:4], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_tolerance_of_the_config_reaches_the_solver():
     coarse, fine = (method_and_batch(0, tolerance=tolerance) for tolerance in (1e-2, 1e-5))
     count = lambda m: jit(m[0].bits_per_dim)(*m[1:])["evaluations"]

@@ -80,7 +80,7 @@ def test_parameters_of_the_published_networks(family, size, total, other):
 
 @pytest.mark.parametrize(
     "s",
-    [replace(IMPROVED, depth=3, attention_at=()), TWO_LEVELS],
+    [replace(IMPROVED, depth=3, attention_at=()), pytest.param(TWO_LEVELS, marks=pytest.mark.slow)],
     ids=["stacked", "pyramid"],
 )
 def test_how_it_is_computed_changes_neither_parameters_nor_their_initial_values(s):

@@ -56,6 +56,7 @@ def test_untrained_bound_of_gaussian_pixels_is_its_closed_form():
     assert_allclose(jnp.square(baseline.unexplained(at, variance)), error, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_untrained_network_codes_independent_bytes_at_their_entropy():
     deviation, vocabulary = 0.2, 256
     c = config(data_variance=deviation**2, initial="structured")

@@ -19,8 +19,10 @@ def measured() -> dict[str, dict[str, float]]:
     return {row["name"]: {k: v["mean"] for k, v in row["measured"].items()} for row in rows}
 
 
-def test_every_config_has_a_row_at_paper_size() -> None:
-    assert {row.config["file"] for row in plan_table.rows("paper")} == set(packaged())
+def test_every_config_has_a_row_at_paper_size_or_says_that_it_has_none() -> None:
+    planned = {row.config["file"] for row in plan_table.rows("paper")}
+    unplanned = {name for name, path in packaged().items() if "Cost: not planned yet" in path.read_text("utf-8")}
+    assert planned | unplanned == set(packaged()) and not planned & unplanned
     assert {row.name for row in plan_table.rows("paper")} == set(measured())
 
 

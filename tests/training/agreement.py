@@ -1,6 +1,6 @@
 """Twenty steps of one config, run in every way the trainer knows; prints how far apart they end.
 
-    python -m tests.training.agreement points|images|levels float32|float64
+    python -m tests.training.agreement points|images|levels|gan|gan_images float32|float64
 
 Eight virtual devices. Prints {way: largest difference to one device, relative to the largest entry of a leaf}.
 """
@@ -48,15 +48,16 @@ def run(config: Any, first: Any, way: dict[str, Any]) -> dict[str, Any]:
     for name in ("parallelism", "fsdp", "accumulate", "steps_per_call"):
         section.training[name] = way.get(name, section.training[name])
     mesh = devices.make_mesh(section.data.batch_size, section.training.fsdp, jax.devices()[: way.get("devices", 1)])
-    program = functions(section, methods.build(section), mesh)
+    method = methods.build(section)
+    program = functions(section, method, mesh)
     if program.abstract.params and section.training.fsdp > 1:
         placed = devices.state_shardings(mesh, program.abstract)
         assert any(not s.is_fully_replicated for s in jax.tree.leaves(placed)), "nothing was split over fsdp"
     state = program.enter(devices.put_state(first, program.shardings))
     rows, losses, gradients, count = batches(section), [], None, section.training.steps_per_call
-    for _ in range(STEPS // count):
+    for number in range(0, STEPS, count):
         chunk = tuple(program.put(next(rows)) for _ in range(count))
-        state, report = program.step(state, chunk, None)
+        state, report = program.variants(method.variant(number))(state, chunk, None)
         losses.append(float(report.loss))
         if gradients is None and count == 1:
             gradients = jax.device_get(program.leave(state).opt_state)
@@ -112,8 +113,9 @@ def main(which: str, dtype: str, names: list[str]) -> None:
     config = getattr(runs, which)()
     config.model.dtype = dtype
     config.optimizer.warmup_steps = 0
-    if which != "images":
+    if "images" not in which:
         config.model.width = 64
+    config.training.r1_every = 1  # calls of five steps are of one variant
     ways = {name: way for name, way in WAYS.items() if name in names} if names else WAYS
     print(json.dumps(compare(config, dtype, {k: v for k, v in ways.items() if k != "one"})))
 

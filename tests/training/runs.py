@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax import config as configs
-from vdm_jax import methods
+from vdm_jax import gan_presets, methods
 from vdm_jax.training import devices, program
 from vdm_jax.training.program import Program
 
@@ -73,5 +73,30 @@ def levels() -> ConfigDict:
     config.method, config.schedule.kind, config.schedule.num_timesteps = "ddpm", "ddpm_cosine", 8
     config.sampling.num_steps = 8
     config.training.times, config.training.weighting = "importance", "vlb"
+    configs.check(config)
+    return config
+
+
+def gan() -> ConfigDict:
+    """A DDGAN of perceptrons on 25 Gaussians, with R1 on every third step."""
+    config = gan_presets.ddgan(configs.base())
+    config.data.name, config.data.shape, config.data.vocabulary, config.data.batch_size = "gaussians25", (2,), 0, BATCH
+    config.model.network, config.model.width, config.model.depth, config.model.latent = "mlp", 8, 1, 2
+    config.training.num_steps, config.training.log_every, config.training.checkpoint_every = 12, 5, 4
+    config.training.r1, config.training.r1_every, config.training.seed = 1.0, 3, 2
+    config.optimizer.learning_rate, config.optimizer.discriminator_learning_rate = 2e-3, 1e-3
+    config.sampling.num_images = 4
+    configs.check(config)
+    return config
+
+
+def gan_images() -> ConfigDict:
+    """Its networks for images on digits, R1 on every step."""
+    config = gan()
+    config.data.name, config.data.shape, config.data.vocabulary = "digits", (8, 8, 1), 17
+    config.model.network, config.model.family, config.model.groups = "multiscale", "ddgan", 4
+    config.model.multipliers, config.model.attention_at, config.model.latent_width = (1.0, 2.0), (4,), 8
+    config.model.mapping_depth, config.model.discriminator_width, config.model.discriminator_time = 1, 4, 8
+    config.training.r1_every = 1
     configs.check(config)
     return config

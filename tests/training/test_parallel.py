@@ -43,13 +43,23 @@ def test_all_ways_agree_in_float64() -> None:
     assert_agree(agreement("points", "float64", QUICK), QUICK, 1e-10)
 
 
+@pytest.mark.slow
 def test_levels_drawn_by_importance_are_the_same_everywhere() -> None:
     """The history of losses is gathered in the order of the global batch, so all devices draw from the same one."""
     assert_agree(agreement("levels", "float64", QUICK), QUICK, 1e-10)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("which", "dtype", "tolerance"), [("images", "float64", 1e-10), ("images", "float32", 3e-4)])
+def test_the_turns_of_a_gan_agree() -> None:
+    ways = [way for way in WAYS if way != "one"]
+    assert_agree(agreement("gan", "float64", ways), ways, 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("which", "dtype", "tolerance"),
+    [("images", "float64", 1e-10), ("images", "float32", 3e-4), ("gan_images", "float64", 1e-9)],
+)
 def test_all_ways_agree_for_the_unet(which: str, dtype: str, tolerance: float) -> None:
     ways = [way for way in WAYS if way != "one"]
     assert_agree(agreement(which, dtype, ways), ways, tolerance)
@@ -78,7 +88,8 @@ def test_where_kernels_lie(shape: tuple[int, ...], parts: int, spec: PartitionSp
     assert kernel_spec(shape, parts) == spec
 
 
-@pytest.mark.parametrize("remat", ["none", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("full", "convs"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["none", "full", "convs"])
 def test_fsdp_gathers_kernels_layer_by_layer_and_moves_no_activations(remat: str) -> None:
     config = images()
     config.training.fsdp, config.model.depth, config.model.width, config.model.remat = 2, 3, 16, remat

@@ -90,6 +90,7 @@ def test_logged_values_are_means_since_the_line_before(straight: Any, tmp_path: 
             np.testing.assert_allclose(row[name], np.mean([one[name] for one in window]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_run_killed_while_it_evaluates_does_so_again(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config = points()
     config.training.eval_every = config.training.checkpoint_every
@@ -251,12 +252,14 @@ def test_a_spike_is_not_applied_and_stops(tmp_path: Any, monkeypatch: pytest.Mon
         train(config, directory, finish=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
         {"parallelism": "pmap"},
         {"steps_per_call": 4},
-        *(pytest.param(change, marks=pytest.mark.slow) for change in ({"fsdp": 2}, {"accumulate": 2})),
+        {"fsdp": 2},
+        {"accumulate": 2},
     ],
 )
 def test_a_run_may_go_on_in_another_way(
@@ -276,6 +279,7 @@ def test_a_run_may_go_on_in_another_way(
                 assert left[name] == pytest.approx(right[name], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_missing_evaluation_and_grid_are_made_up_for(tmp_path: Any) -> None:
     config, directory = points(), epath.Path(tmp_path)
     config.training.eval_every = config.training.sample_every = 6
@@ -359,6 +363,7 @@ def test_one_infinite_loss_is_no_spike(tmp_path: Any, monkeypatch: pytest.Monkey
     assert [row["skipped_steps"] for row in lines(directory)][-2:] == [1, 0]
 
 
+@pytest.mark.slow
 def test_evaluations_on_training_images_have_lines_of_their_own(tmp_path: Any) -> None:
     config, directory = points(), epath.Path(tmp_path)
     config.evaluation.split = "train"

@@ -15,7 +15,17 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from vdm_jax.convert import clu, ddpm_tf, guided_diffusion, improved_diffusion, score_sde, torch_zip, unet_tables, vdm
+from vdm_jax.convert import (
+    clu,
+    ddgan,
+    ddpm_tf,
+    guided_diffusion,
+    improved_diffusion,
+    score_sde,
+    torch_zip,
+    unet_tables,
+    vdm,
+)
 from vdm_jax.convert.untrusted import DAMAGED
 from vdm_jax.errors import UserError
 
@@ -133,7 +143,7 @@ def _openai(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
 
 
 _KINDS = {
-    "torch_zip": "a PyTorch file, improved-diffusion's or guided-diffusion's",
+    "torch_zip": "a PyTorch file: improved-diffusion's, guided-diffusion's or denoising-diffusion-gan's",
     "npz": "an .npz file, exported from DDPM's TensorFlow weights",
     "flax_msgpack": "a Flax msgpack file",
     "clu": "a checkpoint of google-research/vdm",
@@ -143,4 +153,5 @@ _READERS: dict[str, dict[str, Callable[[str, ConfigDict, Any], tuple[Any, int]]]
     "ddpm": {"torch_zip": _openai, "npz": ddpm_tf.load},
     "sde": {"flax_msgpack": score_sde.load},
     "classifier": {"torch_zip": guided_diffusion.load},
+    "ddgan": {"torch_zip": ddgan.load},
 }

@@ -69,7 +69,8 @@ def shapes(s: Settings, shape: tuple[int, ...], classes: int = 0) -> Shapes:
     """
     net = Classifier(s, classes) if classes else UNet(s)
     z = jnp.zeros((1, *shape[:2], shape[2] + s.given))
-    abstract = jax.eval_shape(net.init, jax.random.key(0), z, jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    conditioning = jnp.zeros((1, s.latent)) if s.latent else jnp.zeros(1, jnp.int32)
+    abstract = jax.eval_shape(net.init, jax.random.key(0), z, jnp.zeros(1), conditioning)
     empty = {
         "/".join(path): np.broadcast_to(np.float32(0), leaf.shape)
         for path, leaf in flatten_dict(abstract["params"]).items()
@@ -98,6 +99,7 @@ def descent(s: Settings, height: int) -> Iterator[str]:
     yield from ["frequencies"] if s.embedding == "fourier" else []
     yield from ("dense0", "dense1")
     yield from ["classes"] if s.num_classes else []
+    yield from ["mapping"] if s.latent else []
     yield "conv_in"
     for i in range(len(s.multipliers)):
         if i:

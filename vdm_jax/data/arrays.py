@@ -1,4 +1,4 @@
-"""Data sets that fit in memory and come without images on disk: digits, swirl and `.npz` files.
+"""Data sets that fit in memory and come without images on disk: digits, swirl, gaussians25 and `.npz` files.
 
 A reader is `(part, path, shape) -> (source, version)`: `part` is 'train' or 'test', `path` is
 data.path, `shape` is data.shape where the user gave it. `version` says exactly which bytes were
@@ -55,6 +55,26 @@ def swirl(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arrays, st
         draw = swirl_points(np.random.default_rng([SPLIT_SEED, 1]), SWIRL_SIZES["test"])
     points = (draw - train.mean(axis=0)) / train.std(axis=0)
     return Arrays(points.astype(np.float32)), "spiral, noise 0.5, seed 0, 20,000/5,000"
+
+
+GAUSSIANS_SIZES = {"train": 50_000, "test": 10_000}
+GAUSSIANS_SCALE = 2.828  # of the toy data of WGAN-GP (Gulrajani et al. 2017)
+GAUSSIANS_DEVIATION = 0.05 / GAUSSIANS_SCALE
+
+
+def gaussians25_centres() -> np.ndarray:
+    """The means of the 25 Gaussians, [25, 2]: the grid {−4, −2, 0, 2, 4}² over 2.828."""
+    line = np.arange(-4, 5, 2) / GAUSSIANS_SCALE
+    return np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def gaussians25(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arrays, str]:
+    """25 Gaussians of deviation .05/2.828 on a grid, equally likely: float32 [2], labelled by their number."""
+    refuse_path("gaussians25", path)
+    rng, count = np.random.default_rng([SPLIT_SEED, int(part == "test")]), GAUSSIANS_SIZES[part]
+    label = rng.integers(25, size=count)
+    points = gaussians25_centres()[label] + GAUSSIANS_DEVIATION * rng.standard_normal((count, 2))
+    return Arrays(points.astype(np.float32), label), "5 × 5 of deviation .05, over 2.828, seed 0, 50,000/10,000"
 
 
 def npz(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arrays, str]:

@@ -27,6 +27,7 @@ Reader = Callable[[str, str, Sequence[int] | None], tuple[Source, str]]
 _READERS: dict[str, Reader] = {
     "digits": arrays.digits,
     "swirl": arrays.swirl,
+    "gaussians25": arrays.gaussians25,
     "mnist": partial(named.read_idx_set, name="mnist"),
     "fashion_mnist": partial(named.read_idx_set, name="fashion_mnist"),
     "cifar10": named.read_cifar10,

@@ -46,9 +46,9 @@ def train_iterator(
 
     Keys: "image" [b, …] in the data set's dtype, "conditioning" [b] (what the network is told: float32, whether the
     image was augmented, or under `labels` int32, the label), "replaced" float32 [b] (whether the record at this place
-    can't be decoded and another stands for it) and "label" int32 [b] if the data has labels. `get_state()` is {'next_index': batches
-    so far}: `set_state` of it resumes exactly, on any number of processes. A batch may span two
-    epochs. Raises UserError naming the field.
+    can't be decoded and another stands for it) and "label" int32 [b] if the data has labels. `get_state()` is
+    {'next_index': batches so far}: `set_state` of it resumes exactly, on any number of processes. A batch may span
+    two epochs. Raises UserError naming the field.
     """
     kinds = tuple(augment)
     augmenting.check_kinds(kinds, dataset.shape)

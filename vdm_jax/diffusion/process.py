@@ -108,6 +108,18 @@ def posterior(z: Array, eps: Array, frm: Noise, to: Noise, delta: Array) -> tupl
     return mean, to.sigma * jnp.sqrt(-shrink)
 
 
+def posterior_of_x(z: Array, x: Array, frm: Noise, to: Noise, delta: Array) -> tuple[Array, Array]:
+    """`posterior` from x itself, which stays exact where α_t is nearly 0 and ε says nothing of x.
+
+        μ_Q = −expm1(−δ) α_s x + e^{−δ} (α_s/α_t) z_t
+
+    The coefficients are DDPM's √ᾱ_s β/(1 − ᾱ_t) and √α (1 − ᾱ_s)/(1 − ᾱ_t). Returns [B, …] and [B].
+    """
+    kept = -jnp.expm1(-delta)
+    mean = expand(kept * to.alpha, z.ndim) * x + expand(jnp.exp(-delta) * to.alpha / frm.alpha, z.ndim) * z
+    return mean, to.sigma * jnp.sqrt(kept)
+
+
 def flow(z: Array, eps: Array, level: Noise, process: Process = VP) -> Array:
     """dz/dγ of the probability-flow ODE: (d log α/dγ) z + ½ σ ε̂ (Song et al. 2021, eq. 13, in γ).
 

@@ -47,6 +47,16 @@ def constant_betas(step_variance: float, remaining: float) -> np.ndarray:
     return np.full(constant_levels(step_variance, remaining), step_variance, np.float64)
 
 
+def vp_betas(num_levels: int, low: float = 0.1, high: float = 20.0, t_min: float = 1e-3) -> np.ndarray:
+    """β_i = 1 − e^{B(t_{i−1}) − B(t_i)} of the VP SDE in T large steps, float64 [T] (Xiao et al. 2022, appendix B).
+
+    t_i = t_min + (1 − t_min) i/T, i = 0 … T; B(t) = low t + ½ (high − low) t². The noise that the SDE has at t_0 is
+    left out: level 0 is the data.
+    """
+    t = t_min + (1 - t_min) * np.arange(num_levels + 1, dtype=np.float64) / num_levels
+    return -np.expm1(-np.diff(t * (low + 0.5 * (high - low) * t)))
+
+
 class Table(NamedTuple):
     """Levels 1 … T of a chain, or those of them that a sampler visits; every field is [T].
 

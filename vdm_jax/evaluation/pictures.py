@@ -58,10 +58,10 @@ def save_figure(path: epath.Path, figure: Figure) -> None:
     _write(path, buffer.getvalue())
 
 
-def save_samples(path: epath.Path, samples: np.ndarray, vocabulary: int | None) -> None:
+def save_samples(path: epath.Path, samples: np.ndarray, vocabulary: int | None, columns: int | None = None) -> None:
     """A grid of images, levels [N, H, W, C], or without a vocabulary a scatter plot of points [N, D]."""
     if vocabulary is not None:
-        save_image(path, grid(to_bytes(samples, vocabulary)))
+        save_image(path, grid(to_bytes(samples, vocabulary), columns))
         return
     figure = Figure((5, 5))
     axes = figure.subplots()

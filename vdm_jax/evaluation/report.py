@@ -20,12 +20,14 @@ from vdm_jax.evaluation import likelihood, pictures, plots
 from vdm_jax.evaluation.likelihood import sentence, words
 from vdm_jax.evaluation.processes import agree, placed
 from vdm_jax.methods.base import Method, example_keys
+from vdm_jax.methods.conditioning import Guided
 from vdm_jax.training.devices import put_batch, replicated, round_up, under
 from vdm_jax.training.workdir import write_json
 
 __all__ = ["check_data", "evaluate", "finish", "sample", "sample_grid", "say", "scalars", "sentence"]
 
 STRIP_ROWS, STRIP_POINTS, STRIP_STATES = 6, 500, 9
+COLUMNS = 20  # as many classes stand beside each other in a grid
 
 
 def _dataset(config: ConfigDict) -> data.Dataset:
@@ -118,11 +120,15 @@ def scalars(result: dict[str, Any]) -> dict[str, float]:
 
 @lru_cache(maxsize=4)
 def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[int, ...], mesh: Mesh) -> Any:
-    """(params, batch of 'index' and 'conditioning') → (samples, states), compiled once for all the grids of a run."""
+    """(params, batch of 'index', 'conditioning' and, with guidance, 'weight') → (samples, states), compiled once for
+    all the grids of a run."""
 
     def run(params: Any, batch: dict[str, Array]) -> Any:
         keys = example_keys(jax.random.key(seed), batch["index"])
-        return draw(params, keys, batch["conditioning"], num_steps, keep)
+        told: Any = batch["conditioning"]
+        if "weight" in batch:
+            told = Guided(told, batch["weight"])
+        return draw(params, keys, told, num_steps, keep)
 
     return jax.jit(under(mesh, run), out_shardings=replicated(mesh))
 
@@ -136,11 +142,18 @@ def conditioning_of(config: ConfigDict, index: np.ndarray) -> np.ndarray:
 
 
 def sample(
-    config: ConfigDict, method: Method, params: Any, mesh: Mesh, count: int, keep: tuple[int, ...] = ()
+    config: ConfigDict,
+    method: Method,
+    params: Any,
+    mesh: Mesh,
+    count: int,
+    keep: tuple[int, ...] = (),
+    weight: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`count` samples [count, …], and the latents [K, count, …] after the K steps to keep.
 
-    Image k depends on k and the seed; every process returns all of them.
+    Image k depends on k, its label, the seed and the guidance weight w (the first of the config unless one is given);
+    every process returns all of them.
     """
     section = config.sampling
     assert method.sample is not None
@@ -150,7 +163,10 @@ def sample(
     parts = []
     for first in range(0, count, size):
         index = first + jax.process_index() * share + np.arange(share, dtype=np.int32)
-        batch = put_batch(mesh, {"index": index, "conditioning": conditioning_of(config, index)})
+        told = {"index": index, "conditioning": conditioning_of(config, index)}
+        if any(config.sampling.guidance):  # one program for all weights, 0 among them
+            told["weight"] = np.full(share, section.guidance[0] if weight is None else weight, np.float32)
+        batch = put_batch(mesh, told)
         parts.append(jax.device_get(run(params, batch)))
     images, paths = zip(*parts, strict=True)
     return np.concatenate(images)[:count], np.concatenate(paths, axis=1)[:, :count]
@@ -159,13 +175,24 @@ def sample(
 def sample_grid(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Samples as samples/<step>.png, with the states of their strip."""
-    steps = config.sampling.num_steps
-    keep = tuple(np.unique(np.linspace(0, steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
-    images, states = sample(config, method, params, mesh, config.sampling.num_images, keep)
+    """Samples as samples/<step>.png, with the states of their strip.
+
+    Labels in turn stand in columns. Of several guidance weights the first samples of each are a row; samples and
+    states come one weight after the other.
+    """
+    section, weights = config.sampling, tuple(config.sampling.guidance)
+    keep = tuple(np.unique(np.linspace(0, section.num_steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
+    parts = [sample(config, method, params, mesh, section.num_images, keep, weight) for weight in weights]
+    images, states = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts], axis=1)
     if jax.process_index() == 0:
         (directory / "samples").mkdir(parents=True, exist_ok=True)
-        pictures.save_samples(directory / "samples" / f"{step}.png", images, config.data.vocabulary or None)
+        columns = config.model.num_classes if section.label < 0 and 0 < config.model.num_classes <= COLUMNS else None
+        if len(weights) > 1:
+            columns = min(section.num_images, columns or COLUMNS)
+            shown = np.concatenate([p[0][:columns] for p in parts])
+        else:
+            shown = images
+        pictures.save_samples(directory / "samples" / f"{step}.png", shown, config.data.vocabulary or None, columns)
     return images, states
 
 
@@ -177,8 +204,13 @@ def write_samples(
     images, states = sample_grid(config, method, params, mesh, directory, step)
     arrays, strip = folder / f"{step}.npz", folder / f"{step}_strip.png"
     if jax.process_index() == 0:
+        content: dict[str, Any] = {"samples": images}
+        if config.model.num_classes:
+            each = len(images) // len(config.sampling.guidance)
+            content["labels"] = np.tile(conditioning_of(config, np.arange(each)), len(config.sampling.guidance))
+            content["guidance"] = np.repeat(np.asarray(config.sampling.guidance, np.float32), each)
         with arrays.open("wb") as file:
-            np.savez_compressed(file, samples=images)
+            np.savez_compressed(file, **content)
         rows = STRIP_ROWS if vocabulary else STRIP_POINTS
         pictures.save_strip(strip, states[:, :rows], images[:rows], vocabulary)
     return [folder / f"{step}.png", arrays, strip]
@@ -197,7 +229,7 @@ def finish(
     written = write_samples(config, method, params, mesh, directory, step)
     section = config.sampling
     say(
-        f"{section.num_images} samples ({section.sampler}, {section.num_steps} steps) "
+        f"{section.num_images * len(section.guidance)} samples ({section.sampler}, {section.num_steps} steps) "
         f"in {time.monotonic() - began:.0f} s: {', '.join(map(str, written))}"
     )
     return result

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from vdm_jax.methods import classifier, ddpm, sde, vdm
+from vdm_jax.methods import classifier, ddgan, ddpm, sde, vdm
 from vdm_jax.methods.base import Method
 
-_BUILDERS = {"vdm": vdm.build, "ddpm": ddpm.build, "sde": sde.build, "classifier": classifier.build}
+_BUILDERS = {
+    "vdm": vdm.build,
+    "ddpm": ddpm.build,
+    "sde": sde.build,
+    "classifier": classifier.build,
+    "ddgan": ddgan.build,
+}
 
 
 def build(config: ConfigDict) -> Method:

@@ -24,7 +24,7 @@ class Context(NamedTuple):
 
     keys: [b], one per example; key: one for the whole global batch (the u of stratified times);
     index: int [b], places in the global batch; total: its size; gather: [b, …] → [total, …], the
-    identity under jit and an all-gather where the batch is split by hand.
+    identity under jit and an all-gather where the batch is split by hand; variant: of the step, see `Method`.
     """
 
     keys: Array
@@ -32,6 +32,7 @@ class Context(NamedTuple):
     index: Array  # type: ignore[assignment]  # hides tuple.index
     total: int
     gather: Callable[[Array], Array] = lambda a: a
+    variant: Hashable = None
 
 
 class Phase(NamedTuple):
@@ -39,11 +40,15 @@ class Phase(NamedTuple):
 
     trains: top-level names of the parameter tree that it updates; the other subtrees are stopped.
     loss: (params, extra, batch, context) → (per-example loss [b], aux of per-example arrays).
+    rate: the field of config.optimizer that holds its learning rate; where that is 0, learning_rate does.
+    averaged: whether the average of the weights follows them slowly, or is them.
     """
 
     name: str
     trains: tuple[str, ...]
     loss: Callable[[Params, Extra, Batch, Context], tuple[Array, Terms]]
+    rate: str = "learning_rate"
+    averaged: bool = True
 
 
 class Measure(NamedTuple):
@@ -67,7 +72,8 @@ class Method(NamedTuple):
     init: key → params. init_extra: params → state that is neither trained nor data (checkpointed).
         It is made again of weights that a run starts from.
     phases: in order, each with its optimiser. update_extra: (extra, aux in global order) → extra.
-    variant: step → hashable, a static choice on the host (two compiled steps, never lax.cond).
+    variant: number of steps done → hashable, a static choice on the host that losses find in their context (two
+        compiled steps, never lax.cond); what is reported has the same names in all. variant(1) is the usual one.
     sample: (params, keys [b], conditioning [b], num_steps, keep) → data [b, …], states [K, b, …] after K of the steps
     denoise: params → Denoise, for samplers, guidance and likelihoods of one's own.
     bits_per_dim: (params, batch, keys [b]) → named terms, each [b] in bits/dim ('total' among them).

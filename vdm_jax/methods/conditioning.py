@@ -1,16 +1,29 @@
-"""What a network is told of an example besides z and t: its label, or none."""
+"""What a network is told of an example besides z and t: its label, or none; and samples guided by it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax.diffusion import guidance, samplers, thresholds
+from vdm_jax.diffusion.prediction import Denoise, Prediction
+from vdm_jax.fields import EVERYWHERE
 from vdm_jax.methods.base import fold
 
 # The purpose that a key is folded for; methods number theirs from 0.
 DROPPED = 100
+
+
+class Guided(NamedTuple):
+    """What samples are to be, instead of labels alone. label: [b]; weight: w of classifier-free guidance, [b]."""
+
+    label: Array
+    weight: Array
 
 
 def dropped(config: ConfigDict, cond: Array, keys: Array) -> Array:
@@ -20,3 +33,18 @@ def dropped(config: ConfigDict, cond: Array, keys: Array) -> Array:
         return cond
     u = jax.vmap(jax.random.uniform)(fold(keys, DROPPED))
     return jnp.where(u < share, jnp.asarray(config.model.num_classes, cond.dtype), cond)
+
+
+def predictor(config: ConfigDict, denoise: Denoise, split: Callable[..., Prediction], cond: Any) -> samplers.Predict:
+    """What a sampler's steps ask, guided if cond is `Guided`, then clipped as `sampling` says; split does not clip."""
+    section = config.sampling
+    if isinstance(cond, Guided):
+        null = jnp.full_like(cond.label, config.model.num_classes)
+        everywhere = tuple(section.guidance_interval) == EVERYWHERE
+        weight = cond.weight if everywhere else guidance.interval(cond.weight, *section.guidance_interval)
+        predict = guidance.classifier_free(denoise, split, cond.label, null, guidance_weight=weight)
+    else:
+        predict = samplers.predictor(denoise, split, cond)
+    if not section.clip:
+        return predict
+    return thresholds.dynamic(predict, section.percentile) if section.percentile else thresholds.static(predict)

@@ -273,10 +273,9 @@ class DDPM(NamedTuple):
         """Data [b, …] from noise by the sampler of the config, and z_s [K, b, …] after the K steps to keep."""
         section = self.config.sampling
         table = self.spaced(section.respacing or str(num_steps))
-        split = partial(self.split, clip=1.0 if section.clip else None)
-        predict = samplers.predictor(self.denoise(params), split, cond)
+        predict = conditioning.predictor(self.config, self.denoise(params), self.split, cond)
         rules: dict[str, Callable[[], samplers.Step]] = {
-            "ancestral": lambda: reverse.ancestral(predict, self.config.model.variance),
+            "ancestral": lambda: reverse.ancestral(predict, section.variance_mix or self.config.model.variance),
             "ddim": lambda: samplers.ddim(predict, section.eta),
         }
         z = samplers.prior_sample(fold(keys, START), self.shape, table.gamma[-1])

@@ -18,18 +18,21 @@ from vdm_jax.diffusion.process import Noise
 from vdm_jax.methods.base import Params
 from vdm_jax.networks import families
 from vdm_jax.networks.classifier import Classifier
+from vdm_jax.networks.generator import MLPGenerator
 from vdm_jax.networks.initial import original, structured
 from vdm_jax.networks.mlp import MLP
 from vdm_jax.networks.multiscale import UNet
 from vdm_jax.networks.vdm_unet import VDMUNet
 
-Network = MLP | VDMUNet | UNet | Classifier
+Network = MLP | MLPGenerator | VDMUNet | UNet | Classifier
 
 
 def network(config: ConfigDict) -> Network:
-    """The score network, or the classifier."""
+    """The score network, the classifier, or the generator of a GAN."""
     model = config.model
     dtype, classes = jnp.dtype(model.dtype), model.num_classes + model.null_class
+    if model.network == "mlp" and config.method == "ddgan":
+        return MLPGenerator(model.width, model.depth, model.latent, dtype)
     if model.network == "mlp":
         return MLP(model.width, model.depth, model.dropout, dtype, classes)
     if config.method == "classifier":
@@ -64,6 +67,9 @@ def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
         extra["attention_up"] = "level"  # as score_sde's own copy has it
     if model.family == "ncsnpp" and config.schedule.kind != "ve_sde":
         extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # told a time, not log σ
+    if model.family == "ddgan":
+        extra |= {"latent": model.latent, "latent_width": model.latent_width, "mapping_depth": model.mapping_depth}
+        extra["bounded"] = model.prediction == "x"  # a pixel; ε and z_s have no bounds
     return families.settings(
         model.family,
         width=model.width,

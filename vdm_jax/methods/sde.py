@@ -254,8 +254,7 @@ class SDE(NamedTuple):
         Steps are equal in the t of the SDE. With `sampling.denoise` a sample is x̂ at t_min, one more call.
         """
         section, schedule = self.config.sampling, self.schedule
-        split = partial(self.split, clip=1.0 if section.clip else None)
-        predict = samplers.predictor(self.denoise(params), split, cond)
+        predict = conditioning.predictor(self.config, self.denoise(params), self.split, cond)
         t_min = self.config.schedule.t_min
         end = (max(section.t_min, t_min) - t_min) / (1 - t_min)
         steps, grid = sde_rules.steps(section.sampler, schedule, self.level_of, num_steps, end)

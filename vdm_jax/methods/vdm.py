@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
-from vdm_jax.diffusion import baseline, decoders, likelihood, losses, prediction, samplers, schedules, times
+from vdm_jax.diffusion import baseline, decoders, likelihood, losses, prediction, reverse, samplers, schedules, times
 from vdm_jax.diffusion.process import VP, Noise, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
 from vdm_jax.methods import conditioning, networks
@@ -115,9 +114,11 @@ class VDM(NamedTuple):
         return schedule_from(self.config, params["schedule"])
 
     def level_of(self, gamma: Array) -> Noise:
-        """The level γ; t is γ on the scale of the endpoints that training started from (VDM, appendix B)."""
+        """The level γ; t is γ on the scale of the endpoints that training started from (VDM, appendix B), times 1000
+        for a multiscale network, which tells the levels of a table apart."""
         section = self.config.schedule
-        return noise_at(gamma, (gamma - section.gamma_0) / (section.gamma_1 - section.gamma_0), VP)
+        units = 1000 if self.config.model.network == "multiscale" else 1
+        return noise_at(gamma, units * (gamma - section.gamma_0) / (section.gamma_1 - section.gamma_0), VP)
 
     def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
         """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
@@ -222,8 +223,7 @@ class VDM(NamedTuple):
         """Data [b, …] from noise by the sampler of the config, and z_s [K, b, …] after the K steps to keep."""
         section, schedule = self.config.sampling, self.schedule(params)
         steps = samplers.transitions(schedule, samplers.uniform_grid(num_steps), self.level_of)
-        split = partial(self.split, clip=1.0 if section.clip else None)
-        predict = samplers.predictor(self.denoise(params), split, cond)
+        predict = conditioning.predictor(self.config, self.denoise(params), self.split, cond)
         z = samplers.prior_sample(fold(keys, START), self.shape, schedule.gamma_1)
         z, path = samplers.run(step_rule(self.config, predict), z, fold(keys, PATH), steps, keep)
         last = self.level_of(schedule.gamma(jnp.zeros(())))
@@ -256,8 +256,9 @@ def divergence(kind: str, dimensions: int) -> likelihood.Divergence:
 
 def step_rule(config: ConfigDict, predict: samplers.Predict) -> samplers.Step:
     """The reverse step that `sampling.sampler` names."""
+    mix = config.sampling.variance_mix
     rules: dict[str, Callable[[], samplers.Step]] = {
-        "ancestral": lambda: samplers.ancestral(predict),
+        "ancestral": lambda: reverse.ancestral(predict, mix) if mix else samplers.ancestral(predict),
         "ddim": lambda: samplers.ddim(predict, config.sampling.eta),
         "euler": lambda: samplers.euler(predict),
         "heun": lambda: samplers.heun(predict),

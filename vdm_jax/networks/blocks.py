@@ -8,8 +8,9 @@ at 3 or 4 blocks a level the two are equal.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from vdm_jax.networks.conv import Conv
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.layers import Attention, Dense, GroupNorm, dropout, fold
 from vdm_jax.networks.remat import rematerialised
+from vdm_jax.networks.style import AdaptiveNorm
 
 
 def start_of(s: Settings) -> initial.Start:
@@ -45,6 +47,21 @@ def dense(s: Settings, inputs: int, features: int, name: str) -> nn.Dense:
 
 def norm(s: Settings, channels: int, name: str, dtype: Any = None) -> GroupNorm:
     return GroupNorm(s.groups_of(channels), dtype=dtype or s.dtype, epsilon=s.epsilon, name=name)
+
+
+class Told(NamedTuple):
+    """What all blocks are told. time: [B, E] of t and class, after its swish; style: [B, S] of a latent, if any."""
+
+    time: Array
+    style: Array | None = None
+
+
+def adapted_norm(s: Settings, channels: int, name: str, style: Array | None) -> Callable[[Array], Array]:
+    """A group norm whose scale and shift are parameters, or are made of a style."""
+    if style is None:
+        return norm(s, channels, name)
+    made = AdaptiveNorm(s.groups_of(channels), s.dtype, s.epsilon, start_of(s).kernel, name=name)
+    return lambda x: made(x, style)
 
 
 def attention(s: Settings, channels: int, name: str) -> Attention:
@@ -78,21 +95,22 @@ class ResBlock(nn.Module):
     resample: str = "none"
 
     @nn.compact
-    def __call__(self, x: Array, cond: Array, keys: Array | None) -> Array:
-        """x: [B, H, W, C], cond: [B, E] after its swish, keys: [B] or None → [B, H′, W′, features]."""
+    def __call__(self, x: Array, cond: Told, keys: Array | None) -> Array:
+        """x: [B, H, W, C], cond: what the network is told, keys: [B] or None → [B, H′, W′, features]."""
         s, inputs, features = self.settings, x.shape[-1], self.features
-        h = nn.swish(norm(s, inputs, "norm1")(x))
+        h = nn.swish(adapted_norm(s, inputs, "norm1", cond.style)(x))
         if self.resample != "none":
             h, x = (_RESAMPLE[self.resample, s.fir](branch) for branch in (h, x))
         h = conv(s, inputs, features, "conv1")(h)
 
-        cond = dense(s, cond.shape[-1], features * (2 if s.scale_shift else 1), "cond_proj")(cond)[:, None, None, :]
-        normed = norm(s, features, "norm2")
+        time = dense(s, cond.time.shape[-1], features * (2 if s.scale_shift else 1), "cond_proj")(cond.time)
+        time = time[:, None, None, :]
+        normed = adapted_norm(s, features, "norm2", cond.style)
         if s.scale_shift:
-            scale, shift = jnp.split(cond, 2, axis=-1)
+            scale, shift = jnp.split(time, 2, axis=-1)
             h = normed(h) * (1 + scale) + shift
         else:
-            h = normed(h + cond)
+            h = normed(h + time)
         h = dropout(nn.swish(h), s.dropout_rate, keys)
         h = last_conv(s, features, "conv2")(h)
         if inputs != features or (self.resample != "none" and s.between_shortcut):
@@ -120,7 +138,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: Array, number: Array | int, skip: Array | None, cond: Array, keys: Array | None
+        self, h: Array, number: Array | int, skip: Array | None, cond: Told, keys: Array | None
     ) -> tuple[Array, Array]:
         s = self.settings
         x = sharing.over_batch(h if skip is None else jnp.concatenate([h, skip], axis=-1))
@@ -149,7 +167,7 @@ class Down(nn.Module):
     attends: bool
 
     @nn.compact
-    def __call__(self, h: Array, cond: Array, keys: Array | None) -> tuple[Array, Array]:
+    def __call__(self, h: Array, cond: Told, keys: Array | None) -> tuple[Array, Array]:
         """h: [B, H, W, C] → ([B, H, W, features], the outputs of all blocks [depth, B, H, W, features])."""
         s, args = self.settings, (self.settings, self.features, self.attends)
         h, _ = rematerialised(Block, s.remat, scanned=False)(*args, name="first")(h, 0, None, cond, keys)
@@ -170,7 +188,7 @@ class Up(nn.Module):
     attends: bool
 
     @nn.compact
-    def __call__(self, h: Array, skips: Array, entry: Array, cond: Array, keys: Array | None) -> Array:
+    def __call__(self, h: Array, skips: Array, entry: Array, cond: Told, keys: Array | None) -> Array:
         """h: [B, H, W, C], skips: [depth, B, H, W, features], entry: [B, H, W, C′] → [B, H, W, features]."""
         s = self.settings
         once = s.attention_up == "level"
@@ -191,7 +209,7 @@ class Between(nn.Module):
     way: str
 
     @nn.compact
-    def __call__(self, h: Array, cond: Array, keys: Array | None) -> Array:
+    def __call__(self, h: Array, cond: Told, keys: Array | None) -> Array:
         s, channels = self.settings, h.shape[-1]
         if s.resample == "block":
             block = rematerialised(ResBlock, s.remat, scanned=False)

@@ -17,10 +17,11 @@ import numpy as np
 from jax import Array
 
 from vdm_jax.networks import resample
-from vdm_jax.networks.blocks import Between, Down, ResBlock, added, attention, conv, dense
+from vdm_jax.networks.blocks import Between, Down, ResBlock, Told, added, attention, conv, dense, start_of
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.layers import fold, waves
 from vdm_jax.networks.remat import rematerialised
+from vdm_jax.networks.style import Mapping
 
 # Which keys of dropout a part takes, four to a level; the coarsest is entered by nothing, the finest left by nothing.
 DOWN, UP, SHRINK, GROW = range(4)
@@ -46,8 +47,8 @@ def frequencies(kind: str, features: int) -> np.ndarray:
     return (1e4 ** -(np.arange(half) / (half - 1 if kind == "ddpm" else half))).astype(np.float32)
 
 
-def embed(module: nn.Module, s: Settings, t: Array, conditioning: Array) -> Array:
-    """swish(dense1(swish(dense0(sinusoids of t))) + class). [B] → [B, 4 width]."""
+def embed(module: nn.Module, s: Settings, t: Array, conditioning: Array) -> Told:
+    """swish(dense1(swish(dense0(sinusoids of t))) + class) [B, 4 width], and the style of a latent."""
     wide = 4 * s.width
     if s.embedding == "fourier":
         # sin, cos(2π w log σ), w ~ N(0, scale²): drawn once, never trained (Tancik et al. 2020)
@@ -62,11 +63,14 @@ def embed(module: nn.Module, s: Settings, t: Array, conditioning: Array) -> Arra
     if s.num_classes:
         table = nn.Embed(s.num_classes, wide, embedding_init=nn.initializers.normal(1.0), name="classes")
         cond = cond + table(conditioning.astype(jnp.int32)).astype(cond.dtype)
-    return nn.swish(cond)
+    if not s.latent:
+        return Told(nn.swish(cond))
+    mapping = Mapping(s.latent_width, s.mapping_depth, s.dtype, start_of(s).kernel, name="mapping")
+    return Told(nn.swish(cond), mapping(conditioning))
 
 
-def encode(s: Settings, z: Array, cond: Array, keys: Array | None) -> Encoded:
-    """All levels, finest first, and the middle. z: [B, H, W, C], cond: [B, 4 width]."""
+def encode(s: Settings, z: Array, cond: Told, keys: Array | None) -> Encoded:
+    """All levels, finest first, and the middle. z: [B, H, W, C], cond: what all blocks are told."""
     channels, attends = s.channels(), s.attends(z.shape[1])
     h, pyramid = conv(s, z.shape[-1], s.entry_channels(), "conv_in")(z), z
     entries, skips = [], []

@@ -47,6 +47,9 @@ class Settings:
     images of all levels are summed, each doubled to the next ('skip').
     attention_up: after every 'block' on the way up, or once at the end of the 'level'.
     initial, qkv_scale: of kernels, see `initial.start`.
+    latent: numbers w of a generator, which the network is told instead of a class; 0 for none. They pass through a
+    mapping network of mapping_depth + 1 layers of latent_width units (`style`) and adapt the norms of the blocks.
+    bounded: tanh at the end.
     dtype, remat, unroll: how it is computed; they change neither parameters nor their initial values.
     """
 
@@ -78,6 +81,10 @@ class Settings:
     attention_up: str = "block"
     initial: str = "ddpm"
     qkv_scale: float = 1.0
+    latent: int = 0
+    latent_width: int = 256
+    mapping_depth: int = 3
+    bounded: bool = False
     dtype: Any = jnp.float32
     remat: str = "none"
     unroll: int = 1
@@ -144,6 +151,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "ddpmpp": _DDPMPP,
     # the same for VE; under VP and sub-VP: embedding='ddpm', scale_by_sigma=False
     "ncsnpp": _DDPMPP | {"fir": True, "pyramid_in": "residual", "embedding": "fourier", "scale_by_sigma": True},
+    # generator of Xiao et al. 2022; CIFAR-10: mapping_depth=4, at 256 pixels: width=64, multipliers=(1, 1, 2, 2, 4, 4)
+    "ddgan": _DDPMPP
+    | {"depth": 2, "dropout_rate": 0.0, "fir": True, "pyramid_in": "residual", "latent": 100, "bounded": True},
 }
 
 
@@ -167,6 +177,8 @@ def settings(family: str, **overrides: Any) -> Settings:
         raise ValueError(
             f"heads={made.heads} and head_channels={made.head_channels} both tell the heads; one is enough"
         )
+    if made.latent and made.num_classes:
+        raise ValueError("a generator is told a latent or a class; set latent=0 or num_classes=0")
     if made.fir and made.resample != "block":
         raise ValueError("fir=True filters inside blocks that resample; it needs resample='block'")
     return made

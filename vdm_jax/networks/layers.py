@@ -79,9 +79,7 @@ def fold(keys: Array | None, data: Array | int) -> Array | None:
 class GroupNorm(nn.Module):
     """y = (x − μ_g)/√(σ_g² + ε) · scale + bias over the pixels and channels of each group g (Wu & He 2018).
 
-    x: [B, …, C]; the function and parameters of `flax.linen.GroupNorm`, statistics in float32. Sums over
-    pixels come first and only their [B, C] is regrouped: activations reshaped to [B, …, groups, C/groups] have a last
-    axis of a few channels, which a TPU pads to a whole tile and keeps for the backward pass.
+    x: [B, …, C]; the function and parameters of `flax.linen.GroupNorm`, statistics in float32.
     """
 
     groups: int
@@ -90,22 +88,31 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        batch, channels = x.shape[0], x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        pixels = tuple(range(1, x.ndim - 1))
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return group_norm(x, scale[None, :], bias[None, :], self.groups, self.epsilon).astype(self.dtype)
 
-        def of_groups(moment: Array) -> Array:
-            means = jnp.mean(moment, pixels).reshape(batch, self.groups, -1).mean(-1)
-            return jnp.repeat(means, channels // self.groups, axis=-1)
 
-        mean = of_groups(precise)
-        variance = jnp.maximum(of_groups(jnp.square(precise)) - jnp.square(mean), 0.0)
-        slope = jax.lax.rsqrt(variance + self.epsilon) * scale[None, :]
-        shape = (batch, *(1,) * len(pixels), channels)
-        y = precise * slope.reshape(shape) + (bias[None, :] - mean * slope).reshape(shape)
-        return y.astype(self.dtype)
+def group_norm(x: Array, scale: Array, bias: Array, groups: int, epsilon: float) -> Array:
+    """(x − μ_g)/√(σ_g² + ε) · scale + bias, float32 or better. x: [B, …, C]; scale, bias: [B or 1, C].
+
+    Sums over pixels come first and only their [B, C] is regrouped: activations reshaped to
+    [B, …, groups, C/groups] have a last axis of a few channels, which a TPU pads to a whole tile and keeps for the
+    backward pass.
+    """
+    batch, channels = x.shape[0], x.shape[-1]
+    precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    pixels = tuple(range(1, x.ndim - 1))
+
+    def of_groups(moment: Array) -> Array:
+        means = jnp.mean(moment, pixels).reshape(batch, groups, -1).mean(-1)
+        return jnp.repeat(means, channels // groups, axis=-1)
+
+    mean = of_groups(precise)
+    variance = jnp.maximum(of_groups(jnp.square(precise)) - jnp.square(mean), 0.0)
+    slope = jax.lax.rsqrt(variance + epsilon) * scale
+    shape = (batch, *(1,) * len(pixels), channels)
+    return precise * slope.reshape(shape) + (bias - mean * slope).reshape(shape)
 
 
 class Attention(nn.Module):

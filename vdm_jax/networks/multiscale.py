@@ -8,6 +8,7 @@ Parameter tree, for levels i < K with 0 the finest ({} marks what only some sett
     dense0, dense1                  of the embedding of t: {kernel, bias}
     {frequencies [width]}           of the Fourier embedding, fixed: its gradient is 0
     {classes/embedding}             [num_classes, 4 width]
+    {mapping}                       of a latent: dense0, …, dense{n}
     conv_in, norm_out, conv_out     {kernel, bias}, {scale, bias}, {kernel, bias}
     down{i}/first/res               block 0 of a level: norm1, conv1, cond_proj, norm2, conv2, {shortcut}
     down{i}/first/{attn}            norm, q, k, v, proj_out
@@ -21,6 +22,7 @@ Parameter tree, for levels i < K with 0 the finest ({} marks what only some sett
     {pyramid{i}}                    so ('skip')
     {norm_image{i}, conv_image{i}}  of every level, instead of norm_out and conv_out (pyramid_out='skip')
 
+Under a latent norm1 and norm2 are {style: {kernel, bias}}, a dense layer with outputs [scale | shift].
 cond_proj is a dense layer with 2 · features outputs [scale | shift] under scale_shift; shortcut, q, k, v and
 proj_out are dense layers, channels on the last axis; heads are contiguous in q, k and v. All is float32.
 """
@@ -43,7 +45,7 @@ class UNet(nn.Module):
 
     t: what the sinusoids are taken of, as it is: the level l − 1 of 0 … T − 1 or 1000 (l − 1)/T (DDPM, Improved
     DDPM, ADM), 999 t (DDPM++, NCSN++ under VP); under embedding='fourier' log σ, by whose σ = e^t
-    scale_by_sigma divides. conditioning: the class if there are any, else unused.
+    scale_by_sigma divides. conditioning: the class if there are any, w [B, latent] of a generator, else unused.
     keys: [B] for dropout, None for none. z is what the network sees: [−1, 1] on clean data, and behind it the
     `given` channels of an image that the output is not of (`beside`).
     Everything but the sinusoids, the last norm and the last convolution computes in settings.dtype.
@@ -69,6 +71,8 @@ class UNet(nn.Module):
             if i:
                 h = Between(s, "double", name=f"grow{i}")(h, cond, part_keys(keys, i, GROW))
         out = self._to_image(h, outputs, "norm_out", "conv_out") if image is None else image
+        if s.bounded:
+            out = jnp.tanh(out)
         return out * jnp.exp(-t)[:, None, None, None] if s.scale_by_sigma else out
 
     def _collect(self, i: int, h: Array, image: Array | None, outputs: int) -> Array:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from vdm_jax import methods
 from vdm_jax.errors import UserError
 from vdm_jax.methods.base import example_keys
+from vdm_jax.methods.conditioning import Guided
 from vdm_jax.plan import flops
 from vdm_jax.plan.flops import Flops
 from vdm_jax.training import devices
@@ -75,10 +76,12 @@ def sample(config: ConfigDict, chips: list[Any]) -> Program:
     draw = partial(method.sample, num_steps=section.num_steps)
     params = jax.eval_shape(method.init, jax.random.key(0))
     keys = jax.eval_shape(lambda: example_keys(jax.random.key(0), jnp.arange(size)))
-    conditioning = jax.ShapeDtypeStruct((size,), jnp.int32 if config.model.num_classes else jnp.float32)
-    traced = jax.jit(draw, in_shardings=(whole, parts, parts)).trace(params, keys, conditioning)
+    cond: Any = jax.ShapeDtypeStruct((size,), jnp.int32 if config.model.num_classes else jnp.float32)
+    if any(section.guidance):
+        cond = jax.eval_shape(Guided, cond, jax.ShapeDtypeStruct((size,), jnp.float32))
+    traced = jax.jit(draw, in_shardings=(whole, parts, parts)).trace(params, keys, cond)
     counted = flops.count(traced.jaxpr)
-    calls = math.ceil(section.num_images / size)
+    calls = math.ceil(section.num_images / size) * len(section.guidance)
     return Program(traced, num_parameters(params), num_bytes(params), counted, counted, size, calls)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -98,24 +99,26 @@ def _steps(run: Run, state: TrainState, start: int) -> TrainState:
     health, watch = run.health, stopwatch(run)
     profile = Profile(run.directory, tuple(section.profile_steps))
     pending, number = None, start
-    compiled: set[int] = set()  # numbers of steps a call
+    compiled: set[tuple[int, Hashable]] = set()  # numbers of steps a call, and their variant
     state = program.enter(state)
     while number < section.num_steps:
-        count = min(section.steps_per_call, next_stop(section, number) - number)
-        if compiled and count not in compiled:  # compiling takes long, and SIGTERM gives thirty seconds
+        variant = run.method.variant(number)
+        most = min(section.steps_per_call, next_stop(section, number) - number)
+        count = alike(run.method.variant, number, most)
+        if compiled and (count, variant) not in compiled:  # compiling takes long, and SIGTERM gives thirty seconds
             save(run, program.leave(state))
             run.preemption.steps_pause(lambda: checkpoints.finish(run.saver))
         profile.before(number, count)
         with watch.waiting():
             batches = tuple(program.put(next(run.iterator)) for _ in range(count))
-        state, newest = program.step(state, batches, _halt(run))
+        state, newest = program.variants(variant)(state, batches, _halt(run))
         number += count
         run.progress.advance(count)
-        if count not in compiled:
+        if (count, variant) not in compiled:
             jax.block_until_ready(state)
             run.preemption.steps_begin()
             watch.restart(number)
-            compiled.add(count)
+            compiled.add((count, variant))
         stopping = number == next_stop(section, number - 1)
         # The call before this one: two in flight are enough, and its successor's batch is on the device.
         verdict = health.judge([pending, newest] if stopping else [pending])
@@ -154,6 +157,11 @@ def next_stop(section: ConfigDict, number: int) -> int:
     """The first step after `number` after which something is due, or the last step."""
     periods = (section.log_every, section.eval_every, section.sample_every, section.checkpoint_every)
     return min([section.num_steps, *((number // every + 1) * every for every in periods if every)])
+
+
+def alike(variant: Callable[[int], Hashable], number: int, most: int) -> int:
+    """How many steps after the first `number`, up to `most`, are of one variant and can be one call."""
+    return next((n for n in range(1, most) if variant(number + n) != variant(number)), most)
 
 
 def _halt(run: Run) -> Any:

@@ -12,15 +12,16 @@ from ml_collections import ConfigDict
 
 
 def learning_rate(config: ConfigDict, peak: float) -> optax.Schedule:
-    """Linear warm-up to `peak`, then constant, or a half cosine or a line down to 0 at training.num_steps."""
+    """Linear warm-up to `peak`, then constant, or a half cosine or a line down to final_learning_rate at
+    training.num_steps."""
     section = config.optimizer
-    warmup = section.warmup_steps
+    warmup, last = section.warmup_steps, min(section.final_learning_rate, peak)
     ramp = optax.linear_schedule(0.0, peak, warmup) if warmup else optax.constant_schedule(peak)
     rest = max(config.training.num_steps - warmup, 1)
     after = {
         "constant": optax.constant_schedule(peak),
-        "cosine": optax.cosine_decay_schedule(peak, rest),
-        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "cosine": optax.cosine_decay_schedule(peak, rest, last / peak if peak else 0.0),
+        "linear": optax.linear_schedule(peak, last, rest),
     }[section.decay]
     return optax.join_schedules([ramp, after], [warmup])
 
@@ -54,9 +55,9 @@ def muon_dimensions(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(dimensions, params)
 
 
-def _network(config: ConfigDict) -> optax.GradientTransformation:
+def _network(config: ConfigDict, peak: float) -> optax.GradientTransformation:
     section = config.optimizer
-    rate = learning_rate(config, section.learning_rate)
+    rate = learning_rate(config, peak)
     decay = section.weight_decay
     if section.name == "adamw":
         return optax.adamw(rate, section.b1, section.b2, section.eps, weight_decay=decay, mask=_is_kernel)
@@ -74,14 +75,18 @@ def _network(config: ConfigDict) -> optax.GradientTransformation:
     )
 
 
-def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """For a tree {'network': …, 'schedule': …}: schedule leaves are outside decay and clipping."""
+def optimizer(config: ConfigDict, rate_of: str = "learning_rate") -> optax.GradientTransformation:
+    """For the subtrees of a phase: those of 'schedule' are outside decay and clipping, all others are networks.
+
+    rate_of: the field that holds the peak learning rate of the networks; where that is 0, learning_rate does.
+    """
     section = config.optimizer
+    peak = section[rate_of] or section.learning_rate
     clip = optax.clip_by_global_norm(section.clip) if section.clip else optax.identity()
     rate = section.schedule_learning_rate or section.learning_rate
     schedule = optax.adam(learning_rate(config, rate), section.b1, section.b2, section.eps)
     labels = lambda params: {name: "schedule" if name == "schedule" else "network" for name in params}
-    return optax.multi_transform({"network": optax.chain(clip, _network(config)), "schedule": schedule}, labels)
+    return optax.multi_transform({"network": optax.chain(clip, _network(config, peak)), "schedule": schedule}, labels)
 
 
 def ema_update(ema: Any, params: Any, step: Array, decay: float) -> Any:

@@ -1,8 +1,9 @@
-"""A config and a mesh → the two compiled functions of a run, and where their arrays lie."""
+"""A config and a mesh → the compiled functions of a run, and where their arrays lie."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,12 +24,14 @@ AXIS = "batch"
 class Program(NamedTuple):
     """init: () → first state. step: (state, batches of n steps, halt) → (state, Report), the state donated.
 
-    abstract, shardings: of the state, leaf by leaf. put: a global batch's rows on this process → what
-    step takes. enter, leave: a state of global arrays → what step takes, and back.
+    step is that of the method's usual variant, variants gives that of each. abstract, shardings: of the state, leaf by
+    leaf. put: a global batch's rows on this process → what step takes. enter, leave: a state of global arrays → what
+    step takes, and back.
     """
 
     init: Callable[[], TrainState]
     step: Callable[..., Any]
+    variants: Callable[[Hashable], Callable[..., Any]]
     abstract: TrainState
     shardings: TrainState
     put: Callable[[dict[str, np.ndarray]], dict[str, Any]]
@@ -39,51 +42,73 @@ class Program(NamedTuple):
 def functions(config: ConfigDict, method: Method, mesh: Mesh, compiler_options: Any = None) -> Program:
     """The program of a config, compiled on first use, for `training.parallelism` 'jit' or 'pmap'."""
     section, total = config.training, config.data.batch_size
-    optimizers = {phase.name: optimizer(config) for phase in method.phases}
+    optimizers = {phase.name: optimizer(config, phase.rate) for phase in method.phases}
     metrics = metric_shapes(method, abstract_batch(config), total)
     first = lambda: init_state(method, optimizers, metrics, section.seed)
     abstract = jax.eval_shape(first)
     shardings = devices.state_shardings(mesh, abstract)
     mapped = section.parallelism == "pmap"
-    step = make_train_step(
-        method,
-        optimizers,
-        seed=section.seed,
-        total=total,
-        ema_decay=config.optimizer.ema,
-        log_every=section.log_every,
-        accumulate=section.accumulate,
-        bad_steps=section.bad_steps,
-        spike=section.spike,
-        axis=AXIS if mapped else None,
-    )
-    call = make_train_call(step, AXIS if mapped else None)
+
+    def call_of(variant: Hashable) -> Any:
+        step = make_train_step(
+            method,
+            optimizers,
+            seed=section.seed,
+            total=total,
+            ema_decay=config.optimizer.ema,
+            log_every=section.log_every,
+            accumulate=section.accumulate,
+            bad_steps=section.bad_steps,
+            spike=section.spike,
+            axis=AXIS if mapped else None,
+            variant=variant,
+        )
+        return make_train_call(step, AXIS if mapped else None)
+
     init = jax.jit(first, out_shardings=shardings, compiler_options=compiler_options)
     if mapped:
-        return _mapped(call, init, abstract, shardings, mesh)
+        return _mapped(call_of, init, method.variant(1), abstract, shardings, mesh)
     whole, parts = devices.replicated(mesh), devices.split(mesh)
-    compiled = jax.jit(
-        devices.under(mesh, call),
-        in_shardings=(shardings, parts, parts),
-        out_shardings=(shardings, whole),
-        donate_argnums=0,
-        compiler_options=compiler_options,
-    )
-    return Program(init, compiled, abstract, shardings, lambda batch: devices.put_batch(mesh, batch))
+
+    @functools.cache
+    def compiled(variant: Hashable) -> Any:
+        return jax.jit(
+            devices.under(mesh, call_of(variant)),
+            in_shardings=(shardings, parts, parts),
+            out_shardings=(shardings, whole),
+            donate_argnums=0,
+            compiler_options=compiler_options,
+        )
+
+    put = lambda batch: devices.put_batch(mesh, batch)
+    return Program(init, compiled(method.variant(1)), compiled, abstract, shardings, put)
 
 
-def _mapped(call: Any, init: Any, abstract: TrainState, shardings: TrainState, mesh: Mesh) -> Program:
-    """The same call under pmap: state without a leading axis of devices, the batch's rows with one."""
+def _mapped(
+    call_of: Callable[[Hashable], Any],
+    init: Any,
+    usual: Hashable,
+    abstract: TrainState,
+    shardings: TrainState,
+    mesh: Mesh,
+) -> Program:
+    """The same calls under pmap: state without a leading axis of devices, the batch's rows with one."""
     # In the mesh's order: `axis_index` must count the devices as the processes hold rows.
     order = list(mesh.devices.flat)
-    compiled = jax.pmap(call, axis_name=AXIS, in_axes=(None, 0, 0), out_axes=None, donate_argnums=0, devices=order)
     local = sum(device.process_index == jax.process_index() for device in order)
+
+    @functools.cache
+    def compiled(variant: Hashable) -> Any:
+        return jax.pmap(
+            call_of(variant), axis_name=AXIS, in_axes=(None, 0, 0), out_axes=None, donate_argnums=0, devices=order
+        )
 
     def put(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         return {k: np.reshape(v, (local, -1, *np.shape(v)[1:])) for k, v in batch.items()}
 
     return Program(
         init,
+        compiled(usual),
         compiled,
         abstract,
         shardings,

@@ -55,12 +55,13 @@ def _abstract(program: Program) -> TrainState:
 
 
 def first_state(run: Run, initial: Any) -> tuple[TrainState, int]:
-    """The newest whole checkpoint, else the initial state (on other weights if they are given)."""
+    """The newest whole checkpoint, else the initial state, with the subtrees of other weights if they are given."""
     restored = checkpoints.restore_newest(run.saver, _abstract(run.program), run.iterator, run.progress.say)
     if restored is not None:
         return _rolled_back(run, *restored)
     state = run.program.init()
     if initial is not None:
+        initial = {**state.params, **initial}
         # Copies: the first step donates its state, and `initial` is the caller's.
         params, ema = (
             devices.put_state(jax.tree.map(jax.numpy.copy, initial), run.program.shardings.params) for _ in range(2)

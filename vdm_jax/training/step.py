@@ -7,7 +7,7 @@ whole global batch; under `pmap` the rows of one device, with the collectives wr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -123,13 +123,17 @@ def make_train_step(
     bad_steps: int = 1,
     spike: float = 0.0,
     axis: str | None = None,
+    variant: Hashable = None,
 ) -> TrainStep:
     """(state, batch) → (state after one step, Report). To be wrapped by jit or pmap at the edge.
 
     A step whose loss or gradient is not finite, or whose loss is more than `spike` times its running
-    mean, is counted but not applied. axis: the name that `pmap` maps the batch over.
+    mean, is counted but not applied. axis: the name that `pmap` maps the batch over. variant: of the method, for which
+    this is the step.
     """
     add_up = (lambda tree: jax.lax.psum(tree, axis)) if axis else (lambda tree: tree)
+    fast = {name for phase in method.phases if not phase.averaged for name in phase.trains}
+    slow = lambda params: {name: part for name, part in params.items() if name not in fast}
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
         params, extra, opt_state = state.params, state.extra, dict(state.opt_state)
@@ -138,6 +142,7 @@ def make_train_step(
         objective = jnp.zeros(())  # of all phases
         for number, phase in enumerate(method.phases):
             context = context_for(seed, state.step, number, total, axis, batch["image"].shape[0])
+            context = context._replace(variant=variant)
             found = accumulated(phase, params, extra, batch, context, accumulate)
             sums = metric_sums(found)
             loss, grads, sums = add_up((found.loss, found.grads, sums))
@@ -155,7 +160,7 @@ def make_train_step(
         settled = (state.step >= SETTLING_STEPS) & (state.typical > 0)
         jumped = finite & settled & (objective > spike * state.typical) if spike else jnp.asarray(False)
         good = finite & ~jumped
-        ema = ema_update(state.ema, params, state.step, ema_decay)
+        ema = {**params, **ema_update(slow(state.ema), slow(params), state.step, ema_decay)}
         new = (params, ema, opt_state, extra)
         old = (state.params, state.ema, state.opt_state, state.extra)
         params, ema, opt_state, extra = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)

@@ -1,0 +1,86 @@
+"""What the configs of Denoising Diffusion GANs share: base settings of the image models, ablations and a mini size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vdm_jax.config import base
+
+# Rows of the paper's table 2 as changes to the configs with T = 4.
+DDGAN_ABLATIONS: dict[str, dict[str, Any]] = {
+    **{f"T{steps}": {"schedule.num_timesteps": steps, "sampling.num_steps": steps} for steps in (1, 2, 4, 8)},
+    "augmented": {"training.adversary": "augmented", "sampling.num_steps": 1},
+    "direct": {"model.prediction": "previous"},
+    "noise": {"model.prediction": "eps"},
+    "no_latent": {"model.latent": 0},
+}
+
+# The same networks at a size for two CPU cores; a small-scale run, not the paper's.
+DDGAN_MINI: dict[str, Any] = {
+    "model.width": 32,
+    "model.depth": 1,
+    "model.groups": 8,
+    "model.latent_width": 64,
+    "model.mapping_depth": 1,
+    "model.discriminator_width": 16,
+    "data.batch_size": 32,
+    "training.num_steps": 2000,
+    "training.log_every": 100,
+    "training.sample_every": 500,
+    "training.checkpoint_every": 500,
+    "optimizer.ema": 0.999,
+    "sampling.num_images": 16,
+    "sampling.batch_size": 16,
+}
+
+
+def ddgan(config: ConfigDict) -> ConfigDict:
+    """T = 4 steps of the VP SDE from t = .001, x̂ = G(z_t, w, t), Adam(.5, .9) with a cosine to 1e-5, no clipping."""
+    config.method = "ddgan"
+    config.model.prediction = "x"
+    config.schedule.kind = "ddgan_vp"
+    config.schedule.num_timesteps = 4
+    config.schedule.t_min = 1e-3
+    config.training.times = "independent"
+    config.training.eval_every = 0
+    config.optimizer.b1 = 0.5
+    config.optimizer.b2 = 0.9
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.clip = 0.0
+    config.optimizer.warmup_steps = 0
+    config.optimizer.decay = "cosine"
+    config.optimizer.final_learning_rate = 1e-5
+    config.sampling.num_steps = 4
+    return config
+
+
+def ddgan_images(name: str, size: int) -> ConfigDict:
+    """The released code's settings for byte images; CIFAR-10's where they differ between data sets."""
+    config = ddgan(base())
+    config.data.name = name
+    config.data.shape = (size, size, 3)
+    config.data.vocabulary = 256
+    config.data.augment = ("flip",)
+    config.model.network = "multiscale"
+    config.model.family = "ddgan"
+    config.model.width = 128
+    config.model.depth = 2
+    config.model.attention_at = (16,)
+    config.training.log_every = 500
+    config.training.sample_every = 10_000
+    config.training.checkpoint_every = 5000
+    config.optimizer.learning_rate = 1.6e-4
+    config.optimizer.discriminator_learning_rate = 1e-4
+    return config
+
+
+def ddgan_large(name: str) -> ConfigDict:
+    """Its settings at 256 × 256: narrower, six resolutions, the large discriminator."""
+    config = ddgan_images(name, 256)
+    config.model.width = 64
+    config.model.multipliers = (1.0, 1.0, 2.0, 2.0, 4.0, 4.0)
+    config.model.discriminator = "large"
+    config.training.r1_every = 10
+    return config
