@@ -142,7 +142,7 @@ def test_advice_is_python() -> None:
 def test_a_file_for_another_method_names_the_method(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(FILES["flax_msgpack"][0])
     assert "config.method='ddpm' can't take; 'vdm' and 'sde' can" in refused(tmp_path / "weights")
-    assert "'ddpm' and 'classifier' can" in refused(GOLDENS / "torch" / "state_dict.pt", "sde")
+    assert "'ddpm', 'classifier' and 'ddgan' can" in refused(GOLDENS / "torch" / "state_dict.pt", "sde")
     assert "'ddpm' can" in refused(GOLDENS / "ddpm_tf.npz", "vdm")
 
 
@@ -176,6 +176,18 @@ def test_improved_diffusion_s_file_becomes_the_parameters_of_the_config(tmp_path
 
     made.model.depth = 2
     with pytest.raises(UserError, match="depth: 1 in the weights, 2 in the"):
+        formats.load(path, made, like)
+
+
+def test_guided_diffusion_s_classifier_becomes_the_parameters_of_the_config(tmp_path: Path) -> None:
+    made = config("classifier", "adm")
+    made.model.heads, made.model.head_channels, made.model.qkv_order, made.model.num_classes = 1, 16, "legacy", 7
+    made.schedule.kind, made.model.variance = "ddpm_linear", "posterior"
+    s = families.settings("adm", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), head_channels=16, outputs=1)
+    path, params, like = saved(tmp_path, made, lambda p: guided_diffusion.to_original(p, s, (8, 8, 3), "legacy", 7))
+    jax.tree.map(np.testing.assert_array_equal, formats.load(path, made, like)[0], params)
+    made.method, made.schedule.kind = "ddpm", "ddpm_cosine"
+    with pytest.raises(UserError, match="the weights are a classifier's, and a U-Net's are asked for"):
         formats.load(path, made, like)
 
 

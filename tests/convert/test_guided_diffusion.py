@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from tests.convert.openai_recipe import value
+from vdm_jax import config as configs
 from vdm_jax.convert import guided_diffusion as original
-from vdm_jax.convert import improved_diffusion, unet_blocks
+from vdm_jax.convert import improved_diffusion, unet_blocks, unet_tables
 from vdm_jax.errors import UserError
 from vdm_jax.networks import families
 from vdm_jax.networks.classifier import Classifier
@@ -212,6 +213,31 @@ def test_published_networks_are_as_large_as_the_originals(
     shapes = unet_blocks.shapes(s, shape, classes)
     assert len(table) == keys and sorted(leaves) == sorted(shapes)
     assert sum(map(math.prod, shapes.values())) == parameters
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [
+        ("adm_imagenet64.py", 295_904_454),
+        ("adm_imagenet64.py:classifier", 65_438_568),
+        ("adm_imagenet128.py", 421_529_606),
+        ("adm_imagenet128.py:classifier", 42_568_040),
+        ("adm_imagenet256.py", 553_838_086),
+        ("adm_imagenet256.py:uncond", 552_814_086),
+        ("adm_imagenet256.py:lsun", 552_814_086),
+        ("adm_imagenet256.py:classifier", 54_096_360),
+        ("adm_imagenet512.py", 558_997_638),
+        ("adm_imagenet512.py:classifier", 54_448_360),
+    ],
+)
+def test_configs_build_the_published_networks_and_know_their_order(config: str, parameters: int) -> None:
+    made = configs.load(f"configs/{config}")
+    s = unet_tables.settings_of(made)
+    size, _, _, classes, published = next(row for row in PUBLISHED if row[1] == parameters)
+    assert replace(s, dropout_rate=0.0, outputs=2) == published and tuple(made.data.shape) == (size, size, 3)
+    assert made.model.num_classes == (classes or published.num_classes)
+    assert (made.model.qkv_order == "new") == (config == "adm_imagenet64.py")
+    original.check_order(s, made.model.qkv_order)
 
 
 def refused(name: str, order: str = "legacy", classes: int | None = None, **changes: object) -> str:

@@ -129,7 +129,8 @@ def load(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
     if kind in REFUSED:
         raise UserError(f"{path} is {REFUSED[kind]}")
     if kind not in _READERS[config.method]:
-        suited = " and ".join(f"'{method}'" for method, readers in _READERS.items() if kind in readers)
+        *others, last = (f"'{method}'" for method, readers in _READERS.items() if kind in readers)
+        suited = f"{', '.join(others)} and {last}" if others else last
         raise UserError(f"{path} is {_KINDS[kind]}, which config.method={config.method!r} can't take; {suited} can")
     return _READERS[config.method][kind](path, config, like)
 

@@ -251,8 +251,9 @@ def write_evaluation(
     bad = int(np.sum(~np.isfinite(values["total"]).all(0)))
     if bad:
         raise UserError(
-            f"{words(result.get('headline', ['bits_per_dim'])[0])} is NaN or infinite for {bad} of {result['examples']} examples ({result['estimator']}, "
-            f"{result['weights']} weights of step {step}); no eval.json is written"
+            f"{words(result.get('headline', ['bits_per_dim'])[0])} is NaN or infinite for {bad} of "
+            f"{result['examples']} examples ({result['estimator']}, {result['weights']} weights of step {step}); "
+            "no eval.json is written"
         )
     schedule = plots.curves(method, params, mesh)
     drawn = _pictures(config, method, params, mesh, directory)
