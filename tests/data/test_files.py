@@ -61,6 +61,24 @@ def test_folder_with_train_and_test_keeps_them(tmp_path, png):
         data.load("folder", "train", path=str(tmp_path))
 
 
+def test_subfolders_are_classes_numbered_alike_in_both_parts(tmp_path, png):
+    train_images, test_images = _images(6), _images(2, seed=1)
+    for index, image in enumerate(train_images):
+        _write_folder(tmp_path / "train" / ("dog", "cat", "emu")[index % 3], [image], png, f"{index}.png")
+    for name, image in zip(("emu", "fox"), test_images, strict=True):
+        _write_folder(tmp_path / "test" / name, [image], png)
+    train, test = (data.load("folder", split, path=str(tmp_path)) for split in ("train", "test"))
+    whose = {tuple(image.ravel()): (1, 0, 2)[index % 3] for index, image in enumerate(train_images)}
+    records = [train.source[index] for index in range(6)]
+    assert [whose[tuple(record["image"].ravel())] for record in records] == [record["label"] for record in records]
+    assert [test.source[index]["label"] for index in range(2)] == [2, 3]
+    data.check(train, (6, 6, 3), 256, classes=3)
+    with pytest.raises(UserError, match=r"allows labels 0 to 2 but .* has 3"):
+        data.check(test, (6, 6, 3), 256, classes=3)
+    (tmp_path / "train" / "stray.png").write_bytes(png(train_images[0]))
+    assert "label" not in data.load("folder", "train", path=str(tmp_path)).source[0]
+
+
 def test_folder_is_grey_or_rgb_by_shape(tmp_path, png):
     grey = _images(20, (6, 6, 1))
     _write_folder(tmp_path / "x", grey, png)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+from etils import epath
 
 from vdm_jax.data.paths import SPLIT_SEED, existing, split_indices
 from vdm_jax.data.sources import Source, list_images, open_files
@@ -16,7 +17,8 @@ def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Source, str
     """All images under data.path, of one size, grey or RGB as data.shape says (RGB where it says nothing).
 
     With subfolders train and test these are the split; otherwise the files, sorted by name, are
-    split 90/10 by a fixed seed. Training files are permuted by that seed too, since names often
+    split 90/10 by a fixed seed. Where all images of a part lie in subfolders of it these are the classes, numbered
+    by name over both parts. Training files are permuted by that seed too, since names often
     follow classes and the last tenth of them is for tuning.
     """
     if shape and (len(shape) != 3 or shape[-1] not in (1, 3)):
@@ -34,7 +36,8 @@ def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Source, str
     files = list_images(base)
     if not files:
         raise UserError(f"data.path={path!r} has no images in {base}; it should hold PNG or JPEG files")
-    names = "\n".join(file.removeprefix(str(base)) for file in files)
+    inside = [file.removeprefix(str(base)) for file in files]
+    names = "\n".join(inside)
     version = f"folder:{root.name}:{hashlib.sha256(names.encode()).hexdigest()[:12]}"
     if parts:
         order = np.arange(len(files))
@@ -46,4 +49,15 @@ def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Source, str
         version = f"{version} split 90/10 seed {SPLIT_SEED}"
     if len(order) == 0:
         raise UserError(f"data.path={path!r} has {len(files)} images, too few to hold out a tenth; add some")
-    return open_files([files[i] for i in order], channels), version
+    labels = _labels(inside, [*parts.values()] or [root])
+    return open_files([files[i] for i in order], channels, None if labels is None else labels[order]), version
+
+
+def _labels(inside: Sequence[str], parts: Sequence[epath.Path]) -> np.ndarray | None:
+    """The class of every file, int [N], if all lie in subfolders; inside: paths within their part."""
+    folders = [path.strip("/").split("/")[:-1] for path in inside]
+    if not all(folders):
+        return None
+    names = sorted({folder.name for part in parts for folder in part.iterdir() if folder.is_dir()})
+    number = {name: k for k, name in enumerate(names)}
+    return np.array([number[folder[0]] for folder in folders])

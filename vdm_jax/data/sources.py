@@ -123,16 +123,20 @@ def _decode_sized(data: bytes, shape: tuple[int, ...], where: str) -> np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Image files, all of one size. shape: [H, W, C] that each must decode to."""
+    """Image files, all of one size. shape: [H, W, C] that each must decode to; labels: int [N] or None."""
 
     paths: Sequence[str]
     shape: tuple[int, ...]
+    labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        return {"image": _decode_sized(_read(self.paths[index]), self.shape, self.paths[index])}
+        record: Record = {"image": _decode_sized(_read(self.paths[index]), self.shape, self.paths[index])}
+        if self.labels is not None:
+            record["label"] = int(self.labels[index])
+        return record
 
 
 def _read(path: str) -> bytes:
@@ -145,10 +149,10 @@ def _read(path: str) -> bytes:
         raise Undecodable(f"{path} is not there any more; put it back or start with the files there are") from error
 
 
-def open_files(paths: Sequence[str], channels: int) -> Files:
-    """Files in the given order, all of the size of the first; grey or RGB by `channels`."""
+def open_files(paths: Sequence[str], channels: int, labels: np.ndarray | None = None) -> Files:
+    """Files in the given order, all of the size of the first; grey or RGB by `channels`; labels: int [N]."""
     first = first_decodable(lambda k: decode_image(_read(paths[k]), channels, paths[k]), len(paths))
-    return Files(paths, first.shape)
+    return Files(paths, first.shape, labels)
 
 
 @dataclass(frozen=True, eq=False)
