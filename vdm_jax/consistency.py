@@ -165,7 +165,7 @@ def _check_classes(given: Given) -> None:
     )
     label, highest = given["sampling.label"], classes if null else classes - 1
     demand(
-        label <= highest,
+        label <= highest or (classes == 0 and bool(given["sampling.classifier"])),
         f"config.sampling.label={label} is none of the labels of a model with config.model.num_classes={classes}"
         + (
             f"; they are 0 to {classes - 1}" + (f", and {classes} for the null class" if null else "")

@@ -252,6 +252,13 @@ FIELDS: dict[str, dict[str, Field]] = {
             high=100.0,
             resume=_ANY_TIME,
         ),
+        "classifier": Field(
+            "", "a noisy classifier that guides a DDPM's samples: its working directory or weights", resume=_ANY_TIME
+        ),
+        "classifier_config": Field("", "its config, for published weights; '' for the directory's", resume=_ANY_TIME),
+        "classifier_scale": Field(
+            1.0, "s of s grad log p(c|z), on top of what the model gives", low=0.0, high=1000.0, resume=_ANY_TIME
+        ),
         "guidance_interval": Field(
             EVERYWHERE, "the gammas between which guidance acts", low=-100.0, high=100.0, resume=_ANY_TIME
         ),

@@ -10,10 +10,12 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from vdm_jax import config as configs
 from vdm_jax import methods, weights
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.evaluation.likelihood import words
+from vdm_jax.methods import classifier_guidance
 from vdm_jax.methods.base import Method
 from vdm_jax.training import checkpoints, devices, metrics, workdir
 from vdm_jax.training.loop import train
@@ -32,11 +34,32 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
             f"config.training.distill={config.training.distill!r} trains a student and needs its teacher; "
             "give the teacher's working directory as --weights"
         )
+    if config.sampling.classifier:
+        raise UserError("config.sampling.classifier guides --mode=sample; training has no use for it, leave it out")
     initial = weights.load(path, config, methods.build(config))[0] if path else None
     train(config, directory, initial)
 
 
-def _prepare(config: ConfigDict, directory: epath.Path, path: str | None) -> tuple[Method, Any, int, Any]:
+def _judge(config: ConfigDict) -> tuple[ConfigDict, Any] | None:
+    """The config and the parameters of the classifier that guides samples, if one does."""
+    path, named = config.sampling.classifier, config.sampling.classifier_config
+    if not path:
+        return None
+    saved = None if named else workdir.saved_config(epath.Path(path).expanduser())
+    if not named and saved is None:
+        raise UserError(
+            f"config.sampling.classifier={path!r} is no working directory; for published weights say their config, "
+            "such as --config.sampling.classifier_config=configs/adm_imagenet64.py:classifier"
+        )
+    judge = configs.load(named) if saved is None else configs.from_saved(saved)
+    configs.check(judge)
+    classifier_guidance.check(config, judge, path)
+    return judge, weights.load(path, judge, methods.build(judge))[0]
+
+
+def _prepare(
+    config: ConfigDict, directory: epath.Path, path: str | None, judge: tuple[ConfigDict, Any] | None = None
+) -> tuple[Method, Any, int, Any]:
     """(method, params, step, mesh) for eval and sample; a new directory is claimed once all is well."""
     workdir.check_same(directory, config)
     method = methods.build(config)
@@ -46,6 +69,11 @@ def _prepare(config: ConfigDict, directory: epath.Path, path: str | None) -> tup
     mesh = devices.make_mesh(jax.device_count())  # evaluation and sampling pad their batches
     if workdir.saved_config(directory) is None:
         workdir.claim(directory, config)
+    if judge is not None:
+        method, params = (
+            classifier_guidance.build(config, judge[0]),
+            {**params, classifier_guidance.CLASSIFIER: judge[1]},
+        )
     whole = jax.tree.map(lambda _: devices.replicated(mesh), params)
     return method, devices.put_state(params, whole), step, mesh
 
@@ -66,7 +94,7 @@ def run_sample(config: ConfigDict, directory: epath.Path, path: str | None) -> N
     """A grid, the arrays and a strip, into samples/."""
     if methods.build(config).sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; use --mode=eval")
-    method, params, step, mesh = _prepare(config, directory, path)
+    method, params, step, mesh = _prepare(config, directory, path, _judge(config))
     written = report.write_samples(config, method, params, mesh, directory, step)
     report.say(f"written: {', '.join(map(str, written))}")
 

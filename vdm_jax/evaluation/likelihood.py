@@ -118,9 +118,11 @@ def sentence(result: dict[str, Any]) -> str:
     name, *also = result.get("headline", ("bits_per_dim",))
     noise = "unknown from one pass" if spread is None else f"{spread:.4f} over {passes} passes"
     source = f" of {result['weights_from']}" if "weights_from" in result else ""
+    given = f" given {result['given']}" if "given" in result else ""
     more = "".join(f", {k} {result[k]:.4f}" for k in also)
     return (
-        f"{result['split']} {words(name)} {result[name]:.4f} ± {float('nan') if error is None else error:.4f}{more} "
+        f"{result['split']} {words(name)}{given} {result[name]:.4f} "
+        f"± {float('nan') if error is None else error:.4f}{more} "
         f"(standard error over {result['examples']} images; Monte Carlo error {noise}; "
         f"{result['estimator']}, {result['weights']} weights{source}, step {result['step']}, {result['dataset']})"
     )

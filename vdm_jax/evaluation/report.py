@@ -61,6 +61,8 @@ def measure(
         "split": dataset.split,
         "seed": section.seed,
     }
+    if config.model.num_classes and method.measure is None:
+        about["given"] = "the label"
     return values, about
 
 
@@ -133,9 +135,9 @@ def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[in
     return jax.jit(under(mesh, run), out_shardings=replicated(mesh))
 
 
-def conditioning_of(config: ConfigDict, index: np.ndarray) -> np.ndarray:
+def conditioning_of(config: ConfigDict, classes: int, index: np.ndarray) -> np.ndarray:
     """What sample k is to be, [b]: `sampling.label` or, if that is −1, the classes in turn; 0 without classes."""
-    classes, label = config.model.num_classes, config.sampling.label
+    label = config.sampling.label
     if not classes:
         return np.zeros(len(index), np.float32)
     return (index % classes if label < 0 else np.full(len(index), label)).astype(np.int32)
@@ -163,7 +165,7 @@ def sample(
     parts = []
     for first in range(0, count, size):
         index = first + jax.process_index() * share + np.arange(share, dtype=np.int32)
-        told = {"index": index, "conditioning": conditioning_of(config, index)}
+        told = {"index": index, "conditioning": conditioning_of(config, method.classes, index)}
         if any(config.sampling.guidance):  # one program for all weights, 0 among them
             told["weight"] = np.full(share, section.guidance[0] if weight is None else weight, np.float32)
         batch = put_batch(mesh, told)
@@ -186,7 +188,7 @@ def sample_grid(
     images, states = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts], axis=1)
     if jax.process_index() == 0:
         (directory / "samples").mkdir(parents=True, exist_ok=True)
-        columns = config.model.num_classes if section.label < 0 and 0 < config.model.num_classes <= COLUMNS else None
+        columns = method.classes if section.label < 0 and 0 < method.classes <= COLUMNS else None
         if len(weights) > 1:
             columns = min(section.num_images, columns or COLUMNS)
             shown = np.concatenate([p[0][:columns] for p in parts])
@@ -205,9 +207,11 @@ def write_samples(
     arrays, strip = folder / f"{step}.npz", folder / f"{step}_strip.png"
     if jax.process_index() == 0:
         content: dict[str, Any] = {"samples": images}
-        if config.model.num_classes:
+        if method.classes:
             each = len(images) // len(config.sampling.guidance)
-            content["labels"] = np.tile(conditioning_of(config, np.arange(each)), len(config.sampling.guidance))
+            content["labels"] = np.tile(
+                conditioning_of(config, method.classes, np.arange(each)), len(config.sampling.guidance)
+            )
             content["guidance"] = np.repeat(np.asarray(config.sampling.guidance, np.float32), each)
         with arrays.open("wb") as file:
             np.savez_compressed(file, **content)

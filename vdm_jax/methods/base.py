@@ -83,6 +83,7 @@ class Method(NamedTuple):
     pictures: (params, batch, keys [b]) → {name: rows of images [b, K, H, W, C] in [0, 1]}, or None: what else an
         evaluation draws of the first images.
     describe: params → {name: 0-d array}, scalars for the log (the endpoints of a schedule).
+    classes: how many labels there are that a sample can be asked for, as its conditioning; 0 for none.
     """
 
     init: Callable[[Array], Params]
@@ -100,6 +101,7 @@ class Method(NamedTuple):
     variant: Callable[[int], Hashable] = lambda step: None
     pictures: Callable[[Params, Batch, Array], dict[str, Array]] | None = None
     describe: Callable[[Params], Terms] = lambda params: {}
+    classes: int = 0
 
     @property
     def measured(self) -> Measure | None:

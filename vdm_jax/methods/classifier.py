@@ -8,6 +8,7 @@ Unlike the original it crops no larger images at random, and weights of kernels 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,14 +17,14 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax.diffusion import tables
-from vdm_jax.diffusion.process import q_sample
+from vdm_jax.diffusion.process import Noise, q_sample
 from vdm_jax.methods import ddpm
 from vdm_jax.methods.base import Batch, Context, Measure, Method, Params, Phase, Terms, fold, normal_like
 
 
 def build(config: ConfigDict) -> Method:
     """A noisy classifier from a checked config."""
-    made = Classification(ddpm.model(config))
+    made = model(config)
     levels, total = config.evaluation.levels, made.diffusion.table.num_levels
     return Method(
         init=made.diffusion.init,
@@ -42,10 +43,20 @@ def build(config: ConfigDict) -> Method:
     )
 
 
+def model(config: ConfigDict) -> Classification:
+    """The functions of `build`, and those behind them."""
+    return Classification(ddpm.model(config))
+
+
 class Classification(NamedTuple):
     """The functions of a method on one config. Parameters: {'network': …}; diffusion: of the model to guide."""
 
     diffusion: ddpm.DDPM
+
+    def logits(self, params: Params, label: Array) -> Callable[[Array, Noise], Array]:
+        """(z [B, …], level of [B]) → logits [B, K], for `guidance.class_gradient`; label: [B], which is not seen."""
+        denoise = self.diffusion.denoise(params)
+        return lambda z, level: denoise(z, level, label)
 
     def judged(self, params: Params, batch: Batch, keys: Array, index: Array, dropout: Array | None = None) -> Terms:
         """cross_entropy = −log p(label | z_t) in nats, accuracy and top5, whether the label's logit is the largest, or

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from vdm_jax.diffusion import decoders, losses, prediction, reverse, samplers, tables, times
+from vdm_jax.diffusion import decoders, guidance, losses, prediction, reverse, samplers, tables, times
 from vdm_jax.diffusion.process import Noise, expand, q_sample
 from vdm_jax.methods import conditioning, distill, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
@@ -55,6 +55,7 @@ def build(config: ConfigDict) -> Method:
         decode=lambda z, level: made.decode(z / expand(level.alpha, z.ndim)),
         bits_per_dim=made.bits_per_dim if config.training.distill == "none" else None,
         pictures=made.uncertainty if config.model.variance == "learned" else None,
+        classes=config.model.num_classes,
     )
 
 
@@ -269,17 +270,35 @@ class DDPM(NamedTuple):
             columns += [found.x, found.variance_head]
         return {"variance": jnp.clip((jnp.stack(columns, axis=1) + 1) / 2, 0, 1)}
 
-    def sample(self, params: Params, keys: Array, cond: Array, num_steps: int, keep: Sequence[int] = ()) -> Any:
-        """Data [b, …] from noise by the sampler of the config, and z_s [K, b, …] after the K steps to keep."""
+    def sample(
+        self,
+        params: Params,
+        keys: Array,
+        cond: Any,
+        num_steps: int,
+        keep: Sequence[int] = (),
+        gradient: guidance.Gradient | None = None,
+        scale: float = 0.0,
+    ) -> Any:
+        """Data [b, …] from noise by the sampler of the config, and z_s [K, b, …] after the K steps to keep.
+
+        gradient: of log p(c|z), times `scale` in the mean of ancestral steps and in the score of DDIM's.
+        """
         section = self.config.sampling
         table = self.spaced(section.respacing or str(num_steps))
         predict = conditioning.predictor(self.config, self.denoise(params), self.split, cond)
-        rules: dict[str, Callable[[], samplers.Step]] = {
-            "ancestral": lambda: reverse.ancestral(predict, section.variance_mix or self.config.model.variance),
-            "ddim": lambda: samplers.ddim(predict, section.eta),
-        }
+        z_to: samplers.Step
+        if section.sampler == "ddim":
+            if gradient is not None:
+                predict = guidance.classifier(predict, gradient, classifier_scale=scale)
+            z_to = samplers.ddim(predict, section.eta)
+        else:
+            step = reverse.gaussian(predict, section.variance_mix or self.config.model.variance)
+            if gradient is not None:
+                step = guidance.mean_shift(step, gradient, classifier_scale=scale)
+            z_to = reverse.drawn(step)
         z = samplers.prior_sample(fold(keys, START), self.shape, table.gamma[-1])
-        z, path = samplers.run(rules[section.sampler](), z, fold(keys, PATH), table.reverse(), keep)
+        z, path = samplers.run(z_to, z, fold(keys, PATH), table.reverse(), keep)
         return self.decode(z), path
 
 

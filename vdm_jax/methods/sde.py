@@ -63,6 +63,7 @@ def build(config: ConfigDict) -> Method:
         encode=lambda x: dequantisation.dequantise(x, jnp.asarray(0.5), model.vocabulary),
         decode=lambda z, level: dequantisation.quantise(z / expand(level.alpha, z.ndim), model.vocabulary),
         describe=lambda params: {"gamma_0": model.schedule.gamma_0, "gamma_1": model.schedule.gamma_1},
+        classes=config.model.num_classes,
     )
 
 

@@ -83,6 +83,7 @@ def build(config: ConfigDict) -> Method:
         encode=lambda x: decoders.encode(x, model.vocabulary),
         decode=lambda z, level: decoders.decode(z, level, model.vocabulary),
         describe=model.describe,
+        classes=config.model.num_classes,
     )
 
 

@@ -1,0 +1,102 @@
+"""Samples of an unconditional model that a classifier guides: exact on a mixture, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+from ml_collections import ConfigDict
+
+from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, Exact, K, settings
+from vdm_jax.config import check
+from vdm_jax.errors import UserError
+from vdm_jax.methods import classifier_guidance, networks
+from vdm_jax.methods.base import example_keys
+
+LEVELS, COUNT = 200, 600
+
+
+def diffusion(**changes: Any) -> ConfigDict:
+    """A DDPM of the levels that the classifier's settings have."""
+    config = settings(schedule__num_timesteps=LEVELS, sampling__num_steps=LEVELS)
+    config.method, config.model.num_classes = "ddpm", 0
+    for name, value in changes.items():
+        section, _, leaf = name.partition("__")
+        config[section][leaf] = value
+    check(config)
+    return config
+
+
+def judge(**changes: Any) -> ConfigDict:
+    return settings(schedule__num_timesteps=LEVELS, **changes)
+
+
+class ExactNoise(Exact):
+    """ε̂ = −σ ∇ log p(z) of the mixture whose posterior `Exact` gives."""
+
+    def apply(self, _: Any, z: Array, t: Array, *__: Any) -> Array:
+        bar = jnp.asarray(self.bar, z.dtype)[jnp.round(t).astype(int)][:, None]
+        variance = bar * SPREAD**2 + 1 - bar
+        flat = z.reshape(len(z), 1, -1)
+        apart = flat - jnp.sqrt(bar)[..., None] * MEANS.reshape(1, K, -1)
+        weights = jax.nn.softmax(-jnp.square(apart).sum(-1) / (2 * variance))
+        score = -jnp.sum(weights[..., None] * apart, 1) / variance
+        return (-jnp.sqrt(1 - bar) * score).reshape(z.shape)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+def test_an_exact_classifier_makes_samples_of_its_class(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """∇ log p(z) + ∇ log p(c|z) = ∇ log p(z|c): at s = 1 the mean and spread of the class; at s = 0 all classes."""
+    exact = {"ddpm": ExactNoise, "classifier": Exact}
+    monkeypatch.setattr(networks, "network", lambda config: exact[config.method](config))
+    keys, label = example_keys(jax.random.key(0), jnp.arange(COUNT)), jnp.arange(COUNT) % K
+    params = {"network": {}, "classifier": {"network": {}}}
+    spread = {}
+    for scale in (0.0, 1.0):
+        config = diffusion(sampling__sampler=sampler, sampling__classifier_scale=scale)
+        method = classifier_guidance.build(config, judge())
+        assert method.classes == K and method.sample is not None
+        x, _ = jax.jit(method.sample, static_argnums=(3, 4))(params, keys, label, LEVELS, ())
+        apart = np.asarray(x)[:, None] - MEANS
+        spread[scale] = [np.sqrt(np.mean(np.square(apart[label == c, c]))) for c in range(K)]
+        if scale:
+            for c in range(K):
+                error = 5 * SPREAD / np.sqrt(COUNT / K)
+                np.testing.assert_allclose(np.mean(x[label == c], 0), MEANS[c], atol=error + 0.02)
+    # β̃ is the variance of a step for a point; 200 of them narrow a Gaussian by some percent
+    np.testing.assert_allclose(spread[1.0], SPREAD, rtol=0.03 if sampler == "ddim" else 0.07)
+    assert min(spread[0.0]) > 2 * SPREAD
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sentence"),
+    [
+        ({}, {"schedule__beta_max": 12.0}, r"schedule\.beta_max=15\.0, but the classifier 'there' was trained with 12"),
+        ({}, {"model__rescale_time": True}, r"rescale_time=False, but the classifier"),
+        ({"model__num_classes": K + 1}, {}, r"num_classes=4, but the classifier 'there' knows 3 classes"),
+        ({"sampling__label": K, "sampling__classifier": "there"}, {}, r"label=3 is none of the 3 labels"),
+    ],
+)
+def test_a_classifier_of_something_else_is_refused(ours: Any, theirs: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        classifier_guidance.check(diffusion(**ours), judge(**theirs), "there")
+
+
+def test_a_guide_has_to_know_noise_and_to_guide_a_table() -> None:
+    with pytest.raises(UserError, match=r"has to be trained on noisy images"):
+        classifier_guidance.check(diffusion(), diffusion(), "there")
+    other = ConfigDict(judge().to_dict())
+    other.method = "vdm"
+    with pytest.raises(UserError, match=r"config\.method='vdm' has none"):
+        classifier_guidance.check(other, judge(), "there")
+
+
+def test_shapes_are_compared() -> None:
+    large = judge()
+    large.data.shape = (2 * SHAPE[0], *SHAPE[1:])
+    with pytest.raises(UserError, match=r"data\.shape=\(4, 4, 1\), but the classifier"):
+        classifier_guidance.check(diffusion(), large, "there")

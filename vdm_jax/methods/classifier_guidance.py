@@ -1,0 +1,76 @@
+"""A DDPM's samples guided by a noisy classifier (Dhariwal & Nichol 2021, algorithms 1 and 2).
+
+Ancestral steps shift their mean by s Σ ∇ log p(c | z), Σ learned for every channel and pixel or not; DDIM shifts the
+score. The diffusion model may know the labels itself or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from ml_collections import ConfigDict
+
+from vdm_jax.config import flatten
+from vdm_jax.diffusion import guidance
+from vdm_jax.errors import UserError
+from vdm_jax.methods import classifier, ddpm
+from vdm_jax.methods.base import Method, Params
+from vdm_jax.methods.conditioning import Guided
+
+CLASSIFIER = "classifier"
+
+# What a classifier shares with what it guides: the images, the levels and how a network is told of them.
+_SHARED = ("data.shape", "data.vocabulary", "model.rescale_time")
+
+
+def check(config: ConfigDict, judge: ConfigDict, path: str) -> None:
+    """Raise UserError unless the classifier at `path`, of the config `judge`, can guide samples of the config."""
+    if config.method != "ddpm":
+        raise UserError(
+            f"config.sampling.classifier guides the levels of a table, and config.method={config.method!r} has none; "
+            "give it the weights of a DDPM"
+        )
+    if judge.method != "classifier":
+        raise UserError(
+            f"config.sampling.classifier={path!r} has config.method={judge.method!r}; a guide has to be trained on "
+            "noisy images, by config.method='classifier'"
+        )
+    ours, theirs = dict(flatten(config)), dict(flatten(judge))
+    levels = tuple(name for name in ours if name.startswith("schedule."))
+    for name in (*_SHARED, *levels):
+        if ours[name] != theirs[name]:
+            raise UserError(
+                f"config.{name}={ours[name]!r}, but the classifier {path!r} was trained with {theirs[name]!r}; it "
+                "guides models of its own images and levels alone"
+            )
+    classes = config.model.num_classes
+    if classes and classes != judge.model.num_classes:
+        raise UserError(
+            f"config.model.num_classes={classes}, but the classifier {path!r} knows {judge.model.num_classes} classes; "
+            "take one of the same data"
+        )
+    if config.sampling.label >= judge.model.num_classes:
+        raise UserError(
+            f"config.sampling.label={config.sampling.label} is none of the {judge.model.num_classes} labels that the "
+            f"classifier {path!r} knows"
+        )
+
+
+def build(config: ConfigDict, judge: ConfigDict) -> Method:
+    """The DDPM of a config with samples that the classifier of `judge` guides.
+
+    params: the DDPM's, with the classifier's under 'classifier'.
+    """
+    made, judging, scale = ddpm.model(config), classifier.model(judge), config.sampling.classifier_scale
+
+    def sample(params: Params, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()) -> Any:
+        label = cond.label if isinstance(cond, Guided) else cond
+        logits = judging.logits(params[CLASSIFIER], label)
+        gradient = guidance.class_gradient(logits, label.astype(jnp.int32))
+        told = cond if config.model.num_classes else jnp.zeros(len(keys))
+        return made.sample(params, keys, told, num_steps, keep, gradient, scale)
+
+    return ddpm.build(config)._replace(sample=sample, classes=judge.model.num_classes)
