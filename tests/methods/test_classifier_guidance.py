@@ -68,7 +68,7 @@ def test_an_exact_classifier_makes_samples_of_its_class(sampler: str, monkeypatc
                 error = 5 * SPREAD / np.sqrt(COUNT / K)
                 np.testing.assert_allclose(np.mean(x[label == c], 0), MEANS[c], atol=error + 0.02)
     # β̃ is the variance of a step for a point; 200 of them narrow a Gaussian by some percent
-    np.testing.assert_allclose(spread[1.0], SPREAD, rtol=0.03 if sampler == "ddim" else 0.07)
+    np.testing.assert_allclose(spread[1.0], SPREAD, rtol=0.05 if sampler == "ddim" else 0.07)
     assert min(spread[0.0]) > 2 * SPREAD
 
 
