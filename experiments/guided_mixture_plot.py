@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.common import Results
 
-BINS = np.linspace(-4, 4, 81)
+BINS = np.linspace(-4.05, 4.05, 82)  # 0 is the middle of one
 RULES = {"flow": "C0", "SDE": "C1"}
 LIKELIHOODS = {"log_p_class": "log p(c|x)", "log_p": "log p(x)", "log_p_given_class": "log p(x|c)"}
 
@@ -79,8 +79,8 @@ def _shifts(axes: Axes, entries: list[Any]) -> None:
         found = [e["measured"]["kl_of_moments"]["mean"] for e in own]
         axes.plot([e["config"]["steps"] for e in own], found, "o-", ms=4, label=by)
     axes.set(xscale="log", yscale="log", xlabel="ancestral steps", ylabel="KL of moments to p(x|c) (nats)")
-    axes.set_title("classifier guidance at scale 1")
+    axes.set(title="mean shifts, scale 1", ylim=(None, 1e3))
     steps = sorted({e["config"]["steps"] for e in entries})
     axes.set_xticks(steps, [str(s) for s in steps])
     axes.minorticks_off()
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize="small")

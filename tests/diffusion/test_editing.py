@@ -11,7 +11,7 @@ from vdm_jax.diffusion import editing, guidance, prediction, reverse, samplers, 
 from vdm_jax.diffusion.process import VP, noise
 
 SHAPE = (4, 3, 2, 1)
-MASK = jnp.asarray(np.random.default_rng(0).random((4, 3, 2, 1)) < 0.5)
+MASK = np.random.default_rng(0).random(SHAPE) < 0.5
 
 
 def keys_of(count, seed=0):
@@ -19,7 +19,7 @@ def keys_of(count, seed=0):
 
 
 def image():
-    return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, SHAPE), jnp.float32)
+    return np.random.default_rng(1).uniform(-1, 1, SHAPE).astype(np.float32)
 
 
 def continuous(num_steps, gamma_0=-8.0, gamma_1=6.0):
@@ -29,12 +29,12 @@ def continuous(num_steps, gamma_0=-8.0, gamma_1=6.0):
 
 def run(rule, steps, z, keys):
     """steps: () → the steps, made under jit."""
-    return jax.jit(lambda z, keys: samplers.run(rule, z, keys, steps())[0])(z, keys)
+    return np.asarray(jax.jit(lambda z, keys: samplers.run(rule, z, keys, steps())[0])(z, keys))
 
 
 def test_what_is_known_is_there_at_the_end_and_the_rest_is_sampled():
     """At the data of a table exactly; at the γ₀ of a schedule as α₀ x + σ₀ ε."""
-    x, keys, start = image(), keys_of(4), samplers.normal(keys_of(4, 1), image())
+    x, keys, start = image(), keys_of(4), np.random.default_rng(2).standard_normal(SHAPE).astype(np.float32)
     table = lambda: tables.from_betas(tables.cosine_betas(12)).reverse()
     z = run(editing.inpaint(reverse.ancestral(exact_predict(), "beta"), x, MASK), table, start, keys)
     np.testing.assert_array_equal(z[MASK], x[MASK])
@@ -45,12 +45,20 @@ def test_what_is_known_is_there_at_the_end_and_the_rest_is_sampled():
 
 
 def test_an_empty_mask_changes_nothing_and_noise_is_of_the_image():
-    x, keys, steps = image(), keys_of(4), lambda: continuous(5)
-    start, rule = samplers.normal(keys_of(4, 1), x), samplers.ancestral(exact_predict())
+    x, keys, steps = image(), keys_of(4), jax.jit(lambda: continuous(5))()
+    start, rule = jnp.asarray(x[::-1]), samplers.ancestral(exact_predict())
     none = editing.resampled(editing.inpaint(rule, x, jnp.zeros_like(MASK)), 1)
-    np.testing.assert_array_equal(run(none, steps, start, keys), run(rule, steps, start, keys))
-    part = lambda s: run(editing.resampled(editing.inpaint(rule, x[s], MASK[s]), 2), steps, start[s], keys[s])
-    np.testing.assert_allclose(part(slice(1, 3)), part(slice(None))[1:3], rtol=1e-6)
+    twice = lambda s: editing.resampled(editing.inpaint(rule, x[s], MASK[s]), 2)
+
+    @jax.jit
+    def found():
+        ends = lambda rule, s: samplers.run(rule, start[s], keys[s], steps)[0]
+        whole, part = slice(None), slice(1, 3)
+        return ends(none, whole), ends(rule, whole), ends(twice(whole), whole), ends(twice(part), part)
+
+    empty, plain, whole, part = found()
+    np.testing.assert_array_equal(empty, plain)
+    np.testing.assert_allclose(part, whole[1:3], rtol=1e-6)
 
 
 RHO, KNOWN = 0.8, 1.5
@@ -120,20 +128,26 @@ def test_guidance_by_the_likelihood_of_the_known_is_exact(means):
 
 def test_a_noised_start_leaves_what_the_flow_carries_from_its_level(x64):
     """z_t = α_t x + σ_t ε, and the flow of Gaussian data multiplies by √(Var z_0/Var z_t); all of it at strength 1."""
-    x, keys, steps = jnp.asarray(image(), float), keys_of(4), continuous(400)
-    eps = None
-    for strength, count in ((0.25, 100), (0.5, 200), (1.0, 400)):
-        z, rest = editing.noised_start(x, keys, steps, strength)
-        assert len(rest.number) == count and rest.number[-1] == 399
-        now = level(float(rest.frm.gamma[0]))
-        np.testing.assert_allclose(now.gamma, -8 + 14 * strength)
-        drawn = (z - now.alpha * x) / now.sigma
-        eps = drawn if eps is None else eps
-        np.testing.assert_allclose(drawn, eps, atol=1e-10)  # keyed: one noise for all strengths
-        end = run(samplers.heun(exact_predict(), VP), lambda rest=rest: rest, z, keys)
-        factor = np.sqrt(marginal(level(-8.0)) / marginal(now))
-        np.testing.assert_allclose(end, factor * z, rtol=1e-3)
-    np.testing.assert_allclose(np.std(eps), 1, atol=0.4)
+    x, keys = jnp.asarray(image(), float), keys_of(4)
+
+    @jax.jit
+    def found():
+        starts = [editing.noised_start(x, keys, continuous(400), s) for s in (0.25, 0.5, 1.0)]
+        end, _ = samplers.run(samplers.heun(exact_predict(), VP), starts[1][0], keys, starts[1][1])
+        return starts, end, [level(rest.frm.gamma[0]) for _, rest in starts], level(-8.0)
+
+    starts, end, levels, last = found()
+    drawn = [(z - now.alpha * x) / now.sigma for (z, _), now in zip(starts, levels, strict=True)]
+    for eps in drawn[1:]:
+        np.testing.assert_allclose(eps, drawn[0], atol=1e-10)  # keyed: one noise for all strengths
+    np.testing.assert_allclose(np.std(drawn[0]), 1, atol=0.4)
+    np.testing.assert_allclose([now.gamma for now in levels], [-4.5, -1.0, 6.0])
+    assert [(len(rest.number), int(rest.number[-1])) for _, rest in starts] == [(100, 399), (200, 399), (400, 399)]
+    factor = np.sqrt(marginal(last) / marginal(levels[1]))
+    np.testing.assert_allclose(end, factor * starts[1][0], rtol=1e-3)
+
+
+TEN = samplers.Transition(*[np.zeros(10)] * 5)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +158,8 @@ def test_a_noised_start_leaves_what_the_flow_carries_from_its_level(x64):
         (lambda rule, x: editing.inpaint(rule, x[:1], MASK), "mask of bool"),
         (lambda rule, x: editing.inpaint(rule, x, MASK)(None, x[:2], None), "z has"),
         (lambda rule, x: editing.resampled(rule, 0), "once or more"),
-        (lambda rule, x: editing.noised_start(x, keys_of(4), continuous(10), 0.01), "run 0 of 10"),
-        (lambda rule, x: editing.noised_start(x, keys_of(4), continuous(10), 1.2), "must lie in"),
+        (lambda rule, x: editing.noised_start(x, None, TEN, 0.01), "run 0 of 10"),
+        (lambda rule, x: editing.noised_start(x, None, TEN, 1.2), "must lie in"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, word):

@@ -10,7 +10,17 @@ from scipy.stats import norm
 
 from tests.diffusion.closed_forms import level
 from tests.diffusion.mixtures import EXAMPLE, THREE, Mixture
-from vdm_jax.diffusion import guidance, prediction, reverse, samplers, schedules, sde_steps, tables, thresholds
+from vdm_jax.diffusion import (
+    guidance,
+    likelihood,
+    prediction,
+    reverse,
+    samplers,
+    schedules,
+    sde_steps,
+    tables,
+    thresholds,
+)
 from vdm_jax.diffusion.process import SUB_VP, VE, VP, noise
 
 PROCESSES = {"vp": (VP, prediction.KINDS), "ve": (VE, ("v",)), "sub_vp": (SUB_VP, ("score",))}
@@ -317,6 +327,29 @@ def test_guidance_works_inside_every_sampler_with_a_weight_for_each_image(name, 
     np.testing.assert_allclose(one, other, rtol=1e-8)
     np.testing.assert_allclose(alone, one[2:3], rtol=1e-10)
     assert np.abs(one[2] - one[3]) > 0.01
+
+
+@pytest.mark.slow
+def test_the_solver_of_the_flow_takes_a_weight_for_each_image_and_both_guidances(x64):
+    """`likelihood.decode`, whose examples are solved one by one, ends where Heun's method with small steps ends."""
+    labels, w, z = jnp.array([0, 2, 2]), jnp.array([2.0, 0.5, 3.0]), jnp.array([[-0.3], [0.5], [1.2]])
+    schedule = schedules.linear(-6.0, 4.0)
+
+    def by_hand(z, now, cond):
+        return free(THREE, cond["w"], labels=cond["label"])(z, now)
+
+    def by_classifier(z, now, cond):
+        conditional, _, gradient = predicts(THREE, labels=cond["label"])
+        return guidance.classifier(conditional, gradient, classifier_scale=cond["w"])(z, now)
+
+    cond = {"label": labels, "w": w}
+    steps = samplers.transitions(schedule, samplers.uniform_grid(800), level)
+    heun = samplers.heun(lambda z, now: by_hand(z, now, cond))
+    expected = jax.jit(lambda: samplers.run(heun, z, jax.random.split(jax.random.key(0), 3), steps)[0])()
+    for predict in (by_hand, by_classifier):
+        ode = likelihood.ODE(predict, level, schedule.gamma_0, schedule.gamma_1, VP, tolerance=1e-8)
+        found = jax.jit(lambda: likelihood.decode(ode, z, cond))()  # noqa: B023
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_an_interval_guides_inside_and_costs_one_half_outside():

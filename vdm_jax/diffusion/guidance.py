@@ -6,11 +6,11 @@ All of it adds a multiple of ∇ log p(c|z) to a score. With S its multiple over
 
 so S = 0 is the unconditional model and S = 1, w = 0 the conditional one. The names in use, and what they are here:
 
-    the papers                                               S            argument
-    CFG's w: (1 + w) ε̂_c − w ε̂_∅                             1 + w        guidance_weight=w
-    "guidance scale" g (GLIDE, DALL·E 2): ε̂_∅ + g (ε̂_c − ε̂_∅)   g            guidance_weight=from_scale(g)
-    classifier scale s (ADM), on an unconditional model      s            classifier_scale=s
-    classifier scale s (ADM), on a conditional model         1 + s        classifier_scale=s
+    S        argument                         what the papers write
+    1 + w    guidance_weight=w                (1 + w) ε̂_c − w ε̂_∅, the classifier-free paper
+    g        guidance_weight=from_scale(g)    ε̂_∅ + g (ε̂_c − ε̂_∅), the "guidance scale" of GLIDE and DALL·E 2
+    s        classifier_scale=s               ADM's classifier scale on an unconditional model
+    1 + s    classifier_scale=s               ADM's classifier scale on a conditional model
 
 The coefficients of ε̂_c and ε̂_∅ add up to one: where c says nothing, guidance does nothing. Where guidance acts:
 
@@ -90,8 +90,8 @@ def extrapolate(conditional: Prediction, unconditional: Prediction, w: Array | f
 def gradient_of(log_p: Callable[[Array, Noise], Array]) -> Gradient:
     """∇_z of log_p: (z [B, …], level of [B]) → [B] nats, each of its own z alone.
 
-    A classifier of noisy images (`class_gradient`), or a noised CLIP's ‖·‖-normalised product times its logit scale:
-    that estimates log p(z|text) − log p(z), which is log p(text|z) but for a constant.
+    Of a classifier of noisy images (`class_gradient`), or of a noised CLIP: the product of its normalised embeddings
+    times its logit scale estimates log p(z|text) − log p(z), which is log p(text|z) but for a constant.
     """
     return lambda z, level: jax.grad(lambda z: jnp.sum(log_p(z, spread(level, z))))(z)
 
