@@ -187,8 +187,8 @@ FOUR = {"heads": 4, "head_channels": 0}
 # Pixels, parameters, tensors, classes of a classifier, settings; quick ones first.
 PUBLISHED = [
     (64, 295_904_454, 541, 0, ADM(width=192, depth=3, multipliers=(1, 2, 3, 4), num_classes=1000)),
-    (512, 558_997_638, 645, 0, ADM(width=256, multipliers=(0.5, *LARGE), num_classes=1000)),
     (256, 54_096_360, 249, 1000, ADM(width=128, multipliers=LARGE)),
+    (512, 558_997_638, 645, 0, ADM(width=256, multipliers=(0.5, *LARGE), num_classes=1000)),
     (128, 421_529_606, 493, 0, ADM(width=256, multipliers=(1, 1, 2, 3, 4), **FOUR, num_classes=1000)),
     (256, 553_838_086, 567, 0, ADM(width=256, multipliers=LARGE, num_classes=1000)),
     (256, 552_814_086, 566, 0, ADM(width=256, multipliers=LARGE)),
@@ -202,7 +202,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(
     ("size", "parameters", "keys", "classes", "s"),
-    [pytest.param(*row, marks=[pytest.mark.slow] * (k > 2), id=f"{row[1]:,}") for k, row in enumerate(PUBLISHED)],
+    [pytest.param(*row, marks=[pytest.mark.slow] * (k > 1), id=f"{row[1]:,}") for k, row in enumerate(PUBLISHED)],
 )
 def test_published_networks_are_as_large_as_the_originals(
     size: int, parameters: int, keys: int, classes: int, s: Settings

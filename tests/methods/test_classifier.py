@@ -115,6 +115,7 @@ def test_training_sees_every_level_and_tells_which() -> None:
     np.testing.assert_array_equal(aux["accuracy"], direct["accuracy"])
 
 
+@pytest.mark.slow
 def test_strata_of_levels_estimate_the_mean_over_all() -> None:
     count = 300
     terms = lambda levels: jax.jit(made(settings(evaluation__levels=levels)).terms)(
