@@ -95,11 +95,10 @@ def training_seconds(directory: epath.Path) -> float:
 
 def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
     config = models.load_config(row.config["file"], {**row.config["overrides"], "training.seed": seed})
-    model = models.trained(config, workdir)
+    model, count = models.trained(config, workdir), config.sampling.num_images
     draw = lambda number: report.sample(
         models.with_fields(config, {"sampling.seed": number}), model.method, model.params, model.mesh, count
     )[0]
-    count = config.sampling.num_images
     draw(seed)  # compiles
     began = time.monotonic()
     points = np.asarray(jax.device_get(draw(seed)), np.float64)
