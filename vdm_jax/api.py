@@ -42,7 +42,7 @@ class Model(NamedTuple):
 
         Sample k depends on (seed, k) alone. sampler: 'ancestral', 'ddim', 'euler' or 'heun'.
         """
-        method = self._with({"sampling.sampler": sampler}).method
+        method = self._with({"sampling.sampler": sampler, "sampling.num_steps": num_steps}).method
         keys = example_keys(jax.random.key(seed), jnp.arange(count))
         run = jax.jit(method.sample, static_argnums=(3, 4))
         steps = num_steps or self.config.sampling.num_steps
@@ -68,7 +68,7 @@ class Model(NamedTuple):
         changes = {"evaluation.estimator": estimator, "evaluation.num_timesteps": num_timesteps}
         method = self._with(changes).method
         if method.bits_per_dim is None:
-            raise UserError("this model is a student and has no likelihood; ask its teacher's")
+            raise UserError("this model has no likelihood: it is a GAN, or a student, whose teacher has one")
         batch = {"image": self._check(images), "conditioning": jnp.zeros(len(images))}
         run = jax.jit(method.bits_per_dim)
         rows = []

@@ -194,8 +194,10 @@ def test_all_the_names_are_there():
     assert set(data.names()) == {
         "digits",
         "swirl",
+        "gaussians25",
         "mnist",
         "fashion_mnist",
+        "stacked_mnist",
         "cifar10",
         "imagenet32",
         "imagenet64",
