@@ -9,6 +9,7 @@ For the differences see ddgan_cifar10.py. Parameters: generator 39,726,979, disc
 original.
 
 Variants: `T1` `T2` `T8`, which are no rows of the paper.
+Cost on TPUs: not yet planned.
 """
 
 from ml_collections import ConfigDict

@@ -84,16 +84,21 @@ def trained(config: ConfigDict, workdir: epath.Path, start: Callable[[], Model] 
 
     start: the model whose weights a training begins from, as a student's teacher.
     """
-    defaults = dict(configs.flatten(configs.base()))  # a field that is new changes no digest
-    fields = {name: value for name, value in decisive(config).items() if value != defaults[name]}
-    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
-    directory = workdir / f"{config.data.name}-{digest}"
+    directory = directory_of(config, workdir)
     if config.training.num_steps not in checkpoints.steps(directory):
         initial = jax.device_get(start().params) if start else None
         train(config, directory, initial, finish=False)
     method, mesh = methods.build(config), devices.make_mesh(config.data.batch_size)
     params, _ = weights.load(str(directory), config, method)
     return Model(config, method, jax.device_put(params, devices.replicated(mesh)), mesh)
+
+
+def directory_of(config: ConfigDict, workdir: epath.Path) -> epath.Path:
+    """Where `trained` keeps the model of a config."""
+    defaults = dict(configs.flatten(configs.base()))  # a field that is new changes no digest
+    fields = {name: value for name, value in decisive(config).items() if value != defaults[name]}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+    return workdir / f"{config.data.name}-{digest}"
 
 
 def with_schedule(model: Model, schedule: Mapping[str, Any], leaves: Any) -> Model:

@@ -47,7 +47,7 @@ class Model(NamedTuple):
         all samples, or [count]; without one the classes in turn, if there are any. guidance_weight: w of
         classifier-free guidance, (1 + w) ε̂_c − w ε̂_∅, of all samples or [count]; a "guidance scale" s is w = s − 1.
         """
-        method = self._with({"sampling.sampler": sampler}).method
+        method = self._with({"sampling.sampler": sampler, "sampling.num_steps": num_steps}).method
         if method.sample is None:
             raise UserError(f"a model of method {self.config.method!r} draws no samples")
         keys = example_keys(jax.random.key(seed), jnp.arange(count))

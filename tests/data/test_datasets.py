@@ -197,6 +197,7 @@ def test_all_the_names_are_there():
         "gaussians25",
         "mnist",
         "fashion_mnist",
+        "stacked_mnist",
         "cifar10",
         "imagenet32",
         "imagenet64",

@@ -12,6 +12,7 @@ import pytest
 from jax import Array
 
 from tests.training.runs import gan, gan_images
+from vdm_jax import api, methods
 from vdm_jax import config as configs
 from vdm_jax.diffusion.process import posterior_of_x
 from vdm_jax.errors import UserError
@@ -174,6 +175,17 @@ def test_what_makes_no_sense_is_a_sentence(sentence: str) -> None:
 def test_small_batches_are_one_group() -> None:
     for count in (2, 3, 8):
         configs.check(configs.with_variant(gan_images(), "small", {"small": {"data.batch_size": count}}))
+
+
+def test_a_notebook_cannot_ask_for_other_steps_or_a_likelihood() -> None:
+    config = gan()
+    model = api.Model(config, methods.build(config), {}, 0)
+    with pytest.raises(UserError, match="a generator knows the 4 steps"):
+        model.sample(2, num_steps=5)
+    with pytest.raises(UserError, match="no likelihood"):
+        model.bits_per_dim(np.zeros((1, 2), np.float32))
+    with pytest.raises(UserError, match="no probability flow"):
+        model.denoise(jnp.zeros((1, 2)), 0.0)
 
 
 def test_score_models_have_no_generator() -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vdm_jax.data import arrays, folder, imagenet, named
+from vdm_jax.data import arrays, folder, imagenet, named, stacked
 from vdm_jax.data.sources import PROBED, Arrays, Source, first_decodable, take
 from vdm_jax.errors import Undecodable, UserError
 
@@ -30,6 +30,7 @@ _READERS: dict[str, Reader] = {
     "gaussians25": arrays.gaussians25,
     "mnist": partial(named.read_idx_set, name="mnist"),
     "fashion_mnist": partial(named.read_idx_set, name="fashion_mnist"),
+    "stacked_mnist": stacked.stacked_mnist,
     "cifar10": named.read_cifar10,
     "imagenet32": partial(imagenet.read_old, size=32),
     "imagenet64": partial(imagenet.read_old, size=64),
