@@ -51,3 +51,19 @@ def test_trajectory_has_every_state(model: Any) -> None:
 def test_weights_without_a_config_are_a_sentence(tmp_path: Any) -> None:
     with pytest.raises(UserError, match=r"holds no config\.json; say which config it belongs to"):
         api.load(str(epath.Path(tmp_path)))
+
+
+def test_editing_goes_from_a_new_sample_to_the_image(model: Any) -> None:
+    """Nothing known or all noise: the samples of the same seed. All known: the images. Half of each: both."""
+    given = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    new = model.sample(4, seed=3, num_steps=4)
+    np.testing.assert_allclose(model.inpaint(given, np.zeros(2, bool), seed=3, num_steps=4), new, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.vary(given, 1.0, seed=3, num_steps=4), new, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(model.inpaint(given, np.ones(2, bool), num_steps=4), given)
+    half = model.inpaint(given, np.array([True, False]), seed=3, num_steps=4, repeats=2)
+    np.testing.assert_array_equal(half[:, 0], given[:, 0])
+    assert np.all(half[:, 1] != given[:, 1]) and np.all(half[:, 1] != new[:, 1])
+    other = model.vary(given + 1, 0.25, seed=3, num_steps=4) - model.vary(given, 0.25, seed=3, num_steps=4)
+    assert np.all(np.abs(other) > 1e-3)  # what is noised a little remains what it was
+    with pytest.raises(UserError, match=r"strength=0 is the share of the steps"):
+        model.vary(given, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import config as configs
 from vdm_jax import methods, weights
-from vdm_jax.diffusion import likelihood
+from vdm_jax.diffusion import editing, likelihood, samplers
 from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import q_sample
 from vdm_jax.errors import UserError
@@ -60,6 +61,41 @@ class Model(NamedTuple):
         told = self._guided(self._told(label, count), guidance_weight)
         samples, path = jax.device_get(run(self.params, keys, told, steps, keep))
         return (samples, path) if trajectory else samples
+
+    def inpaint(
+        self,
+        images: np.ndarray,
+        known: np.ndarray,
+        *,
+        seed: int = 0,
+        num_steps: int | None = None,
+        repeats: int = 1,
+        labels: int | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Images that keep their known pixels and have new ones elsewhere, [N, …] (see `diffusion.editing`).
+
+        known: bool, [N, H, W, C] or what broadcasts to it. repeats: how often each transition is taken; more of
+        them make the new pixels go better with the known ones.
+        """
+        x = self._check(images)
+        mask = jnp.broadcast_to(jnp.asarray(known, bool), x.shape)
+        edited = lambda step, f: editing.resampled(editing.inpaint(step, f, mask), repeats)
+        return np.where(mask, images, self._edited(x, edited, 1.0, seed, num_steps, labels))
+
+    def vary(
+        self,
+        images: np.ndarray,
+        strength: float = 0.5,
+        *,
+        seed: int = 0,
+        num_steps: int | None = None,
+        labels: int | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Images like the given ones, [N, …]: noised by `strength` in (0, 1], the share of the steps that are run,
+        and denoised again (SDEdit, Meng et al. 2022)."""
+        if not 0 < strength <= 1:
+            raise UserError(f"strength={strength} is the share of the steps to run, more than 0 and at most 1")
+        return self._edited(self._check(images), lambda step, f: step, strength, seed, num_steps, labels)
 
     def bits_per_dim(
         self,
@@ -130,6 +166,35 @@ class Model(NamedTuple):
     def vocabulary(self) -> int | None:
         """Number of levels of a value; None for continuous data."""
         return self.config.data.vocabulary or None
+
+    def _edited(
+        self,
+        x: Array,
+        wrapped: Callable[[samplers.Step, Array], samplers.Step],
+        strength: float,
+        seed: int,
+        num_steps: int | None,
+        labels: int | np.ndarray | None,
+    ) -> np.ndarray:
+        """What the wrapped sampler makes of images [N, …], noised by a share of its steps; of pure noise at 1."""
+        method, count = (
+            self._with({"sampling.num_steps": num_steps}).method,
+            num_steps or self.config.sampling.num_steps,
+        )
+        if method.chain is None:
+            raise UserError(f"a model of method {self.config.method!r} has no steps to edit by")
+        of = method.chain
+        keys = example_keys(jax.random.key(seed), jnp.arange(len(x)))
+
+        def run(params: Any, x: Array, told: Any) -> Array:
+            chain, f = of(params, told, count), self.method.encode(x)
+            z, steps = chain.start(keys), chain.steps
+            if strength < 1:
+                z, steps = editing.noised_start(f, keys, chain.steps, strength)
+            z, _ = samplers.run(wrapped(chain.step, f), z, chain.path_keys(keys), steps)
+            return chain.end(z, keys)
+
+        return np.asarray(jax.jit(run)(self.params, x, self._told(labels, len(x))))
 
     def _ode(self, gamma: float | None = None) -> likelihood.ODE:
         """The probability flow; UserError if γ is not on it."""

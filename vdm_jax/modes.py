@@ -36,7 +36,11 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
         )
     if config.sampling.classifier:
         raise UserError("config.sampling.classifier guides --mode=sample; training has no use for it, leave it out")
-    initial = weights.load(path, config, methods.build(config))[0] if path else None
+    initial = None
+    if path:
+        initial, note = weights.to_start_from(path, config, methods.build(config))
+        if note:
+            report.say(note)
     train(config, directory, initial)
 
 

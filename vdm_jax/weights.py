@@ -8,7 +8,9 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from vdm_jax import methods
 from vdm_jax.config import differences
+from vdm_jax.convert import formats, torch_zip
 from vdm_jax.errors import UserError
 from vdm_jax.methods.base import Method
 from vdm_jax.training import checkpoints, workdir
@@ -29,6 +31,7 @@ _DECISIVE = (
     "schedule.remaining",
     "schedule.t_min",
 )
+CLASSES = "classes"  # what a network calls the vectors of its labels
 # A variance that is not learned, now or then.
 _FIXED = ("model.variance: 'posterior'", "model.variance: 'beta'")
 
@@ -46,8 +49,6 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     like = jax.eval_shape(method.init, jax.random.key(0))
     saved = workdir.saved_config(location) if location.is_dir() else None
     if saved is None:
-        from vdm_jax.convert import formats
-
         return formats.load(path, config, like)
     harmless = ("model.cdf", "model.dropout", *(() if config.model.variance == "learned" else _FIXED))
     changed = [d for d in differences(saved, config) if d.startswith(_DECISIVE) and not d.startswith(harmless)]
@@ -55,3 +56,36 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
         raise UserError(f"the weights in {path} belong to another model ({'; '.join(changed)})")
     which = "ema" if config.evaluation.weights == "ema" else "params"
     return checkpoints.restore_weights(location, which, like, step)
+
+
+def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, str]:
+    """(params for a new run, a sentence if they are not all from `path`).
+
+    As `load`, but the labels may be others: then the vectors of classes start as those of a new network do, and the
+    rest is from `path`.
+    """
+    theirs, ours = _classes_of(path), (config.model.num_classes, bool(config.model.null_class))
+    if theirs is None or theirs == ours or config.method == "classifier":
+        return load(path, config, method)[0], ""
+    other = ConfigDict(config.to_dict())
+    other.model.num_classes, other.model.null_class = theirs
+    params, _ = load(path, other, methods.build(other))
+    network = {name: part for name, part in params["network"].items() if name != CLASSES}
+    if sum(ours):
+        new = jax.jit(lambda: method.init(jax.random.key(config.training.seed))["network"][CLASSES])()
+        network[CLASSES] = new
+    told = lambda classes: f"{classes[0]} labels{' and none' if classes[1] else ''}"
+    return {**params, "network": network}, f"{path} knows {told(theirs)}; the vectors of {told(ours)} start anew"
+
+
+def _classes_of(path: str) -> tuple[int, bool] | None:
+    """(labels, whether there is a null class) of the weights at a path; None of a format that knows no labels."""
+    location = epath.Path(path).expanduser()
+    owner = location.parent.parent if location.parent.name == "checkpoints" else location
+    if (saved := workdir.saved_config(owner) if owner.is_dir() else None) is not None:
+        model = saved["model"]
+        return model.get("num_classes", 0), bool(model.get("null_class", False))
+    if not location.exists() or formats.sniff(path) != "torch_zip":
+        return None
+    names = torch_zip.read(path)
+    return (len(names["label_emb.weight"]) if "label_emb.weight" in names else 0), False

@@ -56,9 +56,19 @@ def test_the_turns_of_a_gan_agree() -> None:
 
 
 @pytest.mark.slow
+def test_groups_of_a_minibatch_are_the_same_everywhere() -> None:
+    """A discriminator of images sees deviations over the whole batch, on eight devices and in two parts.
+
+    The generator's last convolution is in float32, whatever the rest is.
+    """
+    ways = ["pmap, accumulated"]
+    assert_agree(agreement("gan_images", "float64", ways), ways, 1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "dtype", "tolerance"),
-    [("images", "float64", 1e-10), ("images", "float32", 3e-4), ("gan_images", "float64", 1e-9)],
+    [("images", "float64", 1e-10), ("images", "float32", 3e-4)],
 )
 def test_all_ways_agree_for_the_unet(which: str, dtype: str, tolerance: float) -> None:
     ways = [way for way in WAYS if way != "one"]

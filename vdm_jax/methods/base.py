@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vdm_jax.methods.chains import Chain
+
 Params = Any
 Extra = Any
 Batch = dict[str, Array]
@@ -75,6 +77,7 @@ class Method(NamedTuple):
     variant: number of steps done → hashable, a static choice on the host that losses find in their context (two
         compiled steps, never lax.cond); what is reported has the same names in all. variant(1) is the usual one.
     sample: (params, keys [b], conditioning [b], num_steps, keep) → data [b, …], states [K, b, …] after K of the steps
+    chain: (params, conditioning [b], num_steps) → Chain, what `sample` runs and editing wraps.
     denoise: params → Denoise, for samplers, guidance and likelihoods of one's own.
     bits_per_dim: (params, batch, keys [b]) → named terms, each [b] in bits/dim ('total' among them).
     measure: what an evaluation measures where that is no likelihood. What a method cannot do is None.
@@ -91,6 +94,7 @@ class Method(NamedTuple):
     sample: Callable[..., tuple[Array, Any]] | None
     denoise: Callable[[Params], Callable[..., Array]] | None
     schedule: Callable[[Params], Any]
+    chain: Callable[[Params, Any, int], Chain] | None = None
     bits_per_dim: Callable[[Params, Batch, Array], Terms] | None = None
     measure: Measure | None = None
     ode: Callable[[Params], Any] | None = None

@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 from vdm_jax.config import flatten
 from vdm_jax.diffusion import guidance
 from vdm_jax.errors import UserError
-from vdm_jax.methods import classifier, ddpm
+from vdm_jax.methods import chains, classifier, ddpm
 from vdm_jax.methods.base import Method, Params
+from vdm_jax.methods.chains import Chain
 from vdm_jax.methods.conditioning import Guided
 
 CLASSIFIER = "classifier"
@@ -66,11 +67,14 @@ def build(config: ConfigDict, judge: ConfigDict) -> Method:
     """
     made, judging, scale = ddpm.model(config), classifier.model(judge), config.sampling.classifier_scale
 
-    def sample(params: Params, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()) -> Any:
+    def chain(params: Params, cond: Any, num_steps: int) -> Chain:
         label = cond.label if isinstance(cond, Guided) else cond
         logits = judging.logits(params[CLASSIFIER], label)
         gradient = guidance.class_gradient(logits, label.astype(jnp.int32))
-        told = cond if config.model.num_classes else jnp.zeros(len(keys))
-        return made.sample(params, keys, told, num_steps, keep, gradient, scale)
+        told = cond if config.model.num_classes else jnp.zeros(label.shape)
+        return made.chain(params, told, num_steps, gradient, scale)
 
-    return ddpm.build(config)._replace(sample=sample, classes=judge.model.num_classes)
+    def sample(params: Params, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()) -> Any:
+        return chains.run(chain(params, cond, num_steps), keys, keep)
+
+    return ddpm.build(config)._replace(sample=sample, chain=chain, classes=judge.model.num_classes)

@@ -20,8 +20,9 @@ from ml_collections import ConfigDict
 
 from vdm_jax.diffusion import decoders, guidance, losses, prediction, reverse, samplers, tables, times
 from vdm_jax.diffusion.process import Noise, expand, q_sample
-from vdm_jax.methods import conditioning, distill, networks
+from vdm_jax.methods import chains, conditioning, distill, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
+from vdm_jax.methods.chains import Chain
 
 # Purposes that a key is folded for; each draws its own numbers.
 LEVEL, NOISE, DROPOUT, START, PATH = range(5)
@@ -49,6 +50,7 @@ def build(config: ConfigDict) -> Method:
         phases=(Phase("ddpm", ("network",), made.objective()),),
         update_extra=made.update_extra,
         sample=made.sample,
+        chain=made.chain,
         denoise=made.denoise,
         schedule=lambda params: tables.Steps(made.table),
         encode=made.encode,
@@ -270,36 +272,42 @@ class DDPM(NamedTuple):
             columns += [found.x, found.variance_head]
         return {"variance": jnp.clip((jnp.stack(columns, axis=1) + 1) / 2, 0, 1)}
 
-    def sample(
+    def chain(
         self,
         params: Params,
-        keys: Array,
         cond: Any,
         num_steps: int,
-        keep: Sequence[int] = (),
         gradient: guidance.Gradient | None = None,
         scale: float = 0.0,
-    ) -> Any:
-        """Data [b, …] from noise by the sampler of the config, and z_s [K, b, …] after the K steps to keep.
+    ) -> Chain:
+        """The sampler of the config over some of the levels.
 
         gradient: of log p(c|z), times `scale` in the mean of ancestral steps and in the score of DDIM's.
         """
         section = self.config.sampling
         table = self.spaced(section.respacing or str(num_steps))
         predict = conditioning.predictor(self.config, self.denoise(params), self.split, cond)
-        z_to: samplers.Step
+        step: samplers.Step
         if section.sampler == "ddim":
             if gradient is not None:
                 predict = guidance.classifier(predict, gradient, classifier_scale=scale)
-            z_to = samplers.ddim(predict, section.eta)
+            step = samplers.ddim(predict, section.eta)
         else:
-            step = reverse.gaussian(predict, section.variance_mix or self.config.model.variance)
+            gaussian = reverse.gaussian(predict, section.variance_mix or self.config.model.variance)
             if gradient is not None:
-                step = guidance.mean_shift(step, gradient, classifier_scale=scale)
-            z_to = reverse.drawn(step)
-        z = samplers.prior_sample(fold(keys, START), self.shape, table.gamma[-1])
-        z, path = samplers.run(z_to, z, fold(keys, PATH), table.reverse(), keep)
-        return self.decode(z), path
+                gaussian = guidance.mean_shift(gaussian, gradient, classifier_scale=scale)
+            step = reverse.drawn(gaussian)
+        return Chain(
+            start=lambda keys: samplers.prior_sample(fold(keys, START), self.shape, table.gamma[-1]),
+            path_keys=lambda keys: fold(keys, PATH),
+            step=step,
+            steps=table.reverse(),
+            end=lambda z, keys: self.decode(z),
+        )
+
+    def sample(self, params: Params, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()) -> Any:
+        """Data [b, …] from noise, and z_s [K, b, …] after the K steps to keep."""
+        return chains.run(self.chain(params, cond, num_steps), keys, keep)
 
 
 def grouping(count: int) -> np.ndarray:

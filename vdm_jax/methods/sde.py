@@ -37,8 +37,9 @@ from vdm_jax.diffusion import (
 )
 from vdm_jax.diffusion.process import SUB_VP, VE, VP, Noise, Process, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
-from vdm_jax.methods import conditioning, networks, sde_rules
+from vdm_jax.methods import chains, conditioning, networks, sde_rules
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
+from vdm_jax.methods.chains import Chain
 from vdm_jax.methods.vdm import divergence, sample_times
 from vdm_jax.networks.multiscale import UNet
 
@@ -56,6 +57,7 @@ def build(config: ConfigDict) -> Method:
         init=model.init,
         phases=(Phase("sde", ("network",), model.loss),),
         sample=model.sample,
+        chain=model.chain,
         denoise=model.denoise,
         schedule=lambda params: model.schedule,
         bits_per_dim=bits_per_dim,
@@ -249,21 +251,35 @@ class SDE(NamedTuple):
         log_p, _, evaluations = likelihood.log_prob(self.ode(params), f, cond, fold(keys, PROBE), rule)
         return {**self.in_bits({"flow": -log_p}), "evaluations": evaluations}
 
-    def sample(self, params: Params, keys: Array, cond: Array, num_steps: int, keep: Sequence[int] = ()) -> Any:
-        """Data [b, …] by the sampler of the config, and z_s/√(α_s² + σ_s²) [K, b, …] after the K steps to keep.
+    def chain(self, params: Params, cond: Any, num_steps: int) -> Chain:
+        """The sampler of the config in equal steps of the SDE's t, or of γ; states are shown as z_s/√(α_s² + σ_s²).
 
-        Steps are equal in the t of the SDE. With `sampling.denoise` a sample is x̂ at t_min, one more call.
+        With `sampling.denoise` a sample is x̂ at t_min, one more call.
         """
         section, schedule = self.config.sampling, self.schedule
         predict = conditioning.predictor(self.config, self.denoise(params), self.split, cond)
         t_min = self.config.schedule.t_min
         end = (max(section.t_min, t_min) - t_min) / (1 - t_min)
         steps, grid = sde_rules.steps(section.sampler, schedule, self.level_of, num_steps, end)
-        rule = sde_rules.step_rule(section, self.process, schedule, grid, predict)
-        z = samplers.prior_sample(fold(keys, START), self.shape, schedule.gamma_1, self.process)
-        z, path = samplers.run(rule, z, fold(keys, PATH), steps, keep)
-        seen = jax.tree.map(lambda a: a[jnp.asarray(keep, int)], steps.to)
-        path = path / expand(jnp.sqrt(jnp.square(seen.alpha) + jnp.square(seen.sigma)), path.ndim)
         last = self.level_of(schedule.gamma(jnp.asarray(end)))
-        x = sde_steps.denoised(predict, z, last) if section.denoise else z / expand(last.alpha, z.ndim)
-        return dequantisation.quantise(x, self.vocabulary), path
+
+        def shown(path: Array, keep: Sequence[int]) -> Array:
+            seen = jax.tree.map(lambda a: a[jnp.asarray(keep, int)], steps.to)
+            return path / expand(jnp.sqrt(jnp.square(seen.alpha) + jnp.square(seen.sigma)), path.ndim)
+
+        def ended(z: Array, keys: Array) -> Array:
+            x = sde_steps.denoised(predict, z, last) if section.denoise else z / expand(last.alpha, z.ndim)
+            return dequantisation.quantise(x, self.vocabulary)
+
+        return Chain(
+            start=lambda keys: samplers.prior_sample(fold(keys, START), self.shape, schedule.gamma_1, self.process),
+            path_keys=lambda keys: fold(keys, PATH),
+            step=sde_rules.step_rule(section, self.process, schedule, grid, predict),
+            steps=steps,
+            end=ended,
+            shown=shown,
+        )
+
+    def sample(self, params: Params, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()) -> Any:
+        """Data [b, …] from noise, and states [K, b, …] after the K steps to keep."""
+        return chains.run(self.chain(params, cond, num_steps), keys, keep)

@@ -19,8 +19,9 @@ from ml_collections import ConfigDict
 from vdm_jax.diffusion import baseline, decoders, likelihood, losses, prediction, reverse, samplers, schedules, times
 from vdm_jax.diffusion.process import VP, Noise, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
-from vdm_jax.methods import conditioning, networks
+from vdm_jax.methods import chains, conditioning, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
+from vdm_jax.methods.chains import Chain
 
 # Purposes that a key is folded for; each draws its own numbers.
 RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DECODE, PATH, PROBE = range(8)
@@ -76,6 +77,7 @@ def build(config: ConfigDict) -> Method:
         init=model.init,
         phases=(Phase("vdm", ("network", "schedule"), model.loss),),
         sample=model.sample,
+        chain=model.chain,
         denoise=model.denoise,
         schedule=model.schedule,
         bits_per_dim=bits_per_dim,
@@ -220,16 +222,23 @@ class VDM(NamedTuple):
         evaluations = nats.pop("evaluations")
         return {**self.in_bits(nats), "evaluations": evaluations}
 
-    def sample(self, params: Params, keys: Array, cond: Array, num_steps: int, keep: Sequence[int] = ()) -> Any:
-        """Data [b, …] from noise by the sampler of the config, and z_s [K, b, …] after the K steps to keep."""
+    def chain(self, params: Params, cond: Any, num_steps: int) -> Chain:
+        """The sampler of the config from γ_1 to γ_0 in equal steps of t."""
         section, schedule = self.config.sampling, self.schedule(params)
-        steps = samplers.transitions(schedule, samplers.uniform_grid(num_steps), self.level_of)
         predict = conditioning.predictor(self.config, self.denoise(params), self.split, cond)
-        z = samplers.prior_sample(fold(keys, START), self.shape, schedule.gamma_1)
-        z, path = samplers.run(step_rule(self.config, predict), z, fold(keys, PATH), steps, keep)
         last = self.level_of(schedule.gamma(jnp.zeros(())))
-        x = decoders.decode(z, last, self.vocabulary, fold(keys, DECODE) if section.draw else None)
-        return x, path
+        draw = lambda keys: fold(keys, DECODE) if section.draw else None
+        return Chain(
+            start=lambda keys: samplers.prior_sample(fold(keys, START), self.shape, schedule.gamma_1),
+            path_keys=lambda keys: fold(keys, PATH),
+            step=step_rule(self.config, predict),
+            steps=samplers.transitions(schedule, samplers.uniform_grid(num_steps), self.level_of),
+            end=lambda z, keys: decoders.decode(z, last, self.vocabulary, draw(keys)),
+        )
+
+    def sample(self, params: Params, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()) -> Any:
+        """Data [b, …] from noise, and z_s [K, b, …] after the K steps to keep."""
+        return chains.run(self.chain(params, cond, num_steps), keys, keep)
 
     def describe(self, params: Params) -> Terms:
         """The endpoints of the schedule."""

@@ -1,0 +1,60 @@
+"""Training that starts from weights with other labels: the vectors of classes are new, the rest is theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from tests.convert.test_formats import config as unet
+from tests.convert.test_formats import saved
+from tests.training.runs import points
+from vdm_jax import methods, weights
+from vdm_jax.config import check
+from vdm_jax.convert import improved_diffusion
+from vdm_jax.errors import UserError
+from vdm_jax.networks import families
+from vdm_jax.training.loop import train
+
+
+def labelled(count: int) -> Any:
+    config = points()
+    config.model.num_classes = count
+    check(config)
+    return config
+
+
+def test_a_run_of_ours_is_tuned_to_labels_and_back(tmp_path: Any) -> None:
+    config = points()
+    config.training.num_steps = config.training.log_every = config.training.checkpoint_every = 2
+    state = train(config, epath.Path(tmp_path), finish=False)
+    told = labelled(3)
+    with pytest.raises(UserError, match=r"belong to another model \(model\.num_classes: 0 there, 3 here\)|num_classes"):
+        weights.load(str(tmp_path), told, methods.build(told))
+    params, note = weights.to_start_from(str(tmp_path), told, methods.build(told))
+    assert note == f"{tmp_path} knows 0 labels; the vectors of 3 labels start anew"
+    classes = params["network"].pop("classes")["embedding"]
+    assert classes.shape[0] == 3 and not np.any(classes)
+    jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(state.ema))
+    same, note = weights.to_start_from(str(tmp_path), config, methods.build(config))
+    assert note == ""
+    jax.tree.map(np.testing.assert_array_equal, same, jax.device_get(state.ema))
+
+
+def test_published_weights_are_tuned_to_other_labels(tmp_path: Any) -> None:
+    """Ten classes in the file, four in the config: all but their vectors is the file's, bit for bit."""
+    made = unet()
+    made.model.num_classes = 10
+    s = families.settings(
+        "improved", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), outputs=2, num_classes=10
+    )
+    path, theirs, _ = saved(tmp_path, made, lambda p: improved_diffusion.to_original(p, s, (8, 8, 3)))
+    made.model.num_classes = 4
+    params, note = weights.to_start_from(path, made, methods.build(made))
+    assert note.endswith("knows 10 labels; the vectors of 4 labels start anew")
+    new, old = params["network"].pop("classes")["embedding"], theirs["network"].pop("classes")["embedding"]
+    assert new.shape == (4, old.shape[1]) and abs(np.std(new) - 1) < 0.2
+    jax.tree.map(np.testing.assert_array_equal, params["network"], theirs["network"])

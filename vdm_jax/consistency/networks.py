@@ -1,0 +1,87 @@
+"""Fields that describe a network."""
+
+from __future__ import annotations
+
+from vdm_jax.consistency.demand import Given, demand
+from vdm_jax.errors import UserError
+
+
+def check_network(given: Given) -> None:
+    width, groups, network = given["model.width"], given["model.groups"], given["model.network"]
+    images, shape = network != "mlp", tuple(given["data.shape"])
+    demand(not images or width % 2 == 0, f"config.model.width={width} must be even; try {width + 1}")
+    demand(
+        not images or width % groups == 0,
+        f"config.model.groups={groups} must divide config.model.width={width}; "
+        f"try config.model.groups={max(g for g in range(1, min(width, groups) + 1) if width % g == 0)}",
+    )
+    demand(
+        not images or groups < width,
+        f"config.model.groups={groups} must be less than config.model.width={width}: the norm of a single channel "
+        f"takes away what the network is told of t; try config.model.groups={width // 2}",
+    )
+    demand(
+        given["model.residual"] == "z" or (network == "unet" and given["model.prediction"] == "eps"),
+        "config.model.residual='pixel' is an estimate of eps beside the U-Net's; "
+        "set config.model.prediction='eps' and config.model.network='unet'",
+    )
+    demand(
+        given["model.initial"] == "original" or network == "unet",
+        "config.model.initial='structured' is for config.model.network='unet'",
+    )
+    demand(
+        len(shape) == (3 if images else 1),
+        f"config.data.shape={shape} does not suit config.model.network={network!r}: "
+        "'unet' and 'multiscale' take (height, width, channels), 'mlp' (dimensions,)",
+    )
+    demand(
+        given["data.vocabulary"] != 1,
+        "config.data.vocabulary=1 has one level and nothing to learn; 0 is for continuous data",
+    )
+    demand(
+        given["model.variance"] != "learned" or network == "multiscale",
+        f"config.model.variance='learned' needs a network with a variance head, which {network!r} has not; "
+        "set config.model.network='multiscale'",
+    )
+
+
+def check_multiscale(given: Given) -> None:
+    height, width, _ = given["data.shape"]
+    demand(bool(given["model.multipliers"]), "config.model.multipliers=() has no resolution; try (1.0, 2.0)")
+    halvings = len(given["model.multipliers"]) - 1
+    demand(
+        height == width and height % 2**halvings == 0,
+        f"config.data.shape={tuple(given['data.shape'])} cannot be halved {halvings} times, as the "
+        f"{halvings + 1} resolutions of config.model.multipliers={tuple(given['model.multipliers'])} do",
+    )
+    resolutions = [height >> k for k in range(halvings + 1)]
+    for size in given["model.attention_at"]:
+        demand(
+            size in resolutions,
+            f"config.model.attention_at has {size}, but the network's resolutions are "
+            f"{', '.join(map(str, resolutions))}",
+        )
+    for multiplier in given["model.multipliers"]:
+        channels = multiplier * given["model.width"]
+        demand(
+            channels == int(channels)
+            and channels % given["model.groups"] == 0
+            and channels % given["model.heads"] == 0,
+            f"config.model.multipliers has {multiplier:g}, which makes {channels:g} channels of "
+            f"config.model.width={given['model.width']}: config.model.groups={given['model.groups']} and "
+            f"config.model.heads={given['model.heads']} must divide them",
+        )
+
+    _check_family(given)
+
+
+def _check_family(given: Given) -> None:
+    """What the network itself demands, such as the groups of norms that see a level and its skip."""
+    from vdm_jax.networks import families  # imports JAX, which the other checks do without
+
+    names = ("width", "depth", "multipliers", "attention_at", "heads", "head_channels", "groups")
+    try:
+        made = families.settings(given["model.family"], **{name: given[f"model.{name}"] for name in names})
+        families.check(made, given["data.shape"])
+    except ValueError as error:
+        raise UserError(f"config.model.family={given['model.family']!r}: {error}") from error

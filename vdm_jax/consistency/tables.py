@@ -1,0 +1,100 @@
+"""Methods on the levels of a table: DDPM, Improved DDPM, students, noisy classifiers."""
+
+from __future__ import annotations
+
+from vdm_jax.consistency.demand import Given, demand
+from vdm_jax.errors import UserError
+
+
+def _check_table(given: Given) -> int:
+    """T of the table of a diffusion."""
+    if given["schedule.kind"] == "ddpm_linear":
+        _check_betas(given)
+    total = num_levels(given)
+    length = "step_variance" if given["schedule.kind"] == "constant_sigma" else "num_timesteps"
+    demand(
+        1 < total <= 2**20,
+        f"config.schedule.{length}={given[f'schedule.{length}']} makes {total:,} level{'s'[: total != 1]}; "
+        f"a schedule has 2 to {2**20:,}",
+    )
+    levels = given["evaluation.levels"]
+    demand(
+        levels == 0 or 2 <= levels <= total,
+        f"config.evaluation.levels={levels} must be 0, for all, or 2 to {total}, the levels of the schedule",
+    )
+    return total
+
+
+def check_classifier(given: Given) -> None:
+    _check_table(given)
+    classes = given["model.num_classes"]
+    demand(classes > 1, f"config.model.num_classes={classes}: a classifier needs the data's classes, two or more")
+
+
+def check_ddpm(given: Given) -> None:
+    total = _check_table(given)
+    demand(
+        given["training.weighting"] != "hybrid" or given["model.variance"] == "learned",
+        "config.training.weighting='hybrid' trains a learned variance; set config.model.variance='learned'",
+    )
+    demand(
+        given["training.times"] != "importance" or given["training.weighting"] != "simple",
+        "config.training.times='importance' draws levels by their terms of the bound; "
+        "set config.training.weighting='vlb', or times='stratified'",
+    )
+    _check_respacing(given, total)
+    kind = given["training.distill"]
+    name, factor = ("teacher_steps", 1) if kind == "one_step" else ("student_steps", 2)
+    demand(
+        kind == "none" or factor * given[f"training.{name}"] <= total,
+        f"config.training.{name}={given[f'training.{name}']} needs {factor * given[f'training.{name}']} levels, "
+        f"and the schedule has {total}",
+    )
+    steps = 1 if kind == "one_step" else given["training.student_steps"]
+    sampled = given["sampling.sampler"], given["sampling.respacing"], given["sampling.num_steps"]
+    demand(
+        kind == "none" or sampled == ("ddim", f"even{steps}", steps),
+        f"config.training.distill={kind!r} trains a student that knows {steps} level{'s'[: steps != 1]} alone; "
+        f"set config.sampling.sampler='ddim', config.sampling.respacing='even{steps}' "
+        f"and config.sampling.num_steps={steps}",
+    )
+
+
+def _check_betas(given: Given) -> None:
+    low, high = given["schedule.beta_min"], given["schedule.beta_max"]
+    demand(
+        low <= high,
+        f"config.schedule.beta_min={low:g} must not exceed config.schedule.beta_max={high:g}: noise grows with t",
+    )
+    demand(
+        high < given["schedule.num_timesteps"],
+        f"config.schedule.num_timesteps={given['schedule.num_timesteps']} must exceed "
+        f"config.schedule.beta_max={high:g}: the last beta is beta_max over it and must be less than 1",
+    )
+
+
+def _check_respacing(given: Given, total: int) -> None:
+    from vdm_jax.diffusion import tables  # imports JAX, which the other checks do without
+
+    spacing, steps = given["sampling.respacing"], given["sampling.num_steps"]
+    demand(
+        bool(spacing) or steps <= total,
+        f"config.sampling.num_steps={steps} is more than the {total} levels of the schedule; try {total}",
+    )
+    try:
+        visited = len(tables.spaced(total, spacing or str(steps)))
+    except ValueError as error:
+        raise UserError(f"config.sampling.respacing={error}") from error
+    demand(
+        visited == steps,
+        f"config.sampling.respacing={spacing!r} visits {visited} levels; set config.sampling.num_steps={visited}",
+    )
+
+
+def num_levels(given: Given) -> int:
+    """T of a table."""
+    if given["schedule.kind"] == "constant_sigma":
+        from vdm_jax.diffusion import tables
+
+        return tables.constant_levels(given["schedule.step_variance"], given["schedule.remaining"])
+    return given["schedule.num_timesteps"]

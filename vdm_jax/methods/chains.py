@@ -1,0 +1,32 @@
+"""A reverse process that is ready to run: what a sample is made by, and what editing wraps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from jax import Array
+
+from vdm_jax.diffusion import samplers
+
+
+class Chain(NamedTuple):
+    """The steps from noise to data, for labels that are chosen already.
+
+    start: keys [b] → z_1 [b, …]. step, steps: for `samplers.run`, with noise by path_keys of the keys [b].
+    end: (z, keys) → data [b, …], z being what the last of the steps gives. shown: (z_s [K, b, …] after the steps to
+    keep, keep) → what a picture shows of them.
+    """
+
+    start: Callable[[Array], Array]
+    path_keys: Callable[[Array], Array]
+    step: samplers.Step
+    steps: samplers.Transition
+    end: Callable[[Array, Array], Array]
+    shown: Callable[[Array, Sequence[int]], Array] = lambda path, keep: path
+
+
+def run(chain: Chain, keys: Array, keep: Sequence[int] = ()) -> tuple[Array, Any]:
+    """(data [b, …], states after the K steps to keep)."""
+    z, path = samplers.run(chain.step, chain.start(keys), chain.path_keys(keys), chain.steps, keep)
+    return chain.end(z, keys), chain.shown(path, keep)
