@@ -148,6 +148,12 @@ def extract(classifier: Classifier, images: np.ndarray) -> np.ndarray:
     return _outputs(classifier, images)[0].astype(np.float64)
 
 
+def labels(classifier: Classifier, images: np.ndarray) -> np.ndarray:
+    """The most likely label, int [N], of images as for `extract`."""
+    found: np.ndarray = _outputs(classifier, images)[1].argmax(-1)
+    return found
+
+
 def _outputs(classifier: Classifier, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(features, logits); the last batch is padded, so that one size is compiled."""
     parts = []
@@ -168,8 +174,8 @@ def images_and_labels(dataset: data.Dataset, count: int = 0) -> tuple[np.ndarray
 
 def accuracy(classifier: Classifier, dataset: data.Dataset) -> float:
     """The share of images whose largest logit is their label's."""
-    images, labels = images_and_labels(dataset)
-    return float(np.mean(_outputs(classifier, images)[1].argmax(-1) == labels))
+    images, true = images_and_labels(dataset)
+    return float(np.mean(labels(classifier, images) == true))
 
 
 def _save(file: epath.Path, params: Any, about: dict[str, Any]) -> None:
