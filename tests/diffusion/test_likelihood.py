@@ -157,6 +157,7 @@ def test_bound_of_continuous_gaussian_data_is_the_closed_form_likelihood(x64):
     np.testing.assert_allclose(np.mean(total), np.mean(wanted), atol=0.03)
 
 
+@pytest.mark.slow
 def test_bound_is_never_below_the_likelihood_of_the_model(x64):
     """Coarse decoder, one dimension, exact p(x) = ∫ p_ODE(z_0) p(x|z_0) dz_0 by quadrature for every level."""
     vocabulary, gamma_0, draws = 5, -2.0, 4000

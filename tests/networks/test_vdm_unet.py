@@ -87,7 +87,8 @@ def test_output_depends_on_time_conditioning_and_every_pixel(key):
     assert np.all(corner[0] != 0) and np.all(corner[1] == 0)  # attention reaches all; examples do not mix
 
 
-@pytest.mark.parametrize("remat", ["convs", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["full", "convs"])
 def test_remat_and_unroll_change_nothing_but_the_program(remat, key):
     z, t, cond = inputs(key, shape=(3, 3, 1))
     keys = jax.random.split(key, 2)
