@@ -38,7 +38,7 @@ from vdm_jax.config import with_variant
 
 VARIANTS = {
     "classifier": {**CLASSIFIER, "training.num_steps": 300_000},
-    "ddim25": DDIM25,
+    "ddim25": {**DDIM25, "sampling.classifier_scale": 1.25},
     **ABLATIONS,
     "mini": ADM_MINI,
 }
@@ -49,4 +49,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.heads = 4
     config.model.head_channels = 0
     config.training.num_steps = 4_360_000
+    config.sampling.classifier_scale = 0.5
     return with_variant(config, variant, VARIANTS)

@@ -29,9 +29,9 @@ from vdm_jax.adm_presets import ADM_MINI, CLASSIFIER, DDIM25, UNCONDITIONAL, adm
 from vdm_jax.config import with_variant
 
 VARIANTS = {
-    "uncond": UNCONDITIONAL,
+    "uncond": {**UNCONDITIONAL, "sampling.classifier_scale": 10.0},
     "classifier": CLASSIFIER,
-    "ddim25": DDIM25,
+    "ddim25": {**DDIM25, "sampling.classifier_scale": 2.5},
     "lsun": {
         **UNCONDITIONAL,
         "model.dropout": 0.1,

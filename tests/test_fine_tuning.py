@@ -58,3 +58,22 @@ def test_published_weights_are_tuned_to_other_labels(tmp_path: Any) -> None:
     new, old = params["network"].pop("classes")["embedding"], theirs["network"].pop("classes")["embedding"]
     assert new.shape == (4, old.shape[1]) and abs(np.std(new) - 1) < 0.2
     jax.tree.map(np.testing.assert_array_equal, params["network"], theirs["network"])
+
+
+def test_a_null_class_is_added_beside_the_others(tmp_path: Any) -> None:
+    """For classifier-free guidance with a model that knew labels; a student takes its teacher as it is."""
+    made = unet()
+    made.model.num_classes = 10
+    s = families.settings(
+        "improved", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), outputs=2, num_classes=10
+    )
+    path, theirs, _ = saved(tmp_path, made, lambda p: improved_diffusion.to_original(p, s, (8, 8, 3)))
+    made.model.null_class, made.training.label_dropout = True, 0.1
+    params, note = weights.to_start_from(path, made, methods.build(made))
+    assert note.endswith("knows no null class; its vector starts anew")
+    new = params["network"]["classes"]["embedding"]
+    np.testing.assert_array_equal(new[:10], theirs["network"]["classes"]["embedding"])
+    assert len(new) == 11 and np.any(new[10])
+    made.training.distill = "progressive"
+    with pytest.raises(UserError, match="num_classes"):
+        weights.to_start_from(path, made, methods.build(made))

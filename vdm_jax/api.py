@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jax import Array
 from ml_collections import ConfigDict
 
@@ -226,7 +225,10 @@ class Model(NamedTuple):
             return jnp.zeros(count)
         if labels is None:
             raise UserError(f"this model is told labels, 0 to {classes - 1}; give one, or one for each of the {count}")
-        given = np.broadcast_to(np.asarray(labels), (count,))
+        given = np.asarray(labels)
+        if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
+            raise UserError(f"labels are one integer or {count} of them, not {given.dtype} of shape {given.shape}")
+        given = np.broadcast_to(given, (count,))
         if count and (given.min() < 0 or given.max() >= classes + null):
             raise UserError(f"labels are 0 to {classes + null - 1}, these go from {given.min()} to {given.max()}")
         return jnp.asarray(given, jnp.int32)
@@ -237,6 +239,8 @@ class Model(NamedTuple):
             return label
         if not self.config.model.null_class:
             raise UserError("guidance needs a model that was also trained without labels (config.model.null_class)")
+        if not np.all(np.isfinite(weight)) or np.shape(weight) not in ((), label.shape):
+            raise UserError(f"guidance_weight is a finite number or one for each of the {len(label)} samples")
         return Guided(label, jnp.broadcast_to(jnp.asarray(weight, jnp.float32), label.shape))
 
     def _check(self, images: np.ndarray) -> Array:
@@ -255,11 +259,10 @@ def load(path: str, config: ConfigDict | str | None = None) -> Model:
     config: only for weights that come without one: a ConfigDict, or the name of a packaged config
     with its variants, such as 'configs/cifar10.py'.
     """
-    location = epath.Path(path).expanduser()
     if isinstance(config, str):
         config = configs.load(config)
     if config is None:
-        owner = location.parent.parent if location.parent.name == "checkpoints" else location
+        owner, _ = weights.place(path)
         saved = workdir.saved_config(owner) if owner.is_dir() else None
         if saved is None:
             raise UserError(f"{path} holds no config.json; say which config it belongs to, e.g. 'configs/cifar10.py'")

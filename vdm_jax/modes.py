@@ -49,7 +49,7 @@ def _judge(config: ConfigDict) -> tuple[ConfigDict, Any] | None:
     path, named = config.sampling.classifier, config.sampling.classifier_config
     if not path:
         return None
-    saved = None if named else workdir.saved_config(epath.Path(path).expanduser())
+    saved = None if named else workdir.saved_config(weights.place(path)[0])
     if not named and saved is None:
         raise UserError(
             f"config.sampling.classifier={path!r} is no working directory; for published weights say their config, "
@@ -89,6 +89,12 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
             f"config.training.distill={config.training.distill!r}: a student has no likelihood; use --mode=sample, or "
             "evaluate its teacher"
         )
+    if config.sampling.classifier:
+        raise UserError(
+            "config.sampling.classifier guides --mode=sample; an evaluation has no use for it, leave it out"
+        )
+    if methods.build(config).measured is None:
+        raise UserError(f"config.method={config.method!r} has no likelihood; use --mode=sample")
     report.check_data(config)
     method, params, step, mesh = _prepare(config, directory, path)
     report.write_evaluation(config, method, params, mesh, directory, step, source=path)
@@ -120,8 +126,9 @@ def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> 
     rows, measured = metrics.read(directory / "metrics.jsonl"), method.measured.name if method.measured else "loss"
     for split in dict.fromkeys(row["split"] for row in rows):
         last = [row for row in rows if row["split"] == split][-1]
-        name = next((n for n in (measured, "loss") if n in last), measured)
-        print(f"metrics     {split}, step {last['step']}: {words(name)} {last.get(name)}")
+        names = [measured] if measured in last else [n for n in last if n == "loss" or n.endswith("/loss")]
+        told = ", ".join(f"{words(n)} {last[n]}" for n in names)
+        print(f"metrics     {split}, step {last['step']}: {told}")
     path_of_result = directory / "eval.json"
     if path_of_result.exists():
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -21,6 +22,7 @@ _DECISIVE = (
     "data.shape",
     "data.vocabulary",
     "model.",
+    "training.adversary",
     "schedule.kind",
     "schedule.gamma",
     "schedule.features",
@@ -36,14 +38,19 @@ CLASSES = "classes"  # what a network calls the vectors of its labels
 _FIXED = ("model.variance: 'posterior'", "model.variance: 'beta'")
 
 
+def place(path: str) -> tuple[epath.Path, int | None]:
+    """(working directory or published file, the step of one of its checkpoints) that a path means."""
+    location = epath.Path(path).expanduser()
+    if location.name == "checkpoints":
+        return location.parent, None
+    if location.name.isdigit() and location.parent.name == "checkpoints":
+        return location.parent.parent, int(location.name)
+    return location, None
+
+
 def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     """(params on one device, step they were saved at); UserError if they do not belong to the config."""
-    location = epath.Path(path).expanduser()
-    step = None
-    if location.name == "checkpoints":
-        location = location.parent
-    elif location.name.isdigit() and location.parent.name == "checkpoints":
-        location, step = location.parent.parent, int(location.name)
+    location, step = place(path)
     if not workdir.exists(location):
         raise UserError(f"no weights at {path}; give a working directory, one of its checkpoints, or a published file")
     like = jax.eval_shape(method.init, jax.random.key(0))
@@ -61,11 +68,11 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
 def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, str]:
     """(params for a new run, a sentence if they are not all from `path`).
 
-    As `load`, but the labels may be others: then the vectors of classes start as those of a new network do, and the
-    rest is from `path`.
+    As `load`, but the labels may be others: then the vectors of classes start as those of a new network do (the null
+    class's alone, where it is all that is new), and the rest is from `path`. A student takes its teacher as it is.
     """
-    theirs, ours = _classes_of(path), (config.model.num_classes, bool(config.model.null_class))
-    if theirs is None or theirs == ours or config.method == "classifier":
+    theirs, ours = _classes_of(path, config), (config.model.num_classes, bool(config.model.null_class))
+    if theirs is None or theirs == ours or config.training.distill != "none":
         return load(path, config, method)[0], ""
     other = ConfigDict(config.to_dict())
     other.model.num_classes, other.model.null_class = theirs
@@ -73,17 +80,25 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
     network = {name: part for name, part in params["network"].items() if name != CLASSES}
     if sum(ours):
         new = jax.jit(lambda: method.init(jax.random.key(config.training.seed))["network"][CLASSES])()
+        if theirs == (ours[0], False):
+            new = jax.tree.map(lambda old, new: jnp.concatenate([old, new[-1:]]), params["network"][CLASSES], new)
         network[CLASSES] = new
+        if theirs == (ours[0], False):
+            return {**params, "network": network}, f"{path} knows no null class; its vector starts anew"
     told = lambda classes: f"{classes[0]} labels{' and none' if classes[1] else ''}"
     return {**params, "network": network}, f"{path} knows {told(theirs)}; the vectors of {told(ours)} start anew"
 
 
-def _classes_of(path: str) -> tuple[int, bool] | None:
-    """(labels, whether there is a null class) of the weights at a path; None of a format that knows no labels."""
-    location = epath.Path(path).expanduser()
-    owner = location.parent.parent if location.parent.name == "checkpoints" else location
-    if (saved := workdir.saved_config(owner) if owner.is_dir() else None) is not None:
+def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:
+    """(labels, whether there is a null class) of the weights at a path; None where none can be told from the others:
+    of another method, or a method or a format that knows no labels."""
+    if config.method not in ("vdm", "ddpm", "sde"):
+        return None
+    location, _ = place(path)
+    if (saved := workdir.saved_config(location) if location.is_dir() else None) is not None:
         model = saved["model"]
+        if saved["method"] != config.method:
+            return None
         return model.get("num_classes", 0), bool(model.get("null_class", False))
     if not location.exists() or formats.sniff(path) != "torch_zip":
         return None

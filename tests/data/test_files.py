@@ -61,6 +61,15 @@ def test_folder_with_train_and_test_keeps_them(tmp_path, png):
         data.load("folder", "train", path=str(tmp_path))
 
 
+def test_labels_of_files_are_checked_whole(tmp_path, png):
+    """One image of a class that no config names, among more than are opened for a look."""
+    for index, image in enumerate(_images(40)):
+        _write_folder(tmp_path / ("b" if index == 33 else "a"), [image], png, f"{index:02d}.png")
+    train = data.load("folder", "train", path=str(tmp_path))
+    with pytest.raises(UserError, match=r"allows labels 0 to 0 but .* has 1"):
+        data.check(train, (6, 6, 3), 256, classes=1)
+
+
 def test_subfolders_are_classes_numbered_alike_in_both_parts(tmp_path, png):
     train_images, test_images = _images(6), _images(2, seed=1)
     for index, image in enumerate(train_images):
@@ -75,6 +84,8 @@ def test_subfolders_are_classes_numbered_alike_in_both_parts(tmp_path, png):
     data.check(train, (6, 6, 3), 256, classes=3)
     with pytest.raises(UserError, match=r"allows labels 0 to 2 but .* has 3"):
         data.check(test, (6, 6, 3), 256, classes=3)
+    (tmp_path / "train" / "ant").mkdir()  # no images, no class
+    assert data.load("folder", "test", path=str(tmp_path)).source[1]["label"] == 3
     (tmp_path / "train" / "stray.png").write_bytes(png(train_images[0]))
     assert "label" not in data.load("folder", "train", path=str(tmp_path)).source[0]
 

@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from vdm_jax.evaluation.pictures import grid, save_image, save_samples, save_strip, to_bytes
+from vdm_jax.evaluation.pictures import grid, save_image, save_points, save_samples, save_strip, to_bytes
 
 
 def test_levels_span_black_to_white() -> None:
@@ -74,7 +74,7 @@ def test_strip_goes_from_noise_to_data(tmp_path: Any) -> None:
 @pytest.mark.parametrize("dimensions", [1, 2, 5])
 def test_points_of_any_dimension_are_drawn(dimensions: int, tmp_path: Any) -> None:
     points = np.random.default_rng(0).normal(size=(20, dimensions))
-    save_samples(epath.Path(tmp_path) / "a.png", points, None)
+    save_points(epath.Path(tmp_path) / "a.png", {"samples": points, "w = 2": points})
     save_strip(epath.Path(tmp_path) / "b.png", np.stack([points, points]), points, None)
     left, right = (np.asarray(Image.open(tmp_path / name).convert("L")) for name in ("a.png", "b.png"))
     assert left.min() < 200 < left.max() and right.min() < 200 < right.max()

@@ -100,3 +100,10 @@ def test_shapes_are_compared() -> None:
     large.data.shape = (2 * SHAPE[0], *SHAPE[1:])
     with pytest.raises(UserError, match=r"data\.shape=\(4, 4, 1\), but the classifier"):
         classifier_guidance.check(diffusion(), large, "there")
+
+
+def test_a_network_that_is_told_t_is_not_guided_by_one_that_is_told_numbers() -> None:
+    plain = diffusion()
+    plain.model.network = "unet"
+    with pytest.raises(UserError, match=r"network='unet' is told t, but the classifier"):
+        classifier_guidance.check(plain, judge(), "there")

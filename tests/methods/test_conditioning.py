@@ -157,6 +157,10 @@ def test_the_command_line_s_samples_are_those(model: api.Model, tmp_path: Any) -
         ({"model.num_classes": 10, "sampling.label": 10}, r"they are 0 to 9$"),
         ({"model.num_classes": 10, "sampling.guidance": (1.0,)}, r"also trained without labels"),
         ({"sampling.guidance": ()}, r"has no w"),
+        ({"sampling.classifier_config": "configs/x.py"}, r"classifier, which is missing; set both"),
+        ({"sampling.guidance_interval": (1.0, 1.0)}, r"two gammas, the lower one first"),
+        ({"sampling.percentile": 99.0}, r"says how config\.sampling\.clip=True clips"),
+        ({"sampling.variance_mix": 0.3, "sampling.sampler": "ddim"}, r"variance_mix=0\.3 is for"),
     ],
 )
 def test_labels_that_cannot_be_are_refused(changes: dict[str, Any], sentence: str) -> None:

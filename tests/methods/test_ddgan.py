@@ -153,9 +153,11 @@ WRONG: dict[str, dict[str, Any]] = {
         "sampling.num_steps": 3,
     },
     "knows the 1 step that it is trained for; set it to 1": {"training.adversary": "augmented"},
-    "config.data.batch_size=18 in 3 parts is 6 examples, which the discriminator's groups of 4 do not divide; "
+    "config.data.batch_size=8 in 4 parts does not hold the discriminator's groups of 4 whole; "
+    "try config.data.batch_size=16": {"data.batch_size": 8, "training.accumulate": 4},
+    "config.data.batch_size=18 in 3 parts does not hold the discriminator's groups of 4 whole; "
     "try config.data.batch_size=24": {"data.batch_size": 18, "training.accumulate": 3},
-    "config.data.batch_size=6 in 1 part is 6": {"data.batch_size": 6},
+    "config.data.batch_size=6 in 1 part does not hold": {"data.batch_size": 6},
     "halves 8 × 8 pixels until they are 1/64": {"model.discriminator": "large"},
     "config.model.family='ncsnpp' is no generator; set it to 'ddgan'": {"model.family": "ncsnpp"},
     "config.model.prediction='v' does not go with config.method='ddgan'": {"model.prediction": "v"},

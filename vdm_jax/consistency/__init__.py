@@ -64,6 +64,8 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
     "ddgan": {
         "schedule.kind": ("ddgan_vp",),
         "model.num_classes": (0,),
+        "model.dropout": (0.0,),
+        "optimizer.name": ("adamw",),
         "model.network": ("multiscale", "mlp"),
         "model.prediction": ("x", "eps", "previous"),
         "model.residual": ("z",),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from vdm_jax.consistency.demand import Given, demand
+from vdm_jax.errors import UserError
 
 
 def check_ddgan(given: Given) -> None:
@@ -11,6 +14,14 @@ def check_ddgan(given: Given) -> None:
     adversary, trained = given["training.adversary"], given["schedule.num_timesteps"]
     steps = trained if adversary == "pairs" else 1
     demand(trained <= 1000, f"config.schedule.num_timesteps={trained}: a GAN takes few and large steps; try 4")
+    from vdm_jax.diffusion import tables  # imports JAX, which the other checks do without
+
+    try:
+        tables.from_betas(tables.vp_betas(trained, low, high, given["schedule.t_min"]), np.arange(trained))
+    except ValueError as error:
+        raise UserError(
+            f"config.schedule.beta_max={high:g} leaves nothing of the data in {trained} levels ({error}); try 20"
+        ) from error
     demand(
         given["sampling.num_steps"] == steps,
         f"config.sampling.num_steps={given['sampling.num_steps']}, but a generator knows the {steps} "
@@ -43,11 +54,11 @@ def _check_discriminator(given: Given) -> None:
         given["model.discriminator_time"] % 2 == 0,
         f"config.model.discriminator_time={given['model.discriminator_time']} must be even, for sines and cosines",
     )
-    parts = given["training.accumulate"]
-    together = given["data.batch_size"] // parts
+    total, parts = given["data.batch_size"], given["training.accumulate"]
+    group = min(GROUP, total)
+    whole = -(-total // (GROUP * parts)) * GROUP * parts
     demand(
-        together % min(GROUP, max(together, 1)) == 0,
-        f"config.data.batch_size={given['data.batch_size']} in {parts} part{'s'[: parts != 1]} is {together} examples, "
-        f"which the discriminator's groups of {GROUP} do not divide; "
-        f"try config.data.batch_size={-(-together // GROUP) * GROUP * parts}",
+        total % group == 0 and (total // group) % parts == 0,
+        f"config.data.batch_size={total} in {parts} part{'s'[: parts != 1]} does not hold the discriminator's groups "
+        f"of {group} whole; try config.data.batch_size={whole}",
     )

@@ -42,6 +42,11 @@ def check_guidance(given: Given) -> None:
         "labels (config.model.null_class), which this one was not; set it to (0.0,)",
     )
     demand(bool(given["sampling.guidance"]), "config.sampling.guidance=() has no w; (0.0,) is no guidance")
+    demand(
+        not given["sampling.classifier_config"] or bool(given["sampling.classifier"]),
+        f"config.sampling.classifier_config={given['sampling.classifier_config']!r} is that of "
+        "config.sampling.classifier, which is missing; set both",
+    )
     ends = tuple(given["sampling.guidance_interval"])
     demand(
         len(ends) == 2 and ends[0] < ends[1],
@@ -54,7 +59,11 @@ def check_guidance(given: Given) -> None:
     )
     demand(
         not given["sampling.variance_mix"]
-        or (given["sampling.sampler"] == "ancestral" and given["model.variance"] == "posterior"),
-        f"config.sampling.variance_mix={given['sampling.variance_mix']:g} is for config.sampling.sampler='ancestral' "
-        "and config.model.variance='posterior'",
+        or (
+            given["method"] in ("vdm", "ddpm")
+            and given["sampling.sampler"] == "ancestral"
+            and given["model.variance"] == "posterior"
+        ),
+        f"config.sampling.variance_mix={given['sampling.variance_mix']:g} is for config.method='vdm' or 'ddpm' with "
+        "config.sampling.sampler='ancestral' and config.model.variance='posterior'",
     )

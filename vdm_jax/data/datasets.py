@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vdm_jax.data import arrays, folder, imagenet, named, stacked
-from vdm_jax.data.sources import PROBED, Arrays, Source, first_decodable, take
+from vdm_jax.data.sources import PROBED, Arrays, Source, first_decodable, labels_of, take
 from vdm_jax.errors import Undecodable, UserError
 
 SPLITS = ("train", "fit", "tune", "test")
@@ -142,6 +142,9 @@ def check(
         if classes:
             _check_labels(dataset, dataset.source.labels, classes)
         return
+    labels = labels_of(dataset.source)
+    if classes and labels is not None:
+        _check_labels(dataset, labels, classes)
     count = dataset.num_examples
     probed = np.unique(np.linspace(0, count - 1, min(PROBED, count)).astype(int))
     bad: list[Undecodable] = []
@@ -152,7 +155,7 @@ def check(
             bad.append(error)
         else:
             _check_values(dataset, record["image"][None], f"record {index} of ")
-            if classes:
+            if classes and labels is None:
                 _check_labels(dataset, np.asarray([record["label"]]) if "label" in record else None, classes)
     if len(bad) > (0 if every else len(probed) // 4):
         raise bad[0]

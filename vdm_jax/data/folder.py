@@ -37,7 +37,8 @@ def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Source, str
     if not files:
         raise UserError(f"data.path={path!r} has no images in {base}; it should hold PNG or JPEG files")
     inside = [file.removeprefix(str(base)) for file in files]
-    names = "\n".join(inside)
+    classes = _classes([inside if place == base else _inside(place) for place in parts.values()] or [inside])
+    names = "\n".join([*inside, *(classes or ())])  # labels depend on the classes of both parts
     version = f"folder:{root.name}:{hashlib.sha256(names.encode()).hexdigest()[:12]}"
     if parts:
         order = np.arange(len(files))
@@ -49,15 +50,22 @@ def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Source, str
         version = f"{version} split 90/10 seed {SPLIT_SEED}"
     if len(order) == 0:
         raise UserError(f"data.path={path!r} has {len(files)} images, too few to hold out a tenth; add some")
-    labels = _labels(inside, [*parts.values()] or [root])
+    labels = None if classes is None else np.array([classes.index(_folder(path)) for path in inside])
     return open_files([files[i] for i in order], channels, None if labels is None else labels[order]), version
 
 
-def _labels(inside: Sequence[str], parts: Sequence[epath.Path]) -> np.ndarray | None:
-    """The class of every file, int [N], if all lie in subfolders; inside: paths within their part."""
-    folders = [path.strip("/").split("/")[:-1] for path in inside]
-    if not all(folders):
-        return None
-    names = sorted({folder.name for part in parts for folder in part.iterdir() if folder.is_dir()})
-    number = {name: k for k, name in enumerate(names)}
-    return np.array([number[folder[0]] for folder in folders])
+def _inside(place: epath.Path) -> list[str]:
+    """Paths of all images of a part within it."""
+    return [file.removeprefix(str(place)) for file in list_images(place)]
+
+
+def _folder(path: str) -> str:
+    """The subfolder that a path within its part begins with; '' for none."""
+    first, _, rest = path.strip("/").partition("/")
+    return first if rest else ""
+
+
+def _classes(parts: Sequence[Sequence[str]]) -> list[str] | None:
+    """Names of the subfolders that hold images, over all parts, sorted; None if an image lies in no subfolder."""
+    names = sorted({_folder(path) for part in parts for path in part})
+    return None if "" in names else names

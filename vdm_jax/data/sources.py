@@ -68,6 +68,14 @@ class Subset:
         return self.source[int(self.indices[index])]
 
 
+def labels_of(source: Any) -> np.ndarray | None:
+    """All labels, int [N], where they are known without reading the records."""
+    if isinstance(source, Subset):
+        whole = labels_of(source.source)
+        return None if whole is None else whole[source.indices]
+    return getattr(source, "labels", None)
+
+
 def take(source: Source, indices: np.ndarray) -> Source:
     """The records at `indices`. Arrays stay arrays, so that they can be checked as a whole."""
     if isinstance(source, Arrays):

@@ -58,15 +58,18 @@ def save_figure(path: epath.Path, figure: Figure) -> None:
     _write(path, buffer.getvalue())
 
 
-def save_samples(path: epath.Path, samples: np.ndarray, vocabulary: int | None, columns: int | None = None) -> None:
-    """A grid of images, levels [N, H, W, C], or without a vocabulary a scatter plot of points [N, D]."""
-    if vocabulary is not None:
-        save_image(path, grid(to_bytes(samples, vocabulary), columns))
-        return
-    figure = Figure((5, 5))
-    axes = figure.subplots()
-    axes.scatter(*_plane(samples), s=4, alpha=0.6)
-    axes.set(title=f"{len(samples)} samples", aspect="equal")
+def save_samples(path: epath.Path, samples: np.ndarray, vocabulary: int, columns: int | None = None) -> None:
+    """A grid of images, levels [N, H, W, C]."""
+    save_image(path, grid(to_bytes(samples, vocabulary), columns))
+
+
+def save_points(path: epath.Path, groups: Mapping[str, np.ndarray]) -> None:
+    """Scatter plots of points [N, D] beside each other, each under its name, on the same axes."""
+    figure = Figure((5 * len(groups), 5))
+    rows = figure.subplots(1, len(groups), squeeze=False, sharex=True, sharey=True)
+    for axes, (name, points) in zip(rows[0], groups.items(), strict=True):
+        axes.scatter(*_plane(points), s=4, alpha=0.6)
+        axes.set(title=f"{len(points)} {name}" if name == "samples" else name, aspect="equal")
     save_figure(path, figure)
 
 

@@ -188,14 +188,21 @@ def sample_grid(
     images, states = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts], axis=1)
     if jax.process_index() == 0:
         (directory / "samples").mkdir(parents=True, exist_ok=True)
-        columns = method.classes if section.label < 0 and 0 < method.classes <= COLUMNS else None
-        if len(weights) > 1:
-            columns = min(section.num_images, columns or COLUMNS)
-            shown = np.concatenate([p[0][:columns] for p in parts])
+        path, vocabulary = directory / "samples" / f"{step}.png", config.data.vocabulary or None
+        if vocabulary is None:
+            pictures.save_points(path, {_titled(weight): p[0] for weight, p in zip(weights, parts, strict=True)})
         else:
+            columns = method.classes if section.label < 0 and 0 < method.classes <= COLUMNS else None
             shown = images
-        pictures.save_samples(directory / "samples" / f"{step}.png", shown, config.data.vocabulary or None, columns)
+            if len(weights) > 1:
+                columns = min(section.num_images, columns or COLUMNS)
+                shown = np.concatenate([p[0][:columns] for p in parts])
+            pictures.save_samples(path, shown, vocabulary, columns)
     return images, states
+
+
+def _titled(weight: float) -> str:
+    return f"w = {weight:g}" if weight else "samples"
 
 
 def write_samples(

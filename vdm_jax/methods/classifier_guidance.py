@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax.config import flatten
 from vdm_jax.diffusion import guidance
 from vdm_jax.errors import UserError
-from vdm_jax.methods import chains, classifier, ddpm
+from vdm_jax.methods import chains, classifier, ddpm, networks
 from vdm_jax.methods.base import Method, Params
 from vdm_jax.methods.chains import Chain
 from vdm_jax.methods.conditioning import Guided
@@ -47,6 +48,12 @@ def check(config: ConfigDict, judge: ConfigDict, path: str) -> None:
                 f"config.{name}={ours[name]!r}, but the classifier {path!r} was trained with {theirs[name]!r}; it "
                 "guides models of its own images and levels alone"
             )
+    count = len(ddpm.betas_of(config))
+    if not np.array_equal(networks.told(config, count), networks.told(judge, count)):
+        raise UserError(
+            f"config.model.network={config.model.network!r} is told t, but the classifier {path!r} the number of a "
+            "level; it guides models of config.model.network='multiscale'"
+        )
     classes = config.model.num_classes
     if classes and classes != judge.model.num_classes:
         raise UserError(

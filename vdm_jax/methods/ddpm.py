@@ -155,9 +155,11 @@ class DDPM(NamedTuple):
         def predictor(params: Params, cond: Array, keys: Array | None) -> samplers.Predict:
             return samplers.predictor(self.denoise(params, keys), self.split, cond)
 
+        told = partial(conditioning.dropped, self.config)
         if section.distill == "progressive":
-            return distill.progressive_loss(predictor, self.spaced(f"even{2 * section.student_steps}"), self.encode)
-        return distill.one_step_loss(predictor, self.spaced(f"even{section.teacher_steps}"), self.shape)
+            table = self.spaced(f"even{2 * section.student_steps}")
+            return distill.progressive_loss(predictor, table, self.encode, told)
+        return distill.one_step_loss(predictor, self.spaced(f"even{section.teacher_steps}"), self.shape, told)
 
     def spaced(self, spacing: str) -> tables.Table:
         """The chain that visits some of the levels."""

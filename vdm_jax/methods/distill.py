@@ -25,6 +25,8 @@ LEVEL, NOISE, DROPOUT = range(3)
 
 # (params, conditioning, dropout keys or None) → Predict
 Predictor = Callable[[Params, Array, Array | None], Predict]
+# (conditioning, keys) → what student and teacher are both told
+Told = Callable[[Array, Array], Array]
 
 
 def target(z: Array, z_to: Array, frm: Transition, to: Transition) -> Array:
@@ -45,14 +47,14 @@ def truncated_snr(gamma: Array) -> Array:
 
 
 def progressive_loss(
-    predictor: Predictor, teacher_table: tables.Table, encode: Callable[[Array], Array]
+    predictor: Predictor, teacher_table: tables.Table, encode: Callable[[Array], Array], told: Told
 ) -> Callable[[Params, Params, Batch, Context], tuple[Array, Terms]]:
     """The loss of a student that takes every second level of the teacher's table (of an even number of levels)."""
     steps = teacher_table.num_levels // 2
 
     def loss(params: Params, teacher: Params, batch: Batch, context: Context) -> tuple[Array, Terms]:
         number = _draw(context, steps)
-        x, cond = encode(batch["image"]), batch["conditioning"]
+        x, cond = encode(batch["image"]), told(batch["conditioning"], context.keys)
         first, second = teacher_table.at(2 * number + 1), teacher_table.at(2 * number)
         z = q_sample(x, normal_like(context.keys, x.shape[1:], NOISE), first.frm)
         guide = samplers.ddim(predictor(jax.lax.stop_gradient(teacher), cond, None))
@@ -67,12 +69,12 @@ def progressive_loss(
 
 
 def one_step_loss(
-    predictor: Predictor, teacher_table: tables.Table, shape: tuple[int, ...]
+    predictor: Predictor, teacher_table: tables.Table, shape: tuple[int, ...], told: Told
 ) -> Callable[[Params, Params, Batch, Context], tuple[Array, Terms]]:
     """‖x − x̂(z_T)‖²/D where x is the teacher's DDIM sample of z_T by all levels of its table; no image is looked at."""
 
     def loss(params: Params, teacher: Params, batch: Batch, context: Context) -> tuple[Array, Terms]:
-        cond = batch["conditioning"]
+        cond = told(batch["conditioning"], context.keys)
         z = normal_like(context.keys, shape, NOISE)
         guide = samplers.ddim(predictor(jax.lax.stop_gradient(teacher), cond, None))
         wanted, _ = samplers.run(guide, z, context.keys, teacher_table.reverse())

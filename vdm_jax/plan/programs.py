@@ -68,6 +68,8 @@ def _step(config: ConfigDict, chips: list[Any]) -> tuple[Any, Any]:
 def sample(config: ConfigDict, chips: list[Any]) -> Program:
     """One batch of `--mode=sample`."""
     section, method = config.sampling, methods.build(config)
+    if section.classifier:
+        raise UserError("--plan=sample does not count the network of config.sampling.classifier; leave it out")
     if method.sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; plan its training")
     mesh = devices.make_mesh(len(chips), devices=chips)

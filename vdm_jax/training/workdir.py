@@ -83,11 +83,11 @@ def check_resume(workdir: epath.Path, config: ConfigDict, data: dict[str, Any]) 
             f"{workdir} was trained on {was} and the data is now {now}; put that data back or use a new --workdir"
         )
     steps = record["config"].get("training", {}).get("num_steps", config.training.num_steps)
-    if config.optimizer.decay == "cosine" and steps != config.training.num_steps:
+    if config.optimizer.decay != "constant" and steps != config.training.num_steps:
         raise UserError(
             f"config.training.num_steps: {steps} → {config.training.num_steps} would make the learning rate jump: "
-            "config.optimizer.decay='cosine' takes it to 0 over num_steps; set it back, or go on from these "
-            f"weights in a new --workdir with --weights={workdir}"
+            f"config.optimizer.decay={config.optimizer.decay!r} takes it down over num_steps; set it back, or go on "
+            f"from these weights in a new --workdir with --weights={workdir}"
         )
 
 
