@@ -52,7 +52,7 @@ SHOWN = 10  # samples that the figure shows of a row
 def rows(scale: str) -> list[Row]:
     size, file = SIZES[scale], FILES[scale]
     real = {"file": file, "classifier": CLASSIFIER[scale]._asdict()}
-    found = [Row("test images", {"kind": "test", **real})]
+    found = [Row("test images", {"kind": "test", "samples": size["samples"], **real})]
 
     def samples(name: str, of: dict[str, Any], by: str, total: float, strength: float, percentile: float = 0.0) -> None:
         draw = {"by": by, "total": total, "strength": strength, "percentile": percentile}
@@ -104,7 +104,6 @@ def quality(found: features.Classifier, real: np.ndarray, pictures: np.ndarray, 
         "precision": mean_of(pr.covered),
         "recall": mean_of(pr.reached),
         "frechet": Measured(d.plain, d.standard_error, len(of)),
-        "frechet_unbiased": Measured(d.corrected, d.standard_error, len(of)),
         "black": mean_of(ends[0]),
         "white": mean_of(ends[1]),
     }
@@ -113,8 +112,9 @@ def quality(found: features.Classifier, real: np.ndarray, pictures: np.ndarray, 
 def of_test(config: dict[str, Any], seed: int, workdir: epath.Path) -> Outcome:
     found, real = reference(config["file"], features.Settings(**config["classifier"]), workdir)
     section = models.load_config(config["file"], {}).data
-    test = features.images_and_labels(data.load(section.name, "test", path=section.path))
-    return Outcome(quality(found, real, *test), {"title": found.title})
+    test = features.images_and_labels(data.load(section.name, "test", path=section.path), config["samples"])
+    whole = Measured(found.about["accuracy"], n=found.about["test_images"])
+    return Outcome({**quality(found, real, *test), "accuracy_of_all": whole}, {"title": found.title})
 
 
 def of_samples(config: dict[str, Any], seed: int, workdir: epath.Path) -> Outcome:
@@ -184,16 +184,16 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 EXPERIMENT = common.Experiment(
     "guidance_tradeoff",
     "Class accuracy and diversity under guidance, and what guidance costs",
-    "Samples of all the classes in turn by ancestral steps over some of the levels, learned variance, x̂ clipped; a point "
-    "is of the same noise as every other of its seed. `accuracy` is of a small classifier trained on clean images, whose "
-    "accuracy on test images is in the first row, and so are precision and recall (k = 3) and the Fréchet distance to "
-    "the training images: all are in its features and compare with nothing outside this table. The test images are "
-    "other in number, which precision and recall depend on. `black`, `white`: share of pixels at an end of the range. "
+    "Samples of all classes in turns by ancestral steps over some of the levels, learned variance, x̂ clipped, from the "
+    "same noise in all rows of a seed. `accuracy` is of a small classifier trained on clean images, whose own on test "
+    "images is in the first row; so are precision and recall (k = 3) and the Fréchet distance of as many test images: all "
+    "are in its features, against all training images, and compare with nothing outside this table. Classes in turns "
+    "make a distance smaller than random ones would. `black`, `white`: share of pixels at an end of their range. "
     "w is that of the classifier-free paper, s a classifier's scale; the conditional model is the classifier-free one "
-    "at w = 0, p_uncond = .1 where nothing else is said. S in the figure is 1 + w, s, or 1 + s. `label_saves` is bits/dim "
+    "at w = 0, p_uncond = .1 where nothing else is said. S in the figure is 1 + w, s, or 1 + s. `label_saves`: bits/dim "
     "by the same noise. The implicit classifier takes the label of the best bound on log p(z|c), by ε-errors over the "
-    "chain above z, the same few noises for all labels. `_ratio`: of times of a sampling step, in turns, warm; ± is half "
-    "the interquartile range. ",
+    "chain above z, the same few noises for all labels. `_ratio`: of times of a sampling step, in turns, warm; ± is "
+    "half the interquartile range.",
     lambda scale: models.describe_data(models.load_config(FILES[scale], {})),
     rows,
     measure,

@@ -41,9 +41,9 @@ def plot(results: Results) -> Figure:
         axes.set(title=title, xlabel="S: multiple of ∇ log p(c|z) in all")
     _frontier(grid[0, 3], families)
     for name in list(FAMILIES)[:4]:
-        _line(grid[1, 0], families[name], "frechet_unbiased", name)
-    _test(grid[1, 0], entries, "frechet_unbiased")
-    grid[1, 0].set(title="Fréchet distance, unbiased", xlabel="S", yscale="symlog")
+        _line(grid[1, 0], families[name], "frechet", name)
+    _test(grid[1, 0], entries, "frechet")
+    grid[1, 0].set(title="Fréchet distance", xlabel="S", yscale="log")
     for metric, colour in (("white", "C0"), ("black", "0.3")):
         for name in ("classifier-free", "dynamic threshold"):
             _line(grid[1, 1], families[name], metric, name, colour, f"{metric}, {SHORT[name].split(', ')[-1]}")
