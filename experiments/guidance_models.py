@@ -18,7 +18,7 @@ from jax import Array
 
 from experiments import models
 from vdm_jax.adm_presets import CLASSIFIER
-from vdm_jax.diffusion import guidance, reverse
+from vdm_jax.diffusion import guidance, reverse, thresholds
 from vdm_jax.methods import chains, classifier, conditioning, ddpm
 from vdm_jax.methods.base import example_keys
 from vdm_jax.methods.conditioning import Guided
@@ -52,7 +52,11 @@ JUDGE: dict[str, dict[str, Any]] = {
 
 
 class Draw(NamedTuple):
-    """How samples are made but for the strength: by 'labels', 'classifier-free', 'Σ' or 'one σ²', at a threshold."""
+    """How samples are made but for the strength.
+
+    by: 'labels' (unguided), 'classifier-free', or a classifier's gradient: in the mean, times 'Σ' as learned or 'β'; in
+    the 'score', after x̂ is clipped (guided diffusion's order) or before: 'score, then clipped'.
+    """
 
     by: str
     steps: int
@@ -99,11 +103,18 @@ def chain(
         return made.chain(params, cond, draw.steps)
     gradient = guidance.class_gradient(classifier.model(judge.config).logits(judging, told), told)
     guided = made.chain(params, cond, draw.steps, gradient, strength)
-    if draw.by == "one σ²":
-        predict = conditioning.predictor(config, made.denoise(params), made.split, cond)
-        predict = guidance.classifier(predict, gradient, classifier_scale=strength)
-        return guided._replace(step=reverse.ancestral(predict, config.model.variance))
-    return guided
+    if draw.by == "Σ":
+        return guided
+    unclipped = models.with_fields(config, {"sampling.clip": False, "sampling.percentile": 0.0})
+    source = unclipped if draw.by == "score, then clipped" else config
+    predict = conditioning.predictor(source, made.denoise(params), made.split, cond)
+    learned = reverse.gaussian(predict, config.model.variance)
+    if draw.by == "β":
+        shifted = guidance.mean_shift(reverse.gaussian(predict, "beta"), gradient, classifier_scale=strength)
+        return guided._replace(step=reverse.drawn(lambda z, step: (shifted(z, step)[0], learned(z, step)[1])))
+    predict = guidance.classifier(predict, gradient, classifier_scale=strength)
+    predict = predict if source is config else thresholds.static(predict)
+    return guided._replace(step=reverse.ancestral(predict, config.model.variance))
 
 
 _PROGRAMS: dict[Any, Callable[..., Any]] = {}

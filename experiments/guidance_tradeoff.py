@@ -3,7 +3,7 @@ figure 4; Ho & Salimans 2022, tables 1 and 2).
 
 * strength against class accuracy, precision, recall and Fréchet distance: a noisy classifier on an unconditional and on
   a conditional model, and classifier-free guidance, by w and by p_uncond;
-* a classifier by Σ for every pixel (mean shift) and by one σ² (score shift), under the same ancestral steps;
+* a classifier's gradient times Σ of every pixel or one β in the mean, and in the score, under the same ancestral steps;
 * pixels at the ends of their range, with the prediction clipped and with dynamic thresholding;
 * the classifier that is implicit in the conditional model against the noisy one, and bits/dim given the label and ∅;
 * the time of a guided step over that of an unguided one.
@@ -13,6 +13,7 @@ figure 4; Ho & Salimans 2022, tables 1 and 2).
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -38,7 +39,12 @@ STRENGTHS = (1.0, 1.5, 2.0, 5.0, 10.0)
 ON_UNCONDITIONAL = (0.0, 1.0, 2.0, 5.0, 10.0)
 P_UNCOND = (0.05, 0.1, 0.2, 0.5)
 BY_P_UNCOND = (2.0, 5.0)  # S at which p_uncond is compared
-SCALAR = (2.0, 5.0, 10.0)  # S at which Σ and one σ² are compared
+SCALAR = (2.0, 5.0, 10.0)  # S at which Σ is compared with scalars
+OTHER_SHIFTS = {
+    "mean shift by β": "β",
+    "score shift": "score",
+    "score shift, then clipped,": "score, then clipped",
+}
 PERCENTILE = 99.5  # Imagen's; of 64 pixels it lies between the largest two
 T = (0.0, 0.25, 0.5, 0.75)  # of the noisy images to classify; 0 is level 1 of the table
 SIZES: dict[str, dict[str, Any]] = {
@@ -56,7 +62,7 @@ def rows(scale: str) -> list[Row]:
 
     def samples(name: str, of: dict[str, Any], by: str, total: float, strength: float, percentile: float = 0.0) -> None:
         draw = {"by": by, "total": total, "strength": strength, "percentile": percentile}
-        judged = {"judge": identity(scale, "classifier")} if by in ("Σ", "one σ²") else {}
+        judged = {} if by == "classifier-free" else {"judge": identity(scale, "classifier")}
         counted = {"samples": size["samples"], "steps": size["steps"]}
         found.append(Row(name, {"kind": "samples", "model": of, **judged, **draw, **counted, **real}))
 
@@ -67,8 +73,8 @@ def rows(scale: str) -> list[Row]:
         samples(f"classifier on the unconditional model, s = {s:g}", unconditional, "Σ", s, s)
     for s in STRENGTHS[1:]:
         samples(f"classifier on the conditional model, s = {s - 1:g}", free, "Σ", s, s - 1)
-    for s in SCALAR:
-        samples(f"one σ² on the unconditional model, s = {s:g}", unconditional, "one σ²", s, s)
+    for by, s in itertools.product(OTHER_SHIFTS, SCALAR):
+        samples(f"{by} on the unconditional model, s = {s:g}", unconditional, OTHER_SHIFTS[by], s, s)
     for s in STRENGTHS:
         samples(f"dynamic threshold, w = {s - 1:g}", free, "classifier-free", s, s - 1, PERCENTILE)
     by_p = {p: identity(scale, "classifier-free", p) for p in P_UNCOND}
@@ -186,14 +192,15 @@ EXPERIMENT = common.Experiment(
     "Class accuracy and diversity under guidance, and what guidance costs",
     "Samples of all classes in turns by ancestral steps over some of the levels, learned variance, x̂ clipped, from the "
     "same noise in all rows of a seed. `accuracy` is of a small classifier trained on clean images, whose own on test "
-    "images is in the first row; so are precision and recall (k = 3) and the Fréchet distance of as many test images: all "
-    "are in its features, against all training images, and compare with nothing outside this table. Classes in turns "
+    "images is in the first row; so are precision and recall (k = 3) and the Fréchet distance of as many test images, "
+    "all in its features, against all training images; they compare with nothing outside this table. Classes in turns "
     "make a distance smaller than random ones would. `black`, `white`: share of pixels at an end of their range. "
     "w is that of the classifier-free paper, s a classifier's scale; the conditional model is the classifier-free one "
-    "at w = 0, p_uncond = .1 where nothing else is said. S in the figure is 1 + w, s, or 1 + s. `label_saves`: bits/dim "
-    "by the same noise. The implicit classifier takes the label of the best bound on log p(z|c), by ε-errors over the "
-    "chain above z, the same few noises for all labels. `_ratio`: of times of a sampling step, in turns, warm; ± is "
-    "half the interquartile range.",
+    "at w = 0, with p_uncond = .1 where nothing else is said. S in the figure is 1 + w, s, or 1 + s. A classifier acts "
+    "by Σ as learned, where no other shift is named; a score shift after the clip (guided diffusion's order) leaves x̂ "
+    "outside its range. `label_saves`: bits/dim, by the same noise. The implicit classifier takes the label of the "
+    "best bound on log p(z|c), by ε-errors over the chain above z, the same few noises for all labels. `_ratio`: of "
+    "times of a sampling step, in turns, warm; ± is half the interquartile range.",
     lambda scale: models.describe_data(models.load_config(FILES[scale], {})),
     rows,
     measure,

@@ -14,45 +14,48 @@ FAMILIES = {
     "classifier-free": "o-",
     "classifier on the conditional model": "s-",
     "classifier on the unconditional model": "^-",
-    "one σ² on the unconditional model": "v:",
+    "mean shift by β on the unconditional model": "v:",
+    "score shift on the unconditional model": "<:",
+    "score shift, then clipped, on the unconditional model": ">:",
     "dynamic threshold": "x--",
 }
+MAIN = list(FAMILIES)[:3]
+SHIFTS = list(FAMILIES)[2:6]
 SHORT = {
     "classifier-free": "classifier-free",
     "classifier on the conditional model": "classifier, on the conditional model",
     "classifier on the unconditional model": "classifier, on the unconditional model",
-    "one σ² on the unconditional model": "the same by one σ²",
+    "mean shift by β on the unconditional model": "mean, by β",
+    "score shift on the unconditional model": "score",
+    "score shift, then clipped, on the unconditional model": "score, then clipped",
     "dynamic threshold": "classifier-free, dynamic threshold",
 }
 
 
 def plot(results: Results) -> Figure:
-    """Quality against strength above; what else is measured below; samples at the bottom."""
+    """Quality against strength above, what else is measured below, samples at the bottom."""
     entries: dict[str, Any] = {e["name"]: e for e in results["rows"]}
-    figure = Figure((15, 12), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=(2, 0.9))
-    grid = parts[0].subplots(2, 4)
     families = {name: _family(entries, name) for name in FAMILIES}
-    metrics = {"accuracy": "accuracy of a classifier", "precision": "precision", "recall": "recall"}
-    for axes, (metric, title) in zip(grid[0], metrics.items(), strict=False):
-        for name in list(FAMILIES)[:4]:
+    figure = Figure((17, 11.5), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=(2.1, 1))
+    upper, lower = parts[0].subplots(2, 5)
+    metrics = ("accuracy", "precision", "recall", "frechet")
+    for axes, metric in zip(upper, metrics, strict=False):
+        for name in MAIN:
             _line(axes, families[name], metric, name)
         _test(axes, entries, metric)
-        axes.set(title=title, xlabel="S: multiple of ∇ log p(c|z) in all")
-    _frontier(grid[0, 3], families)
-    for name in list(FAMILIES)[:4]:
-        _line(grid[1, 0], families[name], "frechet", name)
-    _test(grid[1, 0], entries, "frechet")
-    grid[1, 0].set(title="Fréchet distance", xlabel="S", yscale="log")
-    for metric, colour in (("white", "C0"), ("black", "0.3")):
-        for name in ("classifier-free", "dynamic threshold"):
-            _line(grid[1, 1], families[name], metric, name, colour, f"{metric}, {SHORT[name].split(', ')[-1]}")
-        grid[1, 1].axhline(entries["test images"]["measured"][metric]["mean"], color=colour, ls=":", lw=1)
-    grid[1, 1].set(title="share of pixels at an end (dotted: real)", xlabel="S = 1 + w")
-    grid[1, 1].legend(frameon=False, fontsize="x-small")
-    _classifiers(grid[1, 2], entries)
-    _p_uncond(grid[1, 3], entries)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
+        axes.set(title="Fréchet distance" if metric == "frechet" else metric, xlabel="S: times ∇ log p(c|z) in all")
+    upper[3].set_yscale("log")
+    _frontier(upper[4], families)
+    for name in SHIFTS:
+        _line(lower[0], families[name], "frechet", name, label="mean, by Σ" if name == SHIFTS[0] else "")
+    lower[0].set(title="Fréchet distance by shift", xlabel="s, on the unconditional model", yscale="log")
+    lower[0].legend(frameon=False, fontsize="small")
+    _saturation(lower[1], families, entries)
+    _samples_by_p(lower[2], entries)
+    _bits_by_p(lower[3], entries)
+    _classifiers(lower[4], entries)
+    handles, labels = upper[0].get_legend_handles_labels()
     parts[0].legend(handles, labels, loc="outside upper center", ncols=5, frameon=False)
     _samples(parts[1], families)
     return figure
@@ -84,37 +87,72 @@ def _test(axes: Axes, entries: dict[str, Any], metric: str) -> None:
 
 def _frontier(axes: Axes, families: dict[str, list[Any]]) -> None:
     """Recall against precision, a line from weak to strong."""
-    for place, name in enumerate(list(FAMILIES)[:4]):
+    for place, name in enumerate(MAIN):
         x, y = (_values(families[name], metric)[0] for metric in ("precision", "recall"))
         axes.plot(x, y, FAMILIES[name], ms=4, color=f"C{place}")
         axes.plot(x[-1:], y[-1:], "o", ms=9, mfc="none", color=f"C{place}")
     axes.set(title="recall against precision (circle: strongest)", xlabel="precision", ylabel="recall")
 
 
-def _classifiers(axes: Axes, entries: dict[str, Any]) -> None:
-    own = [e for e in entries.values() if e["config"]["kind"] == "classify"]
-    for metric, label, form in (
-        ("accuracy_noisy_classifier", "trained on noisy images", "o-"),
-        ("accuracy_implicit", "implicit in the conditional model", "s--"),
-    ):
-        means, errors = _values(own, metric)
-        axes.errorbar([e["config"]["t"] for e in own], means, errors, fmt=form, ms=4, capsize=2, label=label)
-    axes.set(title="accuracy on noisy test images", xlabel="t")
-    axes.legend(frameon=False, fontsize="small")
+def _saturation(axes: Axes, families: dict[str, list[Any]], entries: dict[str, Any]) -> None:
+    for metric, colour in (("black", "0.3"), ("white", "C1")):
+        for name, how in (("classifier-free", "clipped"), ("dynamic threshold", "dynamic")):
+            _line(axes, families[name], metric, name, colour, f"{metric}, {how}")
+        axes.axhline(entries["test images"]["measured"][metric]["mean"], color=colour, ls=":", lw=1)
+    axes.set(title="share of pixels at an end (dotted: real)", xlabel="S = 1 + w")
+    axes.legend(frameon=False, fontsize="x-small")
 
 
-def _p_uncond(axes: Axes, entries: dict[str, Any]) -> None:
-    """Bits/dim given the label and ∅, on the left; recall at two weights, on the right."""
+def _samples_by_p(axes: Axes, entries: dict[str, Any]) -> None:
+    """Recall and precision against p_uncond, at each weight that was compared."""
+    compared = [e for e in entries.values() if e["name"].startswith("p_uncond")]
+    for place, total in enumerate(dict.fromkeys(e["config"]["total"] for e in compared)):
+        own = [e for e in compared if e["config"]["total"] == total] + [entries[f"classifier-free, w = {total - 1:g}"]]
+        own.sort(key=_p)
+        for metric, form in (("precision", "o-"), ("recall", "s--")):
+            means, errors = _values(own, metric)
+            label = f"{metric}, w = {total - 1:g}"
+            axes.errorbar(
+                [_p(e) for e in own], means, errors, fmt=form, ms=4, capsize=2, color=f"C{place}", label=label
+            )
+    _log_p(axes, [_p(e) for e in entries.values() if e["name"].startswith("bits/dim, p_uncond")])
+    axes.set(title="classifier-free samples")
+    axes.legend(frameon=False, fontsize="x-small")
+
+
+def _bits_by_p(axes: Axes, entries: dict[str, Any]) -> None:
     own = [e for e in entries.values() if e["name"].startswith("bits/dim, p_uncond")]
-    p = [e["config"]["model"]["overrides"]["training.label_dropout"] for e in own]
+    p = [_p(e) for e in own]
     for metric, label, form in (("bits_conditional", "given the label", "o-"), ("bits_unconditional", "given ∅", "s-")):
         means, errors = _values(own, metric)
         axes.errorbar(p, means, errors, fmt=form, ms=4, capsize=2, label=label)
     alone = entries["bits/dim, unconditional model"]["measured"]["bits_unconditional"]["mean"]
     axes.axhline(alone, color="k", ls="--", lw=1, label="unconditional model")
-    axes.set(title="test bits/dim", xlabel="p_uncond", xscale="log")
+    _log_p(axes, p)
+    axes.set(title="test bits/dim")
+    axes.legend(frameon=False, fontsize="small")
+
+
+def _p(entry: Any) -> float:
+    found: float = entry["config"]["model"]["overrides"]["training.label_dropout"]
+    return found
+
+
+def _log_p(axes: Axes, p: list[float]) -> None:
+    axes.set(xlabel="p_uncond", xscale="log")
     axes.set_xticks(p, [f"{v:g}" for v in p], minor=False)
     axes.minorticks_off()
+
+
+def _classifiers(axes: Axes, entries: dict[str, Any]) -> None:
+    own = [e for e in entries.values() if e["config"]["kind"] == "classify"]
+    for metric, label, form in (
+        ("accuracy_noisy_classifier", "noisy classifier", "o-"),
+        ("accuracy_implicit", "implicit", "s--"),
+    ):
+        means, errors = _values(own, metric)
+        axes.errorbar([e["config"]["t"] for e in own], means, errors, fmt=form, ms=4, capsize=2, label=label)
+    axes.set(title="accuracy on noisy test images", xlabel="t")
     axes.legend(frameon=False, fontsize="small")
 
 
