@@ -103,20 +103,23 @@ def trained_logits(judge: models.Model, z: np.ndarray, level: int) -> np.ndarray
 def implicit_logits(model: models.Model, z: np.ndarray, level: int, noises: int, seed: int) -> np.ndarray:
     """The bound on log p(z_s|c) of every label, [N, K], but for a constant; the same noise for all labels.
 
-    noises: levels above s, stratified by their share in the sum, shared by the images.
+    noises: so many levels above s, shared by the images, are drawn by the terms' factors times α², since terms vanish
+    with the signal: cosine β ends with a factor of 999 where nothing is left of it. x̂ is clipped, as for bits/dim.
     """
     made, classes = ddpm.model(model.config), model.config.model.num_classes
+    clip = 1.0 if model.config.evaluation.clip and made.vocabulary else None
     gamma = tables.gammas(made.betas[level + 1 :])
     weights = np.concatenate([[1.0], np.expm1(np.diff(gamma))])
-    share, rng = np.cumsum(weights) / weights.sum(), np.random.default_rng([seed, level, noises])
-    chosen = np.searchsorted(share, (rng.random() + np.arange(noises)) / noises)
+    p = weights * np.cumprod(1 - made.betas)[level + 1 :]
+    p, rng = p / p.sum(), np.random.default_rng([seed, level, noises])
+    chosen = np.searchsorted(np.cumsum(p)[:-1], (rng.random() + np.arange(noises)) / noises)
 
     def run(params: Any, batch: dict[str, Array], of: Noise, alpha: Array, sigma: Array) -> Array:
         z_l = alpha * batch["z"] + sigma * batch["eps"]
         every = jnp.tile(jnp.arange(classes), len(z_l))
         again = lambda a: jnp.repeat(a, classes, axis=0)
         of = jax.tree.map(lambda a: jnp.broadcast_to(a, every.shape), of)
-        found = made.split(made.denoise(params)(again(z_l), of, every), again(z_l), of)
+        found = made.split(made.denoise(params)(again(z_l), of, every), again(z_l), of, clip)
         error = losses.squared_error(again(batch["eps"]), expand(sigma / of.sigma, z_l.ndim) * found.eps)
         return error.reshape(-1, classes)
 
@@ -127,7 +130,8 @@ def implicit_logits(model: models.Model, z: np.ndarray, level: int, noises: int,
         scalars = np.sqrt(np.array([keep, 1 - keep], np.float32))
         of = jax.device_put(made.table.level(jnp.asarray(level + 1 + number)), replicated(model.mesh))
         eps = rng.standard_normal(z.shape).astype(z.dtype)
-        total += in_batches(
+        error = in_batches(
             model, {"z": z, "eps": eps}, lambda batch, of=of, s=scalars: step(model.params, batch, of, *s), SIZE // 5
         )
-    return -0.5 * weights.sum() / noises * total
+        total += 0.5 * weights[number] / (noises * p[number]) * error
+    return -total

@@ -48,7 +48,7 @@ OTHER_SHIFTS = {
 PERCENTILE = 99.5  # Imagen's; of 64 pixels it lies between the largest two
 T = (0.0, 0.25, 0.5, 0.75)  # of the noisy images to classify; 0 is level 1 of the table
 SIZES: dict[str, dict[str, Any]] = {
-    "mini": {"samples": 250, "steps": 25, "classified": 200, "noises": 12, "timed": (50, 10, 7), "passes": 1},
+    "mini": {"samples": 250, "steps": 25, "classified": 200, "noises": 24, "timed": (50, 10, 7), "passes": 1},
     "paper": {"samples": 50_000, "steps": 250, "classified": 1000, "noises": 100, "timed": (50, 10, 7), "passes": 1},
 }
 CLASSIFIER = {"mini": features.Settings(), "paper": features.Settings(128, 256, 1000, 20_000, 256)}
