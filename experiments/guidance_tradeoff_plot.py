@@ -91,7 +91,7 @@ def _frontier(axes: Axes, families: dict[str, list[Any]]) -> None:
         x, y = (_values(families[name], metric)[0] for metric in ("precision", "recall"))
         axes.plot(x, y, FAMILIES[name], ms=4, color=f"C{place}")
         axes.plot(x[-1:], y[-1:], "o", ms=9, mfc="none", color=f"C{place}")
-    axes.set(title="recall against precision (circle: strongest)", xlabel="precision", ylabel="recall")
+    axes.set(title="recall, precision (circle: strongest)", xlabel="precision", ylabel="recall")
 
 
 def _saturation(axes: Axes, families: dict[str, list[Any]], entries: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ def _saturation(axes: Axes, families: dict[str, list[Any]], entries: dict[str, A
         for name, how in (("classifier-free", "clipped"), ("dynamic threshold", "dynamic")):
             _line(axes, families[name], metric, name, colour, f"{metric}, {how}")
         axes.axhline(entries["test images"]["measured"][metric]["mean"], color=colour, ls=":", lw=1)
-    axes.set(title="share of pixels at an end (dotted: real)", xlabel="S = 1 + w")
+    axes.set(title="pixels at an end (dotted: real)", xlabel="S = 1 + w")
     axes.legend(frameon=False, fontsize="x-small")
 
 

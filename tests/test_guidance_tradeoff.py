@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import pathlib
@@ -100,3 +101,97 @@ def test_what_is_compared_shares_its_levels_and_its_classes(scale: str) -> None:
     assert len(configs) == 2 + len(guidance_tradeoff.P_UNCOND) and len(diffusions) == len(configs) - 1
     for config in diffusions:
         classifier_guidance.check(config, judge, "the judge")
+
+
+FREE = [f"classifier-free, w = {s - 1:g}" for s in guidance_tradeoff.STRENGTHS]
+UNCONDITIONAL = [f"classifier on the unconditional model, s = {s:g}" for s in guidance_tradeoff.ON_UNCONDITIONAL]
+CONDITIONAL = [
+    FREE[0],
+    *(f"classifier on the conditional model, s = {s - 1:g}" for s in guidance_tradeoff.STRENGTHS[1:]),
+]
+
+
+def column(names: list[str], metric: str) -> list[dict[str, Any]]:
+    rows = committed()
+    return [rows[name][metric] for name in names]
+
+
+def clearly(larger: dict[str, Any], smaller: dict[str, Any], errors: float = 2.0) -> bool:
+    error = math.hypot(larger["standard_error"] or 0.0, smaller["standard_error"] or 0.0)
+    return bool(larger["mean"] - smaller["mean"] > errors * error)
+
+
+def falls(values: list[dict[str, Any]]) -> bool:
+    return all(not clearly(b, a) for a, b in itertools.pairwise(values)) and clearly(values[0], values[-1])
+
+
+def test_committed_rows_are_all_of_the_experiment_and_of_as_many_seeds() -> None:
+    results = json.loads(RESULTS.read_text("utf-8"))
+    assert [e["name"] for e in results["rows"]] == [row.name for row in guidance_tradeoff.rows("mini")]
+    assert len({tuple(e["runs"]) for e in results["rows"]}) == 1 and results["scale"] == "mini"
+
+
+@pytest.mark.parametrize("names", [FREE, CONDITIONAL, UNCONDITIONAL[1:]], ids=lambda names: names[-1])
+def test_guidance_trades_recall_for_precision(names: list[str]) -> None:
+    assert falls(column(names, "recall"))
+    precision = column(names, "precision")
+    assert clearly(precision[2], precision[0])
+
+
+def test_a_classifier_finds_the_class_without_a_conditional_model_at_more_than_its_true_scale() -> None:
+    """s = 1 would be the conditional model if the classifier were exact; s = 10 is what finds the class (ADM, §4.3)."""
+    accuracy = column(UNCONDITIONAL, "accuracy")
+    assert abs(accuracy[0]["mean"] - 0.1) < 4 * accuracy[0]["standard_error"]
+    assert clearly(column(FREE[:1], "accuracy")[0], accuracy[1]) and clearly(accuracy[-1], accuracy[1])
+    assert min(column([name], "accuracy")[0]["mean"] for name in FREE[1:]) > 0.99
+    assert committed()["test images"]["accuracy_of_all"]["mean"] > 0.99
+
+
+def test_too_much_classifier_free_guidance_leaves_the_data() -> None:
+    """The best Fréchet distance is at a small w (Ho & Salimans, table 1); at w = 9 precision is lost again."""
+    far, precision = column(FREE, "frechet"), column(FREE, "precision")
+    assert min(far, key=lambda m: m["mean"]) in far[:3] and falls(far[:1:-1])
+    assert clearly(precision[2], precision[-1])
+
+
+def test_a_score_shift_wants_the_clip_after_it_and_the_kinds_of_variance_hardly_differ() -> None:
+    rows = committed()
+    at = lambda by, s: rows[f"{by} on the unconditional model, s = {s:g}"]
+    for s in guidance_tradeoff.SCALAR:
+        own = at("classifier", s)
+        assert clearly(at("score shift", s)["frechet"], at("score shift, then clipped,", s)["frechet"])
+        for by in ("mean shift by β", "score shift, then clipped,"):
+            for metric in ("accuracy", "recall", "frechet"):
+                assert not clearly(at(by, s)[metric], own[metric], 3) and not clearly(own[metric], at(by, s)[metric], 3)
+
+
+def test_dynamic_thresholds_leave_fewer_pixels_at_the_ends() -> None:
+    rows = committed()
+    for s in guidance_tradeoff.STRENGTHS:
+        for end in ("black", "white"):
+            assert clearly(
+                rows[f"classifier-free, w = {s - 1:g}"][end], rows[f"dynamic threshold, w = {s - 1:g}"][end], 5
+            )
+
+
+def test_more_labels_dropped_make_a_worse_conditional_half_and_a_better_unconditional_one() -> None:
+    found = [f"bits/dim, p_uncond = {p:g}" for p in guidance_tradeoff.P_UNCOND]
+    saves = column(found, "label_saves")
+    assert falls(saves) and clearly(saves[-1], {"mean": 0.0, "standard_error": 0.0})
+    assert column(found, "bits_unconditional")[0]["mean"] > column(found, "bits_unconditional")[-1]["mean"]
+    for s in guidance_tradeoff.BY_P_UNCOND:
+        few, many = (committed()[f"p_uncond = {p:g}, w = {s - 1:g}"]["recall"] for p in (0.05, 0.5))
+        assert clearly(many, few)  # ∅ that is trained less is worse, and w pushes away from it
+
+
+def test_the_implicit_classifier_is_nearly_as_good_as_the_trained_one() -> None:
+    names = [f"classifiers at t = {t:g}" for t in guidance_tradeoff.T]
+    for of in ("accuracy_noisy_classifier", "accuracy_implicit"):
+        assert falls(column(names, of)[1:])
+    assert all(abs(m["mean"]) < 0.1 for m in column(names, "implicit_minus_noisy"))
+    assert column(names, "accuracy_noisy_classifier")[0]["mean"] > 0.97
+
+
+def test_a_guided_step_costs_less_than_three_unguided_ones() -> None:
+    cost = committed()["cost of a step"]
+    assert 1.2 < cost["classifier_free_ratio"]["mean"] < 3 and 1.2 < cost["classifier_ratio"]["mean"] < 3
