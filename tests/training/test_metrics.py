@@ -94,6 +94,8 @@ def test_speed_waiting_and_time_left(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert all(math.isnan(value) for value in idle.values())
     progress.show(30, {"loss": 1.0}, idle)
     assert capsys.readouterr().out == "step 30/100  loss 1.0000\n"
+    progress.show(30, {"far/grad_norm": 1.0, "far/loss": 2.0, "near/loss": 1.0}, idle)  # of a run of two phases
+    assert capsys.readouterr().out == "step 30/100  far/loss 2.0000  near/loss 1.0000\n"
 
 
 def test_summary_of_a_window() -> None:

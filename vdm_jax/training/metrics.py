@@ -214,18 +214,20 @@ class Progress:
         self._bar.update(steps)
 
     def show(self, step: int, values: Mapping[str, float], speed: Mapping[str, float]) -> None:
-        """The loss in bits/dim where there is one, images/s, the share of waiting and time left."""
-        name = next((known for known in ("bits_per_dim", "loss") if known in values), next(iter(values)))
+        """The loss in bits/dim where there is one, or of each phase, images/s, the share of waiting and time left."""
+        names = [known for known in ("bits_per_dim", "loss") if known in values][:1]
+        names = names or [name for name in values if name.endswith("/loss")] or list(values)[:1]
+        told = "  ".join(f"{name} {values[name]:.4f}" for name in names)
         rate, seconds, waiting = (speed[k] for k in TIMED[:3])
         timed = math.isfinite(rate)
         fast = f"{rate:.0f} images/s" if timed else ""
         slow = f"{waiting:.0%} waiting" if timed and waiting >= 0.01 else ""
         if self._terminal:
-            self._bar.set_postfix_str(", ".join(filter(None, [f"{name} {values[name]:.4f}", fast, slow])))
+            self._bar.set_postfix_str(", ".join(filter(None, [told, fast, slow])))
         elif not self._quiet:
             left = duration((self._total - step) * seconds) + " left" if timed else ""
             norm = f"grad_norm {values['grad_norm']:.3f}" if "grad_norm" in values else ""
-            what = f"step {step}/{self._total}", f"{name} {values[name]:.4f}", norm, fast, slow, left
+            what = f"step {step}/{self._total}", told, norm, fast, slow, left
             print("  ".join(filter(None, what)), flush=True)
 
     def say(self, text: str) -> None:
