@@ -8,7 +8,7 @@ figure 4; Ho & Salimans 2022, tables 1 and 2).
 * the classifier that is implicit in the conditional model against the noisy one, and bits/dim given the label and ∅;
 * the time of a guided step over that of an unguided one.
 
-  python -m experiments.guidance_tradeoff --mini --seeds=2
+  python -m experiments.guidance_tradeoff --mini --seeds=3
 """
 
 from __future__ import annotations
@@ -201,14 +201,15 @@ EXPERIMENT = common.Experiment(
     "outside its range. `label_saves`: bits/dim, by the same noise. The implicit classifier takes the label of the "
     "best bound on log p(z|c), by ε-errors over the chain above z, the same few noises for all labels. `_ratio`: of "
     "times of a sampling step, in turns, warm; ± is half the interquartile range.\n\n"
-    "As in the papers: precision is bought with recall, the best Fréchet distance of classifier-free guidance is at a "
-    "small w, and a classifier has to be scaled beyond 1 to find the class without a conditional model. Not as there: "
-    "at equal w a smaller p_uncond guides harder, since its ∅ is worse, and has less recall (the paper has .1 and .2 "
-    "about equal and .5 worse). Pixels do not gather at the ends of their range: fewer are black as w grows, few more "
-    "are white, and unguided samples have fewer of both than real images; dynamic thresholding greys them. Σ as learned "
-    "and β in the mean cannot be told apart at so few steps, nor can the score shift if x̂ is clipped after it. Clipped "
-    "before, as guided diffusion does for DDIM, it ruins ancestral samples: it moves a mean by σ²/α, not by Σ < 1, and "
-    "in the first of 25 steps of cosine β that is 1,300.",
+    "As in the papers: precision is bought with recall; classifier-free guidance comes nearest to the data at a "
+    "small w, which the errors do not tell from none, and is clearly off at a large one; a classifier has to be "
+    "scaled beyond 1 to find the class without a conditional model. Not as there: at equal w a smaller p_uncond "
+    "guides harder, since its ∅ is worse, and has less recall (the paper has .1 and .2 about equal and .5 worse). "
+    "Pixels do not gather at the ends of their range: fewer are black as w grows, a few more are white, and "
+    "unguided samples have fewer of both than real images; dynamic thresholding greys them. Σ as learned and β in "
+    "the mean cannot be told apart here, nor can the score shift if x̂ is clipped after it. Clipped before, as "
+    "guided diffusion does for DDIM, it ruins ancestral samples: it moves a mean by σ²/α, not by Σ < 1, and in the "
+    "first of 25 steps of cosine β that is 1,300.",
     lambda scale: models.describe_data(models.load_config(FILES[scale], {})),
     rows,
     measure,
