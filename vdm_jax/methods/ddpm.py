@@ -280,7 +280,7 @@ class DDPM(NamedTuple):
         cond: Any,
         num_steps: int,
         gradient: guidance.Gradient | None = None,
-        scale: float = 0.0,
+        scale: guidance.Weight = 0.0,
     ) -> Chain:
         """The sampler of the config over some of the levels.
 
