@@ -27,6 +27,7 @@ def labelled(count: int) -> Any:
     return config
 
 
+@pytest.mark.slow
 def test_a_run_of_ours_is_tuned_to_labels_and_back(tmp_path: Any) -> None:
     config = points()
     config.training.num_steps = config.training.log_every = config.training.checkpoint_every = 2

@@ -89,7 +89,7 @@ def apply(name: str, params: dict, **changes: object) -> np.ndarray:
 
 
 # what compiles for long and differs from the others in a part or two
-LONG = {"ncsnpp_vp", "ncsnpp_256"}
+LONG = {"ddpmpp", "ncsnpp_vp", "ncsnpp_256"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in CASES])

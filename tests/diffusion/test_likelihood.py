@@ -108,6 +108,7 @@ def test_hutchinson_is_unbiased(x64):
     assert spread > 0 and abs(np.mean(estimates) - exact) < 4 * spread
 
 
+@pytest.mark.slow
 def test_an_example_does_not_depend_on_its_batch():
     """Each solves with its own steps: a hard neighbour changes nothing."""
     ode = tanh_ode(tolerance=1e-4)

@@ -49,7 +49,7 @@ def test_euler_maruyama_of_a_gaussian(kind, x64):
         np.testing.assert_allclose(n, step.frm.sigma * np.sqrt(h) * eps, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param("sub_vp", marks=pytest.mark.slow), "ve", "vp"])
 def test_reverse_sde_keeps_the_marginals_as_steps_shrink(kind, x64):
     """Variance under the exact recursion of N steps: the data's, with an error that halves as N doubles."""
     process, keys, errors = PROCESSES[kind], keys_of(1), []

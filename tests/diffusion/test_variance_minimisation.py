@@ -133,6 +133,7 @@ def train(minimise, steps=600, batch=256):
     return start, schedules.Schedule(start.gamma_0, start.gamma_1, shape), np.asarray(each)
 
 
+@pytest.mark.slow
 def test_training_the_path_brings_the_variance_to_its_optimum_and_leaves_the_bound():
     start, trained, each = train(minimise=True)
     mean_before, before = moments_of(start)

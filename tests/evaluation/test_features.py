@@ -20,6 +20,7 @@ def trained(tmp_path_factory):
     return features.classifier(epath.Path(folder), "digits", settings=QUICK), epath.Path(folder)
 
 
+@pytest.mark.slow
 def test_it_tells_digits_apart_and_says_how_well(trained):
     found, _ = trained
     assert found.about["accuracy"] > 0.85 and found.about["test_images"] == 297
@@ -27,6 +28,7 @@ def test_it_tells_digits_apart_and_says_how_well(trained):
     assert found.title == "Fréchet distance in the features of a small digits classifier"
 
 
+@pytest.mark.slow
 def test_it_is_kept(trained, monkeypatch):
     found, folder = trained
     monkeypatch.setattr(features, "_fit", None)  # it would fail if it were trained again
@@ -46,6 +48,7 @@ def test_it_is_the_same_when_trained_again_and_another_for_another_seed(tmp_path
     assert not np.array_equal(other.params["conv0"]["kernel"], first.params["conv0"]["kernel"])
 
 
+@pytest.mark.slow
 def test_features_do_not_depend_on_the_batch(trained):
     found, _ = trained
     images, _ = features.images_and_labels(data.load("digits", "test"))
@@ -54,6 +57,7 @@ def test_features_do_not_depend_on_the_batch(trained):
     np.testing.assert_allclose(features.extract(found, images[260:]), whole[260:], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_distance_sees_wrong_images_and_a_missing_class(trained):
     found, _ = trained
     images, labels = features.images_and_labels(data.load("digits", "train"))
@@ -66,6 +70,7 @@ def test_distance_sees_wrong_images_and_a_missing_class(trained):
     assert far.corrected > 2 * lacking.corrected > 4 * abs(same.corrected)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_and_data_without_labels_are_refused(trained, tmp_path):
 
     _, folder = trained

@@ -183,6 +183,7 @@ def test_the_bound_trains_the_variance_alone_in_hybrid() -> None:
     assert np.all(np.abs(vlb[:, D:]) > 0)
 
 
+@pytest.mark.slow
 def test_importance_gives_the_same_loss_with_less_variance() -> None:
     """With a history of the true losses, E is that of uniform levels and Var is smaller (linear β, exact ε̂)."""
     config = settings(training__weighting="vlb", training__times="importance")
@@ -200,6 +201,7 @@ def test_importance_gives_the_same_loss_with_less_variance() -> None:
     assert b.std() < 0.5 * a.std()
 
 
+@pytest.mark.slow
 def test_history_is_of_the_levels_that_were_drawn() -> None:
     config = settings(training__weighting="vlb", training__times="importance")
     model = exact(config)

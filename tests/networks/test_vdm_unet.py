@@ -65,6 +65,7 @@ def test_parameters_of_the_paper(width, depth, attention, schedule, total):
     assert count(VDMUNet(width, depth, attention=attention)) + schedule == total
 
 
+@pytest.mark.slow
 def test_initial_output_is_z(key):
     z, t, cond = inputs(key)
     net = VDMUNet(**SMALL)
@@ -103,6 +104,7 @@ def test_remat_and_unroll_change_nothing_but_the_program(remat, key):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), other_gradient, gradient)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_nearly_the_same_on_the_same_parameters(key):
     z, t, cond = inputs(key)
     exact, half = VDMUNet(**SMALL), VDMUNet(**SMALL, dtype=jnp.bfloat16)
@@ -166,6 +168,7 @@ def test_dropout_is_keyed_by_example(key):
     assert fold(None, 3) is None and np.any(dropout(x, 0.2, fold(keys, 1)) != whole)
 
 
+@pytest.mark.slow
 def test_masks_do_not_depend_on_the_split_of_the_batch(key):
     """And they differ between layers: each block folds its number into the keys."""
     z, t, cond = inputs(key, batch=4)

@@ -23,6 +23,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainState, epat
     return train(gan(), directory, finish=False), directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [7, pytest.param(10, marks=pytest.mark.slow)])
 def test_resumed_run_equals_straight_run(
     step: int, straight: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
@@ -35,6 +36,7 @@ def test_resumed_run_equals_straight_run(
     assert lines(directory) == lines(straight[1])
 
 
+@pytest.mark.slow
 def test_the_penalty_is_that_of_every_third_step(straight: Any) -> None:
     """R1 in two of the steps 1 … 5 (1 and 4) and in two of 6 … 10 (7 and 10); it is never 0 in one of them."""
     rows = lines(straight[1])

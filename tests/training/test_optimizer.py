@@ -119,6 +119,7 @@ def moved_by_muon(**fields: Any) -> tuple[Any, Any]:
     return grads, jax.tree.map(lambda new, old: np.asarray(new - old), moved, params)
 
 
+@pytest.mark.slow
 def test_muon_moves_every_matrix_of_a_stack_along_its_polar_factor() -> None:
     # U Vᵀ of the gradient [inputs, outputs], where a convolution's inputs are height · width · channels,
     # times 0.2 √max(inputs, outputs) (Liu et al. 2025). Newton–Schulz gives singular values near 1.

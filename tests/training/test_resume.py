@@ -203,6 +203,7 @@ def _state_at(directory: epath.Path, step: int, like: TrainState) -> TrainState:
         return checkpoints.restore(saver, step, like, iterator)
 
 
+@pytest.mark.slow
 def test_rollback_goes_on_from_the_checkpoint_with_other_data(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config, directory = points(), epath.Path(tmp_path)
     config.training.bad_steps, config.training.on_bad, config.training.keep = 2, "rollback", 9
@@ -354,6 +355,7 @@ def test_a_rollback_survives_a_kill(tmp_path: Any, monkeypatch: pytest.MonkeyPat
         np.testing.assert_array_equal(image, all_of_them[number])
 
 
+@pytest.mark.slow
 def test_one_infinite_loss_is_no_spike(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config, directory = points(), epath.Path(tmp_path)
     config.training.num_steps, config.training.checkpoint_every, config.training.spike = 60, 60, 20.0

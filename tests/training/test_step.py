@@ -50,6 +50,7 @@ def compiled() -> dict[int, Compiled]:
     return {count: Compiled(count) for count in (1, 2)}
 
 
+@pytest.mark.slow
 def test_one_and_two_devices_take_the_same_steps(compiled: dict[int, Compiled]) -> None:
     one, two = compiled[1], compiled[2]
     np.testing.assert_allclose(one.losses, two.losses, rtol=1e-6)
@@ -78,6 +79,7 @@ def collectives(text: str) -> list[tuple[str, int]]:
     return found
 
 
+@pytest.mark.slow
 def test_devices_exchange_gradients_and_metrics_only(compiled: dict[int, Compiled]) -> None:
     # Convolutions' weight gradients contract over the split batch: a partial sum on each device and
     # one reduction of kernel size, never an all-gather of activations.
