@@ -107,7 +107,6 @@ def implicit_logits(model: models.Model, z: np.ndarray, level: int, noises: int,
     with the signal: cosine β ends with a factor of 999 where nothing is left of it. x̂ is clipped, as for bits/dim.
     """
     made, classes = ddpm.model(model.config), model.config.model.num_classes
-    clip = 1.0 if model.config.evaluation.clip and made.vocabulary else None
     gamma = tables.gammas(made.betas[level + 1 :])
     weights = np.concatenate([[1.0], np.expm1(np.diff(gamma))])
     p = weights * np.cumprod(1 - made.betas)[level + 1 :]
@@ -119,7 +118,7 @@ def implicit_logits(model: models.Model, z: np.ndarray, level: int, noises: int,
         every = jnp.tile(jnp.arange(classes), len(z_l))
         again = lambda a: jnp.repeat(a, classes, axis=0)
         of = jax.tree.map(lambda a: jnp.broadcast_to(a, every.shape), of)
-        found = made.split(made.denoise(params)(again(z_l), of, every), again(z_l), of, clip)
+        found = made.evaluated(made.denoise(params)(again(z_l), of, every), again(z_l), of)
         error = losses.squared_error(again(batch["eps"]), expand(sigma / of.sigma, z_l.ndim) * found.eps)
         return error.reshape(-1, classes)
 

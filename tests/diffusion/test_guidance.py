@@ -390,10 +390,11 @@ def test_thresholds_follow_their_formulas_and_act_after_guidance():
     def found():
         predict = lambda z, now: prediction.split(x, z, now, "x")
         by = thresholds.static(predict, 0.8)(z, now), thresholds.dynamic(predict, 90.0)(z, now)
-        clip, place, one = partial(prediction.split, clip=0.8), jnp.array([[1.0]]), level(0.0)
+        clip = lambda raw, z, now: prediction.clipped(prediction.split(raw, z, now), z, now, 0.8)
+        place, one = jnp.array([[1.0]]), level(0.0)
         before = guidance.classifier_free(THREE.denoise(), clip, labels, labels + 1, guidance_weight=3.0)
         after = thresholds.static(free(THREE, 3.0, labels=labels), 0.8)
-        return *by, prediction.split(x, z, now, "x", clip=0.8), before(place, one).x, after(place, one).x
+        return *by, prediction.clipped(predict(z, now), z, now, 0.8), before(place, one).x, after(place, one).x
 
     static, dynamic, clipped, before, after = found()
     np.testing.assert_array_equal(static.x, np.clip(x, -0.8, 0.8))

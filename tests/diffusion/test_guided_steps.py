@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax import Array
 
-from vdm_jax.diffusion import guidance, prediction, reverse, samplers, tables
+from vdm_jax.diffusion import guidance, prediction, reverse, samplers, tables, thresholds
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "goldens" / "guided_diffusion.npz")
 CASES = ("linear", "cosine", "linear_250", "cosine_ddim25")
@@ -35,7 +35,8 @@ def steps(name: str) -> samplers.Transition:
 
 def predict(clip: bool) -> samplers.Predict:
     """The golden's network."""
-    return lambda z, level: prediction.split(jnp.asarray(GOLDEN["raw"]), z, level, "eps", 1.0 if clip else None)
+    predict = lambda z, level: prediction.split(jnp.asarray(GOLDEN["raw"]), z, level)
+    return thresholds.static(predict) if clip else predict
 
 
 def gradient(z: Array, level: object) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -59,7 +60,7 @@ class Exact:
 
 
 def made(config: ConfigDict, scale: Any = 1.0) -> classifier.Classification:
-    return classifier.Classification(ddpm.model(config)._replace(net=Exact(config, scale)))  # type: ignore[arg-type]
+    return classifier.Classification(replace(ddpm.model(config), net=Exact(config, scale)))  # type: ignore[arg-type]
 
 
 def batch_of(count: int) -> dict[str, Array]:

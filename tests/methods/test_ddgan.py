@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,7 +38,7 @@ def made(generate: Any, judge: Any = None, **changes: Any) -> ddgan.DDGAN:
     configs.check(config)
     model = ddgan.model(config)
     network = lambda function: SimpleNamespace(apply=lambda variables, *inputs: function(*inputs))
-    return model._replace(generator=network(generate), judge=network(judge))
+    return replace(model, generator=network(generate), judge=network(judge))
 
 
 PARAMS: dict[str, Any] = {"generator": {}, "discriminator": {}}

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from vdm_jax import methods
 from vdm_jax.config import base, check
 from vdm_jax.diffusion import tables, times
-from vdm_jax.methods import ddpm
+from vdm_jax.methods import chains, ddpm
 from vdm_jax.methods.base import Context, example_keys
 
 S2 = 1 / 3  # variance of the data
@@ -133,7 +133,8 @@ def test_samples_of_gaussian_data_have_its_variance(variance: str, sampler: str)
     config = settings(
         schedule__num_timesteps=1000, sampling__num_steps=1000, model__variance=variance, sampling__sampler=sampler
     )
-    x, _ = jax.jit(exact(config).sample, static_argnums=3)({"network": {}}, keys_for(3000), jnp.zeros(3000), 1000)
+    run = jax.jit(chains.sampler(exact(config).chain), static_argnums=3)
+    x, _ = run({"network": {}}, keys_for(3000), jnp.zeros(3000), 1000)
     assert abs(float(np.var(x)) / S2 - 1) < 0.02 + 4 * math.sqrt(2 / (3000 * D))
 
 
@@ -142,7 +143,7 @@ def test_few_steps_have_the_variance_of_their_closed_form() -> None:
     config = settings(schedule__num_timesteps=1000, sampling__num_steps=20)
     for sampler in ("ancestral", "ddim"):
         config.sampling.sampler = sampler
-        x, _ = exact(config).sample({"network": {}}, keys_for(4000), jnp.zeros(4000), 20)
+        x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(4000), jnp.zeros(4000), 20)
         bar = np.cumprod(1 - ddpm.betas_of(config))[tables.spaced(1000, "20")]
         variance = 1.0
         for level in range(19, -1, -1):
@@ -223,7 +224,7 @@ def test_stratified_levels_cover_all_of_them_evenly() -> None:
 
 def test_images_end_as_levels_and_the_last_step_has_no_noise() -> None:
     config = settings(data__vocabulary=17)
-    x, _ = exact(config).sample({"network": {}}, keys_for(5), jnp.zeros(5), 50)
+    x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(5), jnp.zeros(5), 50)
     assert x.dtype == jnp.int32 and x.min() >= 0 and x.max() <= 16
 
 

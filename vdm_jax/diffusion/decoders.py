@@ -66,13 +66,20 @@ def decode(z: Array, level: Noise, vocabulary: int | None, keys: Array | None = 
     return jax.vmap(jax.random.categorical)(keys, every).astype(jnp.int32)
 
 
-def encode_to_ends(x: Array, vocabulary: int) -> Array:
-    """Levels 0 … V − 1 → −1 … 1 in steps of 2/(V − 1), x/127.5 − 1 for bytes (DDPM, Improved DDPM, score SDE)."""
+def encode_to_ends(x: Array, vocabulary: int | None) -> Array:
+    """Levels 0 … V − 1 → −1 … 1 in steps of 2/(V − 1), x/127.5 − 1 for bytes (DDPM, Improved DDPM, score SDE).
+
+    Real numbers, without a vocabulary, stay as they are.
+    """
+    if vocabulary is None:
+        return x
     return x.astype(jnp.result_type(float)) / ((vocabulary - 1) / 2) - 1
 
 
-def decode_from_ends(z: Array, vocabulary: int) -> Array:
-    """The nearest level, int32."""
+def decode_from_ends(z: Array, vocabulary: int | None) -> Array:
+    """The nearest level, int32; real numbers, without a vocabulary, as they are."""
+    if vocabulary is None:
+        return z
     return jnp.clip(jnp.round((z + 1) * ((vocabulary - 1) / 2)), 0, vocabulary - 1).astype(jnp.int32)
 
 

@@ -49,11 +49,11 @@ def score_from_eps(eps: Array, level: Noise) -> Array:
     return -eps / expand(level.sigma, eps.ndim)
 
 
-def split(raw: Array, z: Array, level: Noise, kind: str = "eps", clip: float | None = None) -> Prediction:
+def split(raw: Array, z: Array, level: Noise, kind: str = "eps") -> Prediction:
     """Raw network output → (x̂, ε̂), consistent with z = α x̂ + σ ε̂.
 
     raw: [B, …, C] as z, or [B, …, 2C] with a variance head v behind. kind: what the network predicts, one of
-    KINDS. clip: x̂ is clipped to [−clip, clip] and ε̂ follows.
+    KINDS.
     For v any α² + σ² is allowed: x̂ = (α z − σ v)/(α² + σ²), ε̂ = (σ z + α v)/(α² + σ²).
     """
     alpha, sigma = expand(level.alpha, z.ndim), expand(level.sigma, z.ndim)
@@ -72,10 +72,14 @@ def split(raw: Array, z: Array, level: Noise, kind: str = "eps", clip: float | N
         x = x_from_eps(z, eps, level)
     else:
         raise ValueError(f"prediction kind {kind!r} is not one of {KINDS}")
-    found = Prediction(x, eps, v)
-    return found if clip is None else with_x(found, jnp.clip(x, -clip, clip), z, level)
+    return Prediction(x, eps, v)
 
 
 def with_x(found: Prediction, x: Array, z: Array, level: Noise) -> Prediction:
     """Another x̂ [B, …] in the place of the predicted one; ε̂ follows, so that z = α x̂ + σ ε̂."""
     return found._replace(x=x, eps=eps_from_x(z, x, level))
+
+
+def clipped(found: Prediction, z: Array, level: Noise, limit: float = 1.0) -> Prediction:
+    """x̂ clipped to [−limit, limit], ε̂ following."""
+    return with_x(found, jnp.clip(found.x, -limit, limit), z, level)

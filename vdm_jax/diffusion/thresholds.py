@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from vdm_jax.diffusion.prediction import Prediction, with_x
+from vdm_jax.diffusion.prediction import Prediction, clipped, with_x
 from vdm_jax.diffusion.process import Noise, expand
 from vdm_jax.diffusion.samplers import Predict
 
@@ -18,11 +18,7 @@ def static(predict: Predict, limit: float = 1.0) -> Predict:
     if not limit > 0:
         raise ValueError(f"x is clipped to [-limit, limit], which needs limit > 0, not {limit}")
 
-    def clipped(z: Array, level: Noise) -> Prediction:
-        found = predict(z, level)
-        return with_x(found, jnp.clip(found.x, -limit, limit), z, level)
-
-    return clipped
+    return lambda z, level: clipped(predict(z, level), z, level, limit)
 
 
 def dynamic(predict: Predict, percentile: float = 99.5, limit: float = 1.0) -> Predict:

@@ -30,3 +30,12 @@ def run(chain: Chain, keys: Array, keep: Sequence[int] = ()) -> tuple[Array, Any
     """(data [b, …], states after the K steps to keep)."""
     z, path = samplers.run(chain.step, chain.start(keys), chain.path_keys(keys), chain.steps, keep)
     return chain.end(z, keys), chain.shown(path, keep)
+
+
+def sampler(chain_of: Callable[[Any, Any, int], Chain]) -> Callable[..., tuple[Array, Any]]:
+    """`Method.sample` of a method's (params, conditioning [b], num_steps) → Chain."""
+
+    def sample(params: Any, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()) -> tuple[Array, Any]:
+        return run(chain_of(params, cond, num_steps), keys, keep)
+
+    return sample

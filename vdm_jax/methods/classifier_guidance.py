@@ -6,12 +6,10 @@ score. The diffusion model may know the labels itself or not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax.config import flatten
@@ -81,7 +79,4 @@ def build(config: ConfigDict, judge: ConfigDict) -> Method:
         told = cond if config.model.num_classes else jnp.zeros(label.shape)
         return made.chain(params, told, num_steps, gradient, scale)
 
-    def sample(params: Params, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()) -> Any:
-        return chains.run(chain(params, cond, num_steps), keys, keep)
-
-    return ddpm.build(config)._replace(sample=sample, chain=chain, classes=judge.model.num_classes)
+    return ddpm.build(config)._replace(sample=chains.sampler(chain), chain=chain, classes=judge.model.num_classes)

@@ -10,6 +10,7 @@ Ablations (its table 2): `model.prediction` 'eps' (noise generation) or 'previou
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -23,6 +24,7 @@ from vdm_jax.diffusion.process import Noise, expand, q_sample
 from vdm_jax.diffusion.samplers import Transition
 from vdm_jax.methods import networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
+from vdm_jax.methods.examples import OfConfig
 from vdm_jax.networks.discriminator import Discriminator, MLPDiscriminator, Rows
 from vdm_jax.networks.generator import MLPGenerator
 from vdm_jax.networks.multiscale import UNet
@@ -70,23 +72,13 @@ def model(config: ConfigDict) -> DDGAN:
     return DDGAN(config, net, discriminator(config), table)
 
 
-class DDGAN(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class DDGAN(OfConfig):
     """The functions of a method on one config. Parameters: {'generator': …, 'discriminator': …}."""
 
-    config: ConfigDict
     generator: UNet | MLPGenerator
     judge: Discriminator | MLPDiscriminator
     table: tables.Table
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example."""
-        return tuple(self.config.data.shape)
-
-    @property
-    def vocabulary(self) -> int | None:
-        """Levels of a value; None for continuous data."""
-        return self.config.data.vocabulary or None
 
     @property
     def paired(self) -> bool:
@@ -104,11 +96,11 @@ class DDGAN(NamedTuple):
 
     def encode(self, x: Array) -> Array:
         """Data → what is diffused: levels in [−1, 1] with both ends, real numbers as they are."""
-        return x if self.vocabulary is None else decoders.encode_to_ends(x, self.vocabulary)
+        return decoders.encode_to_ends(x, self.vocabulary)
 
     def decode(self, z: Array) -> Array:
         """The nearest level; real numbers as they are."""
-        return z if self.vocabulary is None else decoders.decode_from_ends(z, self.vocabulary)
+        return decoders.decode_from_ends(z, self.vocabulary)
 
     def denoise(self, params: Params) -> prediction.Denoise:
         """(z, level, latent w [B, latent]) → what G gives."""

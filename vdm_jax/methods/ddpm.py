@@ -7,10 +7,11 @@ uniformly or by importance, a discretised Gaussian for the last step, and sample
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from vdm_jax.diffusion.process import Noise, expand, q_sample
 from vdm_jax.methods import chains, conditioning, distill, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.chains import Chain
+from vdm_jax.methods.examples import OfConfig
 
 # Purposes that a key is folded for; each draws its own numbers.
 LEVEL, NOISE, DROPOUT, START, PATH = range(5)
@@ -49,7 +51,7 @@ def build(config: ConfigDict) -> Method:
         init_extra=made.init_extra,
         phases=(Phase("ddpm", ("network",), made.objective()),),
         update_extra=made.update_extra,
-        sample=made.sample,
+        sample=chains.sampler(made.chain),
         chain=made.chain,
         denoise=made.denoise,
         schedule=lambda params: tables.Steps(made.table),
@@ -68,27 +70,17 @@ def model(config: ConfigDict) -> DDPM:
     return DDPM(config, networks.network(config), betas, told, tables.from_betas(betas, told))
 
 
-class DDPM(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class DDPM(OfConfig):
     """The functions of a method on one config. Parameters: {'network': …}.
 
     told: what the network is told of every level, [T].
     """
 
-    config: ConfigDict
     net: networks.Network
     betas: np.ndarray
     told: np.ndarray
     table: tables.Table
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example."""
-        return tuple(self.config.data.shape)
-
-    @property
-    def vocabulary(self) -> int | None:
-        """Levels of a value; None for continuous data."""
-        return self.config.data.vocabulary or None
 
     def init(self, key: Array) -> Params:
         """Parameters before training."""
@@ -110,19 +102,20 @@ class DDPM(NamedTuple):
 
     def encode(self, x: Array) -> Array:
         """Data → what is diffused: levels in [−1, 1] with both ends, real numbers as they are."""
-        return x if self.vocabulary is None else decoders.encode_to_ends(x, self.vocabulary)
+        return decoders.encode_to_ends(x, self.vocabulary)
 
     def decode(self, z: Array) -> Array:
         """The nearest level; real numbers as they are."""
-        return z if self.vocabulary is None else decoders.decode_from_ends(z, self.vocabulary)
+        return decoders.decode_from_ends(z, self.vocabulary)
 
     def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
         """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
         return partial(networks.apply, self.net, params["network"], keys)
 
-    def split(self, raw: Array, z: Array, level: Noise, clip: float | None = None) -> prediction.Prediction:
-        """Raw output → (x̂, ε̂, head of the variance)."""
-        return prediction.split(raw, z, level, self.config.model.prediction, clip)
+    def evaluated(self, raw: Array, z: Array, level: Noise) -> prediction.Prediction:
+        """`split` with x̂ of levels in [−1, 1] where `evaluation.clip` says so, as a sampler's."""
+        found = self.split(raw, z, level)
+        return prediction.clipped(found, z, level) if self.config.evaluation.clip and self.vocabulary else found
 
     def term(self, x: Array, z: Array, eps: Array, found: prediction.Prediction, step: samplers.Transition) -> Array:
         """The bound's term of each example's step, [B] bits/dim."""
@@ -234,11 +227,10 @@ class DDPM(NamedTuple):
     def bits_per_dim(self, params: Params, batch: Batch, keys: Array) -> Terms:
         """The bound on −log₂ p(x)/D by its terms, [B]; by level, in groups [B, G]: t, at_t = T times the term, error.
 
-        One noise per level; x̂ is clipped to [−1, 1], as a sampler does (`evaluation.clip`).
+        One noise per level; x̂ as `evaluated`.
         """
         x, cond = batch["image"], batch["conditioning"]
         f, denoise = self.encode(x), self.denoise(params)
-        clip = 1.0 if self.config.evaluation.clip and self.vocabulary else None
         indices, weights = self.levels(keys)
 
         def body(_: None, now: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
@@ -246,7 +238,7 @@ class DDPM(NamedTuple):
             step = self.table.at(index)
             eps = normal_like(fold(fold(keys, NOISE), number), self.shape, NOISE)
             z = q_sample(f, eps, step.frm)
-            found = self.split(denoise(z, step.frm, cond), z, step.frm, clip)
+            found = self.evaluated(denoise(z, step.frm, cond), z, step.frm)
             error = losses.error_per_dim(losses.squared_error(eps, found.eps), z)
             return None, (self.term(x, z, eps, found, step), error)
 
@@ -306,10 +298,6 @@ class DDPM(NamedTuple):
             steps=table.reverse(),
             end=lambda z, keys: self.decode(z),
         )
-
-    def sample(self, params: Params, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()) -> Any:
-        """Data [b, …] from noise, and z_s [K, b, …] after the K steps to keep."""
-        return chains.run(self.chain(params, cond, num_steps), keys, keep)
 
 
 def grouping(count: int) -> np.ndarray:

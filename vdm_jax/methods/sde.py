@@ -13,10 +13,11 @@ the network is told theirs. Continuous data have no scale but their own.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,7 @@ from vdm_jax.diffusion.process import noise as noise_at
 from vdm_jax.methods import chains, conditioning, networks, sde_rules
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.chains import Chain
+from vdm_jax.methods.examples import OfConfig
 from vdm_jax.methods.vdm import divergence, sample_times
 from vdm_jax.networks.multiscale import UNet
 
@@ -56,7 +58,7 @@ def build(config: ConfigDict) -> Method:
     return Method(
         init=model.init,
         phases=(Phase("sde", ("network",), model.loss),),
-        sample=model.sample,
+        sample=chains.sampler(model.chain),
         chain=model.chain,
         denoise=model.denoise,
         schedule=lambda params: model.schedule,
@@ -69,21 +71,11 @@ def build(config: ConfigDict) -> Method:
     )
 
 
-class SDE(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class SDE(OfConfig):
     """The functions of a method on one config. Parameters: {'network': …}."""
 
-    config: ConfigDict
     net: networks.Network
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example."""
-        return tuple(self.config.data.shape)
-
-    @property
-    def vocabulary(self) -> int | None:
-        """Levels of a value; None for continuous data."""
-        return self.config.data.vocabulary or None
 
     @property
     def process(self) -> Process:
@@ -158,10 +150,6 @@ class SDE(NamedTuple):
             return h
         variance = self.config.model.data_variance
         return baseline.gaussian_eps(z, level, variance) + expand(baseline.unexplained(level, variance), z.ndim) * h
-
-    def split(self, raw: Array, z: Array, level: Noise, clip: float | None = None) -> prediction.Prediction:
-        """Raw output → (x̂, ε̂)."""
-        return prediction.split(raw, z, level, self.config.model.prediction, clip)
 
     def draw(self, context: Context) -> tuple[Array, Array]:
         """(γ, ½ dγ/dt ÷ density of t) of each example: weights of L_∞ that are right however t is drawn.
@@ -279,7 +267,3 @@ class SDE(NamedTuple):
             end=ended,
             shown=shown,
         )
-
-    def sample(self, params: Params, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()) -> Any:
-        """Data [b, …] from noise, and states [K, b, …] after the K steps to keep."""
-        return chains.run(self.chain(params, cond, num_steps), keys, keep)

@@ -7,9 +7,10 @@ Fourier features. Strings of the config are resolved here; below are functions a
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from vdm_jax.diffusion.process import noise as noise_at
 from vdm_jax.methods import chains, conditioning, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.chains import Chain
+from vdm_jax.methods.examples import OfConfig
 
 # Purposes that a key is folded for; each draws its own numbers.
 RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DECODE, PATH, PROBE = range(8)
@@ -76,7 +78,7 @@ def build(config: ConfigDict) -> Method:
     return Method(
         init=model.init,
         phases=(Phase("vdm", ("network", "schedule"), model.loss),),
-        sample=model.sample,
+        sample=chains.sampler(model.chain),
         chain=model.chain,
         denoise=model.denoise,
         schedule=model.schedule,
@@ -89,22 +91,12 @@ def build(config: ConfigDict) -> Method:
     )
 
 
-class VDM(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class VDM(OfConfig):
     """The functions of a method on one config. Parameters: {'network': …, 'schedule': …}."""
 
-    config: ConfigDict
     net: networks.Network
     complete: Callable[[Array, Array, Noise], Array]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example."""
-        return tuple(self.config.data.shape)
-
-    @property
-    def vocabulary(self) -> int | None:
-        """Levels of a value; None for continuous data."""
-        return self.config.data.vocabulary or None
 
     def init(self, key: Array) -> Params:
         """Parameters before training."""
@@ -130,10 +122,6 @@ class VDM(NamedTuple):
             return self.complete(networks.apply(self.net, params["network"], keys, z, level, cond), z, level)
 
         return denoise
-
-    def split(self, raw: Array, z: Array, level: Noise, clip: float | None = None) -> prediction.Prediction:
-        """Raw output → (x̂, ε̂)."""
-        return prediction.split(raw, z, level, self.config.model.prediction, clip)
 
     def path(
         self, schedule: schedules.Schedule, t: Array, num_timesteps: int, path_weight: float | None
@@ -235,10 +223,6 @@ class VDM(NamedTuple):
             steps=samplers.transitions(schedule, samplers.uniform_grid(num_steps), self.level_of),
             end=lambda z, keys: decoders.decode(z, last, self.vocabulary, draw(keys)),
         )
-
-    def sample(self, params: Params, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()) -> Any:
-        """Data [b, …] from noise, and z_s [K, b, …] after the K steps to keep."""
-        return chains.run(self.chain(params, cond, num_steps), keys, keep)
 
     def describe(self, params: Params) -> Terms:
         """The endpoints of the schedule."""
