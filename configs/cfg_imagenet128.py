@@ -19,7 +19,7 @@ ImageNet at 128 × 128 is read by name: --config.data.path=FILE.npz, with x_trai
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import CFG_VARIANTS, cfg_images
+from vdm_jax.guidance_presets import CFG_VARIANTS, cfg_images
 
 VARIANTS = {**CFG_VARIANTS, "T128": {"sampling.num_steps": 128}, "T1024": {"sampling.num_steps": 1024}}
 
@@ -27,7 +27,6 @@ VARIANTS = {**CFG_VARIANTS, "T128": {"sampling.num_steps": 128}, "T1024": {"samp
 def get_config(variant: str = "") -> ConfigDict:
     config = cfg_images("npz", 128)
     config.model.width = 256
-    config.model.multipliers = (1.0, 1.0, 2.0, 3.0, 4.0)
     config.model.heads = 4
     config.data.batch_size = 256
     config.optimizer.learning_rate = 1e-4

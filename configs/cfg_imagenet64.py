@@ -21,7 +21,7 @@ Samples by scale, a row for each w: `--mode=sample --config.sampling.guidance='(
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import CFG_VARIANTS, cfg_images
+from vdm_jax.guidance_presets import CFG_VARIANTS, cfg_images
 
 VARIANTS = CFG_VARIANTS
 
@@ -30,7 +30,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config = cfg_images("imagenet64_resized", 64)
     config.model.width = 192
     config.model.depth = 3
-    config.model.multipliers = (1.0, 2.0, 3.0, 4.0)
     config.model.head_channels = 64
     config.model.dropout = 0.1
     config.data.batch_size = 2048

@@ -17,8 +17,8 @@ from etils import epath
 from jax import Array
 
 from experiments import models
-from vdm_jax.adm_presets import CLASSIFIER
 from vdm_jax.diffusion import guidance, reverse, thresholds
+from vdm_jax.guidance_presets import CLASSIFIER
 from vdm_jax.methods import chains, classifier, conditioning, ddpm
 from vdm_jax.methods.base import example_keys
 from vdm_jax.methods.conditioning import Guided

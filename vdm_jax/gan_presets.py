@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import base
+from vdm_jax.presets import byte_images
 
 # Rows of the paper's table 2 as changes to the configs with T = 4.
 DDGAN_ABLATIONS: dict[str, dict[str, Any]] = {
@@ -58,10 +58,7 @@ def ddgan(config: ConfigDict) -> ConfigDict:
 
 def ddgan_images(name: str, size: int) -> ConfigDict:
     """The released code's settings for byte images; CIFAR-10's where they differ between data sets."""
-    config = ddgan(base())
-    config.data.name = name
-    config.data.shape = (size, size, 3)
-    config.data.vocabulary = 256
+    config = ddgan(byte_images(name, size))
     config.data.augment = ("flip",)
     config.model.network = "multiscale"
     config.model.family = "ddgan"

@@ -41,26 +41,33 @@ VDM_MINI: dict[str, Any] = {
 }
 
 
-def vdm_images(name: str, size: int, *, width: int, depth: int) -> ConfigDict:
-    """The settings of the original release for byte images: AdamW 2e-4, 100 steps of warm-up, no
-    clipping, EMA .9999, dropout .1, γ learned as a line from −13.3 to 5, Fourier n = 7, 8."""
+def byte_images(name: str, size: int) -> ConfigDict:
+    """Square images of bytes, batches of 128, and what a run of weeks writes down and how often."""
     config = base()
     config.data.name = name
     config.data.shape = (size, size, 3)
     config.data.vocabulary = 256
     config.data.batch_size = 128
+    config.training.log_every = 1000
+    config.training.eval_every = 100_000
+    config.training.eval_examples = 1000
+    config.training.sample_every = 100_000
+    config.training.checkpoint_every = 10_000
+    config.evaluation.batch_size = 128
+    return config
+
+
+def vdm_images(name: str, size: int, *, width: int, depth: int) -> ConfigDict:
+    """The settings of the original release for byte images: AdamW 2e-4, 100 steps of warm-up, no
+    clipping, EMA .9999, dropout .1, γ learned as a line from −13.3 to 5, Fourier n = 7, 8."""
+    config = byte_images(name, size)
     config.model.width = width
     config.model.depth = depth
     config.model.dropout = 0.1
     config.training.num_steps = 10_000_000
-    config.training.log_every = 1000
-    config.training.eval_every = 100_000
     config.training.eval_examples = 2000
-    config.training.sample_every = 100_000
-    config.training.checkpoint_every = 10_000
     config.optimizer.clip = 0.0
     config.evaluation.passes = 10
-    config.evaluation.batch_size = 128
     config.sampling.num_steps = 1000
     return config
 
@@ -122,12 +129,8 @@ DDPM_MINI: dict[str, Any] = {
 
 def ddpm_images(name: str, size: int) -> ConfigDict:
     """DDPM's settings for byte images: its U-Net, linear β, T = 1000, variance β, L_simple, Adam without decay."""
-    config = base()
+    config = byte_images(name, size)
     config.method = "ddpm"
-    config.data.name = name
-    config.data.shape = (size, size, 3)
-    config.data.vocabulary = 256
-    config.data.batch_size = 128
     config.data.augment = ("flip",)
     config.model.network = "multiscale"
     config.model.family = "ddpm"
@@ -139,18 +142,12 @@ def ddpm_images(name: str, size: int) -> ConfigDict:
     config.schedule.num_timesteps = 1000
     config.training.weighting = "simple"
     config.training.times = "independent"
-    config.training.log_every = 1000
-    config.training.eval_every = 100_000
-    config.training.eval_examples = 1000
-    config.training.sample_every = 100_000
-    config.training.checkpoint_every = 10_000
     config.optimizer.warmup_steps = 5000
     config.optimizer.weight_decay = 0.0
     config.optimizer.b2 = 0.999
     config.optimizer.clip = 1.0
     config.evaluation.passes = 4
     config.evaluation.levels = 64
-    config.evaluation.batch_size = 128
     config.sampling.num_steps = 1000
     config.sampling.clip = True
     return config
@@ -173,62 +170,4 @@ def iddpm_images(name: str, size: int) -> ConfigDict:
     config.optimizer.warmup_steps = 0
     config.optimizer.clip = 0.0
     config.sampling.num_steps = 4000
-    return config
-
-
-# p_uncond of the paper's table 1, and a size for looking at guidance on two CPU cores.
-CFG_VARIANTS: dict[str, dict[str, Any]] = {
-    "p20": {"training.label_dropout": 0.2},
-    "p50": {"training.label_dropout": 0.5},
-    "mini": {
-        **DDPM_MINI,
-        "data.name": "digits",
-        "data.shape": (8, 8, 1),
-        "data.vocabulary": 17,
-        "data.augment": (),
-        "model.multipliers": (1.0, 2.0),
-        "model.attention_at": (4,),
-        "model.heads": 2,
-        "model.head_channels": 0,
-        "model.num_classes": 10,
-        "evaluation.levels": 0,
-        "sampling.num_images": 20,
-        "sampling.batch_size": 20,
-        "sampling.guidance": (0.0, 1.0, 4.0),
-    },
-}
-
-
-def cfg_images(name: str, size: int) -> ConfigDict:
-    """Classifier-free guidance's settings (Ho & Salimans 2022): ε-prediction, L_simple, the truncated cosine with λ
-    from 20 to −20 in continuous time, guided diffusion's U-Net told 1,000 labels, one in ten of them dropped."""
-    config = base()
-    config.data.name = name
-    config.data.shape = (size, size, 3)
-    config.data.vocabulary = 256
-    config.data.augment = ("flip",)
-    config.model.network = "multiscale"
-    config.model.family = "adm"
-    config.model.depth = 2
-    config.model.attention_at = (32, 16, 8)
-    config.model.num_classes = 1000
-    config.model.null_class = True
-    config.schedule.kind = "cosine"
-    config.schedule.gamma_0 = -20.0
-    config.schedule.gamma_1 = 20.0
-    config.training.weighting = "simple"
-    config.training.label_dropout = 0.1
-    config.training.log_every = 1000
-    config.training.eval_every = 100_000
-    config.training.eval_examples = 1000
-    config.training.sample_every = 100_000
-    config.training.checkpoint_every = 10_000
-    config.optimizer.weight_decay = 0.0
-    config.optimizer.b2 = 0.999
-    config.optimizer.clip = 0.0
-    config.evaluation.passes = 4
-    config.evaluation.batch_size = 128
-    config.sampling.num_steps = 256
-    config.sampling.clip = True
-    config.sampling.guidance = (0.1,)
     return config

@@ -1,4 +1,5 @@
-"""What the configs of guided diffusion share: its networks by resolution, its noisy classifiers and its ablations."""
+"""What the configs of guided models share: guided diffusion's networks by resolution, its noisy classifiers and
+ablations, and classifier-free guidance, which takes the same networks."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax.presets import DDPM_MINI, iddpm_images
+from vdm_jax.presets import DDPM_MINI, byte_images, iddpm_images
 
 Changes = dict[str, Any]
 
@@ -98,4 +99,54 @@ def adm_images(name: str, size: int) -> ConfigDict:
     config.schedule.num_timesteps = 1000
     config.sampling.respacing = "250"
     config.sampling.num_steps = 250
+    return config
+
+
+# p_uncond of the paper's table 1, and a size for looking at guidance on two CPU cores.
+CFG_VARIANTS: dict[str, Changes] = {
+    "p20": {"training.label_dropout": 0.2},
+    "p50": {"training.label_dropout": 0.5},
+    "mini": {
+        **DDPM_MINI,
+        "data.name": "digits",
+        "data.shape": (8, 8, 1),
+        "data.vocabulary": 17,
+        "data.augment": (),
+        "model.multipliers": (1.0, 2.0),
+        "model.attention_at": (4,),
+        "model.heads": 2,
+        "model.head_channels": 0,
+        "model.num_classes": 10,
+        "evaluation.levels": 0,
+        "sampling.num_images": 20,
+        "sampling.batch_size": 20,
+        "sampling.guidance": (0.0, 1.0, 4.0),
+    },
+}
+
+
+def cfg_images(name: str, size: int) -> ConfigDict:
+    """Classifier-free guidance's settings (Ho & Salimans 2022): ε-prediction, L_simple, the truncated cosine with λ
+    from 20 to −20 in continuous time, guided diffusion's U-Net told 1,000 labels, one in ten of them dropped."""
+    config = byte_images(name, size)
+    config.data.augment = ("flip",)
+    config.model.network = "multiscale"
+    config.model.family = "adm"
+    config.model.depth = 2
+    config.model.multipliers = MULTIPLIERS[size]
+    config.model.attention_at = (32, 16, 8)
+    config.model.num_classes = 1000
+    config.model.null_class = True
+    config.schedule.kind = "cosine"
+    config.schedule.gamma_0 = -20.0
+    config.schedule.gamma_1 = 20.0
+    config.training.weighting = "simple"
+    config.training.label_dropout = 0.1
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.b2 = 0.999
+    config.optimizer.clip = 0.0
+    config.evaluation.passes = 4
+    config.sampling.num_steps = 256
+    config.sampling.clip = True
+    config.sampling.guidance = (0.1,)
     return config
