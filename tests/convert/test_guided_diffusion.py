@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.convert.openai_recipe import value
+from tests.convert.openai_recipe import Goldens
 from vdm_jax import config as configs
 from vdm_jax.convert import guided_diffusion as original
 from vdm_jax.convert import improved_diffusion, unet_blocks, unet_tables
@@ -22,9 +20,9 @@ from vdm_jax.errors import UserError
 from vdm_jax.networks import families
 from vdm_jax.networks.classifier import Classifier
 from vdm_jax.networks.families import Settings
-from vdm_jax.networks.multiscale import UNet, beside
 
-GOLDENS = Path(__file__).parent / "goldens" / "guided_diffusion.npz"
+golden = Goldens("guided_diffusion.npz")
+shape, state_dict = golden.shape, golden.state_dict
 CLASSES = 10
 HALF = families.settings("adm", width=64, multipliers=(0.5, 1), depth=1, attention_at=(4,), head_channels=32)
 CONDITIONAL = replace(HALF, num_classes=CLASSES)
@@ -52,40 +50,10 @@ CASES: dict[str, tuple[Settings, str, int]] = {
 }
 
 
-@cache
-def golden(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDENS) as file:
-        return {k.split("/")[1]: file[k] for k in file if k.startswith(f"{name}/")}
-
-
-def shape(name: str) -> tuple[int, ...]:
-    return golden(name)["z"].shape[1:]
-
-
-@cache
-def state_dict(name: str) -> dict[str, np.ndarray]:
-    """Of the original, which says itself what its parameters are called."""
-    shapes = json.loads(golden(name)["shapes"].tobytes())
-    return {key: value(key, tuple(size)) for key, size in shapes.items()}
-
-
 def converted(name: str, **changes: dict[str, np.ndarray] | str) -> dict:
     s, order, classes = CASES[name]
     given = {"flat": state_dict(name), "order": order} | changes
     return original.from_original(given["flat"], s, shape(name), given["order"], classes)
-
-
-@cache
-def compiled(s: Settings) -> Callable:
-    return jax.jit(UNet(s).apply)
-
-
-def error(name: str, params: dict, s: Settings) -> float:
-    """The largest difference from the original's output over the 1e-5 · max(1, |output|) that are allowed."""
-    g = golden(name)
-    z = beside(g["z"], g["low"]) if "low" in g else g["z"]
-    out = np.asarray(compiled(s)({"params": params}, z, g["t"], g["labels"]))
-    return np.abs(out - g["out"]).max() / (1e-5 * max(1.0, np.abs(g["out"]).max()))
 
 
 @cache
@@ -121,7 +89,7 @@ UNETS = [pytest.param(name, marks=pytest.mark.slow if name == "unconditional" el
 def test_network_gives_the_output_of_the_original(name: str) -> None:
     expected = golden(name)["out"]
     assert np.abs(expected).max() > 1 and np.abs(expected[0] - expected[1]).max() > 0.5
-    assert error(name, converted(name), CASES[name][0]) < 1
+    assert golden.error(name, converted(name), CASES[name][0]) < 1
 
 
 def test_classifier_gives_the_logits_and_the_guidance_of_the_original() -> None:
@@ -141,12 +109,12 @@ def swap_halves(a: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("name", "wrong"), [("conditional_legacy", "new"), ("conditional_new", "legacy")])
 def test_the_other_order_of_q_k_and_v_loads_and_gives_another_function(name: str, wrong: str) -> None:
     """Why nobody may guess it: not a key differs, and the output is wrong by a tenth of itself and more."""
-    assert error(name, converted(name, order=wrong), CONDITIONAL) * 1e-5 > 0.1
+    assert golden.error(name, converted(name, order=wrong), CONDITIONAL) * 1e-5 > 0.1
 
 
 def test_goldens_notice_a_mistake() -> None:
     mistaken = converted("conditional_legacy", flat=edited("conditional_legacy", "emb_layers", swap_halves))
-    assert error("conditional_legacy", mistaken, CONDITIONAL) > 1e3
+    assert golden.error("conditional_legacy", mistaken, CONDITIONAL) > 1e3
     assert classifier_errors(converted("classifier", order="new"))[1] > 1e3
     swapped = converted("classifier", flat=edited("classifier", "emb_layers", swap_halves))
     assert min(classifier_errors(swapped)) > 1e3
@@ -157,7 +125,7 @@ def test_goldens_notice_a_mistake() -> None:
 
 @pytest.mark.slow
 def test_goldens_notice_another_epsilon_of_the_norms() -> None:
-    assert error("conditional_legacy", converted("conditional_legacy"), replace(CONDITIONAL, epsilon=1e-6)) > 3
+    assert golden.error("conditional_legacy", converted("conditional_legacy"), replace(CONDITIONAL, epsilon=1e-6)) > 3
     assert min(classifier_errors(converted("classifier"), epsilon=1e-6)) > 1
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from tests.convert.openai_recipe import value
+from tests.convert.openai_recipe import Goldens
 from vdm_jax.convert import improved_diffusion as original
 from vdm_jax.errors import UserError
 from vdm_jax.networks import families
 from vdm_jax.networks.families import Settings
-from vdm_jax.networks.multiscale import UNet
 
-GOLDENS = Path(__file__).parent / "goldens" / "improved_diffusion.npz"
+golden = Goldens("improved_diffusion.npz")
+shape, state_dict = golden.shape, golden.state_dict
 CASES = {
     "conditional": families.settings(
         "improved", width=32, multipliers=(1, 2), attention_at=(4,), num_classes=10, outputs=2
@@ -31,34 +27,8 @@ CASES = {
 CONDITIONAL = CASES["conditional"]
 
 
-@cache
-def golden(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDENS) as file:
-        return {k.split("/")[1]: file[k] for k in file if k.startswith(f"{name}/")}
-
-
-def shape(name: str) -> tuple[int, ...]:
-    return golden(name)["z"].shape[1:]
-
-
-@cache
-def state_dict(name: str) -> dict[str, np.ndarray]:
-    """Of the original, which says itself what its parameters are called."""
-    shapes = json.loads(golden(name)["shapes"].tobytes())
-    return {key: value(key, tuple(size)) for key, size in shapes.items()}
-
-
-@cache
-def compiled(s: Settings) -> Callable:
-    return jax.jit(UNet(s).apply)
-
-
 def error(name: str, flat: dict[str, np.ndarray], s: Settings) -> float:
-    """The largest difference from the original's output over the 1e-5 · max(1, |output|) that are allowed."""
-    g = golden(name)
-    params = original.from_original(flat, s, shape(name))
-    out = np.asarray(compiled(s)({"params": params}, g["z"], g["t"], g["labels"]))
-    return np.abs(out - g["out"]).max() / (1e-5 * max(1.0, np.abs(g["out"]).max()))
+    return golden.error(name, original.from_original(flat, s, shape(name)), s)
 
 
 @pytest.mark.parametrize("name", CASES)
