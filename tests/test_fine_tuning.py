@@ -27,6 +27,17 @@ def labelled(count: int) -> Any:
     return config
 
 
+def published(folder: Any) -> tuple[str, Any, Any]:
+    """(a .pt file of an Improved DDPM that knows ten labels, its config, its parameters)."""
+    made = unet()
+    made.model.num_classes = 10
+    s = families.settings(
+        "improved", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), outputs=2, num_classes=10
+    )
+    path, theirs, _ = saved(folder, made, lambda p: improved_diffusion.to_original(p, s, (8, 8, 3)))
+    return path, made, theirs
+
+
 @pytest.mark.slow
 def test_a_run_of_ours_is_tuned_to_labels_and_back(tmp_path: Any) -> None:
     config = points()
@@ -47,12 +58,7 @@ def test_a_run_of_ours_is_tuned_to_labels_and_back(tmp_path: Any) -> None:
 
 def test_published_weights_are_tuned_to_other_labels(tmp_path: Any) -> None:
     """Ten classes in the file, four in the config: all but their vectors is the file's, bit for bit."""
-    made = unet()
-    made.model.num_classes = 10
-    s = families.settings(
-        "improved", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), outputs=2, num_classes=10
-    )
-    path, theirs, _ = saved(tmp_path, made, lambda p: improved_diffusion.to_original(p, s, (8, 8, 3)))
+    path, made, theirs = published(tmp_path)
     made.model.num_classes = 4
     params, note = weights.to_start_from(path, made, methods.build(made))
     assert note.endswith("knows 10 labels; the vectors of 4 labels start anew")
@@ -63,15 +69,10 @@ def test_published_weights_are_tuned_to_other_labels(tmp_path: Any) -> None:
 
 def test_a_null_class_is_added_beside_the_others(tmp_path: Any) -> None:
     """For classifier-free guidance with a model that knew labels; a student takes its teacher as it is."""
-    made = unet()
-    made.model.num_classes = 10
-    s = families.settings(
-        "improved", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), outputs=2, num_classes=10
-    )
-    path, theirs, _ = saved(tmp_path, made, lambda p: improved_diffusion.to_original(p, s, (8, 8, 3)))
+    path, made, theirs = published(tmp_path)
     made.model.null_class, made.training.label_dropout = True, 0.1
     params, note = weights.to_start_from(path, made, methods.build(made))
-    assert note.endswith("knows no null class; its vector starts anew")
+    assert note.endswith("knows 10 labels; that of none starts anew")
     new = params["network"]["classes"]["embedding"]
     np.testing.assert_array_equal(new[:10], theirs["network"]["classes"]["embedding"])
     assert len(new) == 11 and np.any(new[10])

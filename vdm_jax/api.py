@@ -18,7 +18,7 @@ from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import q_sample
 from vdm_jax.errors import UserError
 from vdm_jax.methods.base import Method, example_keys
-from vdm_jax.methods.conditioning import Guided
+from vdm_jax.methods.conditioning import Guided, asked
 from vdm_jax.training import workdir
 
 
@@ -44,18 +44,17 @@ class Model(NamedTuple):
         """`count` samples [count, …]; with trajectory also the latents z_s [num_steps, count, …].
 
         Sample k depends on (seed, k) and its label alone. sampler: 'ancestral', 'ddim', 'euler' or 'heun'. label: of
-        all samples, or [count]; without one the classes in turn, if there are any. guidance_weight: w of
+        all samples, or [count]; without one that of the config, or the classes in turn. guidance_weight: w of
         classifier-free guidance, (1 + w) ε̂_c − w ε̂_∅, of all samples or [count]; a "guidance scale" s is w = s − 1.
         """
-        method = self._with({"sampling.sampler": sampler, "sampling.num_steps": num_steps}).method
-        if method.sample is None:
+        model = self._with({"sampling.sampler": sampler, "sampling.num_steps": num_steps})
+        if model.method.sample is None:
             raise UserError(f"a model of method {self.config.method!r} draws no samples")
         keys = example_keys(jax.random.key(seed), jnp.arange(count))
-        classes = self.config.model.num_classes
-        if label is None and classes:
-            label = np.arange(count) % classes
-        run = jax.jit(method.sample, static_argnums=(3, 4))
-        steps = num_steps or self.config.sampling.num_steps
+        if label is None and self.method.classes:
+            label = asked(self.config, self.method.classes, np.arange(count))
+        run = jax.jit(model.method.sample, static_argnums=(3, 4))
+        steps = model.config.sampling.num_steps
         keep = tuple(range(steps)) if trajectory else ()
         told = self._guided(self._told(label, count), guidance_weight)
         samples, path = jax.device_get(run(self.params, keys, told, steps, keep))
@@ -176,17 +175,14 @@ class Model(NamedTuple):
         labels: int | np.ndarray | None,
     ) -> np.ndarray:
         """What the wrapped sampler makes of images [N, …], noised by a share of its steps; of pure noise at 1."""
-        method, count = (
-            self._with({"sampling.num_steps": num_steps}).method,
-            num_steps or self.config.sampling.num_steps,
-        )
-        if method.chain is None:
+        edited = self._with({"sampling.num_steps": num_steps})
+        chain_of, count = edited.method.chain, edited.config.sampling.num_steps
+        if chain_of is None:
             raise UserError(f"a model of method {self.config.method!r} has no steps to edit by")
-        of = method.chain
         keys = example_keys(jax.random.key(seed), jnp.arange(len(x)))
 
         def run(params: Any, x: Array, told: Any) -> Array:
-            chain, f = of(params, told, count), self.method.encode(x)
+            chain, f = chain_of(params, told, count), self.method.encode(x)
             z, steps = chain.start(keys), chain.steps
             if strength < 1:
                 z, steps = editing.noised_start(f, keys, chain.steps, strength)

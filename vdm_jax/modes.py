@@ -74,10 +74,8 @@ def _prepare(
     if workdir.saved_config(directory) is None:
         workdir.claim(directory, config)
     if judge is not None:
-        method, params = (
-            classifier_guidance.build(config, judge[0]),
-            {**params, classifier_guidance.CLASSIFIER: judge[1]},
-        )
+        method = classifier_guidance.build(config, judge[0])
+        params = {**params, classifier_guidance.CLASSIFIER: judge[1]}
     whole = jax.tree.map(lambda _: devices.replicated(mesh), params)
     return method, devices.put_state(params, whole), step, mesh
 

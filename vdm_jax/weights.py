@@ -77,16 +77,16 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
     other = ConfigDict(config.to_dict())
     other.model.num_classes, other.model.null_class = theirs
     params, _ = load(path, other, methods.build(other))
-    network = {name: part for name, part in params["network"].items() if name != CLASSES}
+    network = dict(params["network"])
+    known = network.pop(CLASSES, None)
+    only_null = theirs == (ours[0], False) and ours[0] > 0
     if sum(ours):
         new = jax.jit(lambda: method.init(jax.random.key(config.training.seed))["network"][CLASSES])()
-        if theirs == (ours[0], False):
-            new = jax.tree.map(lambda old, new: jnp.concatenate([old, new[-1:]]), params["network"][CLASSES], new)
-        network[CLASSES] = new
-        if theirs == (ours[0], False):
-            return {**params, "network": network}, f"{path} knows no null class; its vector starts anew"
+        beside = lambda old, new: jnp.concatenate([old, new[-1:]])
+        network[CLASSES] = jax.tree.map(beside, known, new) if only_null else new
     told = lambda classes: f"{classes[0]} labels{' and none' if classes[1] else ''}"
-    return {**params, "network": network}, f"{path} knows {told(theirs)}; the vectors of {told(ours)} start anew"
+    anew = "that of none starts" if only_null else f"the vectors of {told(ours)} start"
+    return {**params, "network": network}, f"{path} knows {told(theirs)}; {anew} anew"
 
 
 def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:

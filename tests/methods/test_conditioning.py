@@ -91,10 +91,10 @@ def test_batches_carry_the_label_as_what_the_network_is_told() -> None:
 def test_samples_are_of_one_label_or_of_each_in_turn() -> None:
     given = labelled(points(), 3)
     index = np.arange(4, 8)
-    np.testing.assert_array_equal(report.conditioning_of(given, 3, index), [1, 2, 0, 1])
+    np.testing.assert_array_equal(conditioning.asked(given, 3, index), [1, 2, 0, 1])
     given.sampling.label = 2
-    np.testing.assert_array_equal(report.conditioning_of(given, 3, index), [2, 2, 2, 2])
-    np.testing.assert_array_equal(report.conditioning_of(points(), 0, index), np.zeros(4))
+    np.testing.assert_array_equal(conditioning.asked(given, 3, index), [2, 2, 2, 2])
+    np.testing.assert_array_equal(conditioning.asked(points(), 0, index), np.zeros(4))
 
 
 @pytest.fixture(scope="module")

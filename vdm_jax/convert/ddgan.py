@@ -23,13 +23,12 @@ from vdm_jax.convert import torch_zip
 from vdm_jax.convert import unet_blocks as layout
 from vdm_jax.convert import unet_tables as tables
 from vdm_jax.convert.unet_tables import Shape, Tree
-from vdm_jax.convert.vdm_layout import Flat, flatten
+from vdm_jax.convert.vdm_layout import Flat, Shapes, flatten
 from vdm_jax.errors import UserError
 from vdm_jax.networks.families import Settings
 
 # name of theirs → leaf of ours, blocks by number
 Names = dict[str, str]
-Shapes = dict[str, Shape]
 
 # Our layer within a part of the generator → theirs.
 _LAYERS = {
@@ -188,12 +187,7 @@ def _sizes(tree: Tree) -> Shapes:
 
 def _to_ours(flat: Flat, names: Names, sizes: Shapes, wrong: list[str]) -> Flat:
     """Leaves of theirs → ours by path. Raises UserError with `wrong` and the first key that differs."""
-    first = tables.first_difference(flat, {name: _their_shape(name, sizes[path]) for name, path in names.items()})
-    if wrong or first:
-        raise UserError(
-            f"the weights belong to another model ({'; '.join(wrong) or 'no field of the config explains it'}); "
-            f"the first key that differs: {first or 'none, its tensors would fit'}"
-        )
+    tables.refuse(flat, {name: _their_shape(name, sizes[path]) for name, path in names.items()}, wrong)
     return {path: _ours(name, flat[name]) for name, path in names.items()}
 
 

@@ -77,12 +77,7 @@ def from_original(flat: Flat, s: Settings, shape: Shape, form: Form = ORIGINAL) 
     table = _names(s, shape[0], leaf_shapes, form)
     asked = {"num_classes": form.classes} if form.classes else {}
     wrong = tables.differences(describe(flat, s, shape), s, shape, **asked)
-    first = tables.first_difference(flat, {key: _their_shape(leaves, leaf_shapes) for key, leaves in table.items()})
-    if wrong or first:
-        raise UserError(
-            f"the weights belong to another model ({'; '.join(wrong) or 'no field of the config explains it'}); "
-            f"the first key that differs: {first or 'none, its tensors would fit'}"
-        )
+    tables.refuse(flat, {key: _their_shape(leaves, leaf_shapes) for key, leaves in table.items()}, wrong)
     blocks: Flat = {}
     for key, leaves in table.items():
         parts = [flat[key]] if len(leaves) == 1 else list(_split(flat[key], _heads(key, flat[key], s, form)))

@@ -65,17 +65,25 @@ def table(s: Settings, shape: Shape, name_of: Callable[[str, str], str]) -> Tabl
     return made
 
 
+def refuse(flat: Flat, wanted: Mapping[str, Shape], wrong: list[str], kind: str = "key") -> None:
+    """Raise UserError if there are `differences`, or a tensor that is missing, unexpected or misshapen.
+
+    wanted: name of theirs → shape. kind: what the original calls its tensors' names.
+    """
+    first = first_difference(flat, wanted)
+    if wrong or first:  # heads and groups are in no tensor
+        raise UserError(
+            f"the weights belong to another model ({'; '.join(wrong) or 'no field of the config explains it'}); "
+            f"the first {kind} that differs: {first or 'none, its tensors would fit'}"
+        )
+
+
 def to_ours(flat: Flat, made: Table, wrong: list[str]) -> Tree:
     """The original's leaves → our network's tree.
 
     wrong: `differences`. Raises UserError with them and the first leaf that is missing, unexpected or misshapen.
     """
-    first = first_difference(flat, {name: leaf.theirs for name, leaf in made.items()})
-    if wrong or first:  # heads and groups are in no tensor
-        raise UserError(
-            f"the weights belong to another model ({'; '.join(wrong) or 'no field of the config explains it'}); "
-            f"the first leaf that differs: {first or 'none, the tensors would fit'}"
-        )
+    refuse(flat, {name: leaf.theirs for name, leaf in made.items()}, wrong, "leaf")
     blocks = {leaf.path: flat[name].reshape(leaf.shape) for name, leaf in made.items()}
     return unflatten_dict(stack(blocks), sep="/")
 

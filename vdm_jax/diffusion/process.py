@@ -105,7 +105,7 @@ def posterior(z: Array, eps: Array, frm: Noise, to: Noise, delta: Array) -> tupl
     shrink = jnp.expm1(-delta)
     ratio = expand(to.alpha / frm.alpha, z.ndim)
     mean = ratio * (z + expand(shrink * frm.sigma, z.ndim) * eps)
-    return mean, to.sigma * jnp.sqrt(-shrink)
+    return mean, posterior_deviation(to, delta)
 
 
 def posterior_of_x(z: Array, x: Array, frm: Noise, to: Noise, delta: Array) -> tuple[Array, Array]:
@@ -117,7 +117,12 @@ def posterior_of_x(z: Array, x: Array, frm: Noise, to: Noise, delta: Array) -> t
     """
     kept = -jnp.expm1(-delta)
     mean = expand(kept * to.alpha, z.ndim) * x + expand(jnp.exp(-delta) * to.alpha / frm.alpha, z.ndim) * z
-    return mean, to.sigma * jnp.sqrt(kept)
+    return mean, posterior_deviation(to, delta)
+
+
+def posterior_deviation(to: Noise, delta: Array) -> Array:
+    """σ_Q = σ_s √(−expm1(−δ)), the deviation of q(z_s|z_t, x)."""
+    return to.sigma * jnp.sqrt(-jnp.expm1(-delta))
 
 
 def flow(z: Array, eps: Array, level: Noise, process: Process = VP) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array, lax
 
 from vdm_jax.diffusion.prediction import Denoise, Prediction
-from vdm_jax.diffusion.process import VP, Noise, Process, expand, flow, posterior
+from vdm_jax.diffusion.process import VP, Noise, Process, expand, flow, posterior, posterior_deviation
 from vdm_jax.diffusion.schedules import Schedule
 
 
@@ -120,7 +120,7 @@ def ddim(predict: Predict, eta: float = 0.0) -> Step:
         z_s = expand(to.alpha, z.ndim) * x + expand(direction, z.ndim) * eps
         if eta == 0:
             return z_s
-        return z_s + eta * expand(to.sigma * jnp.sqrt(-jnp.expm1(-delta)), z.ndim) * normal(keys, z)
+        return z_s + eta * expand(posterior_deviation(to, delta), z.ndim) * normal(keys, z)
 
     return step
 

@@ -32,6 +32,11 @@ def to_grid(t: Array, num_timesteps: int) -> Array:
     return jnp.clip(jnp.ceil(t * num_timesteps), 1, num_timesteps) / num_timesteps
 
 
+def to_level(t: Array, num_levels: int) -> Array:
+    """Continuous t ∈ [0, 1) → the number ⌊t T⌋ ∈ {0, …, T − 1} of a table's level; rounding reaches no T."""
+    return jnp.minimum(jnp.floor(t * num_levels), num_levels - 1).astype(jnp.int32)
+
+
 class History(NamedTuple):
     """The last losses of every level: what importance sampling of the levels goes by.
 

@@ -20,7 +20,7 @@ from vdm_jax.evaluation import likelihood, pictures, plots
 from vdm_jax.evaluation.likelihood import sentence, words
 from vdm_jax.evaluation.processes import agree, placed
 from vdm_jax.methods.base import Method, example_keys
-from vdm_jax.methods.conditioning import Guided
+from vdm_jax.methods.conditioning import Guided, asked
 from vdm_jax.training.devices import put_batch, replicated, round_up, under
 from vdm_jax.training.workdir import write_json
 
@@ -135,14 +135,6 @@ def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[in
     return jax.jit(under(mesh, run), out_shardings=replicated(mesh))
 
 
-def conditioning_of(config: ConfigDict, classes: int, index: np.ndarray) -> np.ndarray:
-    """What sample k is to be, [b]: `sampling.label` or, if that is −1, the classes in turn; 0 without classes."""
-    label = config.sampling.label
-    if not classes:
-        return np.zeros(len(index), np.float32)
-    return (index % classes if label < 0 else np.full(len(index), label)).astype(np.int32)
-
-
 def sample(
     config: ConfigDict,
     method: Method,
@@ -165,7 +157,7 @@ def sample(
     parts = []
     for first in range(0, count, size):
         index = first + jax.process_index() * share + np.arange(share, dtype=np.int32)
-        told = {"index": index, "conditioning": conditioning_of(config, method.classes, index)}
+        told = {"index": index, "conditioning": asked(config, method.classes, index)}
         if any(config.sampling.guidance):  # one program for all weights, 0 among them
             told["weight"] = np.full(share, section.guidance[0] if weight is None else weight, np.float32)
         batch = put_batch(mesh, told)
@@ -216,9 +208,7 @@ def write_samples(
         content: dict[str, Any] = {"samples": images}
         if method.classes:
             each = len(images) // len(config.sampling.guidance)
-            content["labels"] = np.tile(
-                conditioning_of(config, method.classes, np.arange(each)), len(config.sampling.guidance)
-            )
+            content["labels"] = np.tile(asked(config, method.classes, np.arange(each)), len(config.sampling.guidance))
             content["guidance"] = np.repeat(np.asarray(config.sampling.guidance, np.float32), each)
         with arrays.open("wb") as file:
             np.savez_compressed(file, **content)

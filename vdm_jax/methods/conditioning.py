@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
@@ -24,6 +25,14 @@ class Guided(NamedTuple):
 
     label: Array
     weight: Array
+
+
+def asked(config: ConfigDict, classes: int, index: np.ndarray) -> np.ndarray:
+    """What sample k is to be, [b]: `sampling.label` or, if that is −1, the classes in turn; 0 without classes."""
+    label = config.sampling.label
+    if not classes:
+        return np.zeros(len(index), np.float32)
+    return (index % classes if label < 0 else np.full(len(index), label)).astype(np.int32)
 
 
 def dropped(config: ConfigDict, cond: Array, keys: Array) -> Array:

@@ -126,7 +126,7 @@ class DDGAN(OfConfig):
         """What this turn judges: a level, noise and latents of its own for each example."""
         keys, x = context.keys, self.encode(batch["image"])
         count = self.table.num_levels
-        index = jnp.minimum(jnp.floor(times.independent(fold(keys, LEVEL)) * count), count - 1).astype(jnp.int32)
+        index = times.to_level(times.independent(fold(keys, LEVEL)), count)
         step, t = self.table.at(index), (index + 0.5) / count
         eps, more = normal_like(keys, self.shape, NOISE), normal_like(keys, self.shape, MORE)
         if self.paired:

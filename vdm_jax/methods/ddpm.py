@@ -136,8 +136,7 @@ class DDPM(OfConfig):
             t = times.stratified(u, context.index, context.total)
         else:
             t = times.independent(fold(context.keys, LEVEL))
-        index = jnp.minimum(jnp.floor(t * count), count - 1).astype(jnp.int32)
-        return index, jnp.ones_like(t)
+        return times.to_level(t, count), jnp.ones_like(t)
 
     def objective(self) -> Callable[[Params, Any, Batch, Context], tuple[Array, Terms]]:
         """What training minimises: `loss`, or that of a student."""
