@@ -2,6 +2,7 @@
 
 Ours: test bits/dim 1.762 ± 0.028 (continuous VLB, 297 images, 16 passes, Monte Carlo error 0.024, averaged weights,
 seed 1, one run; the settings were chosen on the variant `tune`). Cost: about four CPU-minutes.
+`classes`, told the label with one in ten dropped: 1.679 ± 0.028 given the label, measured alike; samples are guided.
 
 Not a result of a paper. The yardsticks on the same split: an autoregressive forest 1.92 bits/dim,
 per-pixel histograms 2.42.
