@@ -34,7 +34,7 @@ for two CPU cores, on CIFAR-10.
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.guidance_presets import ABLATIONS, ADM_MINI, CLASSIFIER, DDIM25, adm_images
+from vdm_jax.presets.guidance import ABLATIONS, ADM_MINI, CLASSIFIER, DDIM25, adm_images
 
 VARIANTS = {
     "classifier": {**CLASSIFIER, "training.num_steps": 300_000},

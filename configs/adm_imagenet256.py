@@ -26,7 +26,7 @@ data.path: a folder with train/ and test/ of 256 × 256 images, a subfolder for 
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.guidance_presets import ADM_MINI, CLASSIFIER, DDIM25, UNCONDITIONAL, adm_images
+from vdm_jax.presets.guidance import ADM_MINI, CLASSIFIER, DDIM25, UNCONDITIONAL, adm_images
 
 VARIANTS = {
     "uncond": {**UNCONDITIONAL, "sampling.classifier_scale": 10.0},

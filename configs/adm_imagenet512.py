@@ -20,7 +20,7 @@ data.path: a folder with train/ and test/ of 512 × 512 images, a subfolder for 
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.guidance_presets import ADM_MINI, CLASSIFIER, DDIM25, adm_images
+from vdm_jax.presets.guidance import ADM_MINI, CLASSIFIER, DDIM25, adm_images
 
 VARIANTS = {"classifier": CLASSIFIER, "ddim25": {**DDIM25, "sampling.classifier_scale": 9.0}, "mini": ADM_MINI}
 

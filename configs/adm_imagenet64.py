@@ -20,7 +20,7 @@ Variants: `no_dropout` `classifier` `ddim25`, `mini` for two CPU cores, on CIFAR
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.guidance_presets import ADM_MINI, CLASSIFIER, DDIM25, adm_images
+from vdm_jax.presets.guidance import ADM_MINI, CLASSIFIER, DDIM25, adm_images
 
 VARIANTS = {
     "no_dropout": {"model.dropout": 0.0},

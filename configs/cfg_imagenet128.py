@@ -19,7 +19,7 @@ ImageNet at 128 × 128 is read by name: --config.data.path=FILE.npz, with x_trai
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.guidance_presets import CFG_VARIANTS, cfg_images
+from vdm_jax.presets.guidance import CFG_VARIANTS, cfg_images
 
 VARIANTS = {**CFG_VARIANTS, "T128": {"sampling.num_steps": 128}, "T1024": {"sampling.num_steps": 1024}}
 

@@ -21,7 +21,7 @@ Samples by scale, a row for each w: `--mode=sample --config.sampling.guidance='(
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.guidance_presets import CFG_VARIANTS, cfg_images
+from vdm_jax.presets.guidance import CFG_VARIANTS, cfg_images
 
 VARIANTS = CFG_VARIANTS
 

@@ -19,7 +19,7 @@ Variants: `T10` `T100` `T250` `T500` `T1000` `no_fourier` `fixed` `monotone` `mi
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import VDM_ABLATIONS, VDM_MINI, VDM_RECIPE, vdm_images
+from vdm_jax.presets.vdm import VDM_ABLATIONS, VDM_MINI, VDM_RECIPE, vdm_images
 
 VARIANTS = {**VDM_ABLATIONS, "mini": VDM_MINI, "recipe": VDM_RECIPE}
 

@@ -15,7 +15,7 @@ batch 768, learning rate 1e-4, no channel permutations); those of configs/cifar1
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import VDM_ABLATIONS, VDM_MINI, vdm_images
+from vdm_jax.presets.vdm import VDM_ABLATIONS, VDM_MINI, vdm_images
 
 VARIANTS = {
     **VDM_ABLATIONS,

@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vdm_jax.config import base, with_variant
-from vdm_jax.gan_presets import DDGAN_ABLATIONS, ddgan
+from vdm_jax.presets.gan import DDGAN_ABLATIONS, ddgan
 
 VARIANTS: dict[str, dict[str, Any]] = {
     **DDGAN_ABLATIONS,

@@ -15,7 +15,7 @@ Cost on TPUs: not yet planned.
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.gan_presets import DDGAN_ABLATIONS, ddgan_large
+from vdm_jax.presets.gan import DDGAN_ABLATIONS, ddgan_large
 
 VARIANTS = {name: DDGAN_ABLATIONS[name] for name in ("T1", "T2", "T4", "T8")}
 

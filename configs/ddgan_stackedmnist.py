@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.gan_presets import DDGAN_ABLATIONS, DDGAN_MINI, ddgan_images
+from vdm_jax.presets.gan import DDGAN_ABLATIONS, DDGAN_MINI, ddgan_images
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "gan": {**DDGAN_ABLATIONS["T1"], "training.r1_every": 0},

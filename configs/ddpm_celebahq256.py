@@ -12,7 +12,7 @@ Variants: `ddim50`, `fast50`, which sample the weights of the base config.
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import DDPM_SAMPLERS, ddpm_images
+from vdm_jax.presets.ddpm import DDPM_SAMPLERS, ddpm_images
 
 VARIANTS = DDPM_SAMPLERS
 

@@ -15,7 +15,7 @@ took quadratically spaced levels, FastDDPM its own), `mini` for two CPU cores.
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import DDPM_MINI, DDPM_SAMPLERS, ddpm_images
+from vdm_jax.presets.ddpm import DDPM_MINI, DDPM_SAMPLERS, ddpm_images
 
 VARIANTS = {
     **DDPM_SAMPLERS,

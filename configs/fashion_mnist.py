@@ -10,7 +10,7 @@ The paper reports no number for it. Ours: none yet. Cost: about 30 GFLOP an imag
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import VDM_ABLATIONS, VDM_MINI, vdm_images
+from vdm_jax.presets.vdm import VDM_ABLATIONS, VDM_MINI, vdm_images
 
 VARIANTS = {**VDM_ABLATIONS, "mini": VDM_MINI}
 

@@ -23,7 +23,7 @@ Variants combine: `iddpm_cifar10.py:linear,simple`; `steps100` samples with 100 
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import DDPM_MINI, IDDPM_VARIANTS, iddpm_images
+from vdm_jax.presets.ddpm import DDPM_MINI, IDDPM_VARIANTS, iddpm_images
 
 VARIANTS = {**IDDPM_VARIANTS, "mini": DDPM_MINI}
 

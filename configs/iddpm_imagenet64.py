@@ -24,7 +24,7 @@ paper cropped and resized its own copy, and gives no bits/dim. Published weights
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import IDDPM_VARIANTS, iddpm_images
+from vdm_jax.presets.ddpm import IDDPM_VARIANTS, iddpm_images
 
 VARIANTS = {
     **IDDPM_VARIANTS,

@@ -15,7 +15,7 @@ Variants: `release` has the original release's batch of 128 and 10M steps; `new`
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import VDM_ABLATIONS, VDM_MINI, vdm_images
+from vdm_jax.presets.vdm import VDM_ABLATIONS, VDM_MINI, vdm_images
 
 VARIANTS = {
     **VDM_ABLATIONS,

@@ -14,7 +14,7 @@ those of configs/cifar10.py; `mini`.
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import VDM_ABLATIONS, VDM_MINI, vdm_images
+from vdm_jax.presets.vdm import VDM_ABLATIONS, VDM_MINI, vdm_images
 
 VARIANTS = {
     **VDM_ABLATIONS,

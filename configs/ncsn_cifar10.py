@@ -22,7 +22,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.sde_presets import SDE_MINI, VE, sde_images
+from vdm_jax.presets.sde import SDE_MINI, VE, sde_images
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "v2": {

@@ -20,7 +20,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.sde_presets import SCOREFLOW_VARIANTS, scoreflow_images
+from vdm_jax.presets.sde import SCOREFLOW_VARIANTS, scoreflow_images
 
 VARIANTS: dict[str, dict[str, Any]] = {**SCOREFLOW_VARIANTS, "flips": {"data.augment": ("flip",)}}
 

@@ -15,7 +15,7 @@ Variants: `vp` `bound` `uniform_times`, `mini` for two CPU cores.
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.sde_presets import SCOREFLOW_VARIANTS, scoreflow_images
+from vdm_jax.presets.sde import SCOREFLOW_VARIANTS, scoreflow_images
 
 VARIANTS = SCOREFLOW_VARIANTS
 

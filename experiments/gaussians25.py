@@ -23,7 +23,7 @@ from experiments import common, models
 from experiments.common import Measured, Outcome, Results, Row, mean_of
 from vdm_jax.data.arrays import GAUSSIANS_DEVIATION, gaussians25_centres
 from vdm_jax.evaluation import report
-from vdm_jax.gan_presets import DDGAN_ABLATIONS
+from vdm_jax.presets.gan import DDGAN_ABLATIONS
 
 FILE = "configs/ddgan_gaussians.py"
 OVERRIDES: dict[str, dict[str, Any]] = {

@@ -18,10 +18,10 @@ from jax import Array
 
 from experiments import models
 from vdm_jax.diffusion import guidance, reverse, thresholds
-from vdm_jax.guidance_presets import CLASSIFIER
 from vdm_jax.methods import chains, classifier, conditioning, ddpm
 from vdm_jax.methods.base import example_keys
 from vdm_jax.methods.conditioning import Guided
+from vdm_jax.presets.guidance import CLASSIFIER
 from vdm_jax.training.devices import put_batch, replicated, round_up, under
 
 FILES = {"mini": "experiments/mini_ddpm.py", "paper": "configs/adm_imagenet64.py"}

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from experiments import common, models
 from experiments.common import Outcome, Results, Row, mean_of
-from vdm_jax.presets import VDM_ABLATIONS
+from vdm_jax.presets.vdm import VDM_ABLATIONS
 
 PASSES = {"mini": 16, "paper": 10}
 VARIED: dict[str, dict[str, Any]] = {

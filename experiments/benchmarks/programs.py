@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from experiments.common import Measured
 from vdm_jax import methods
 from vdm_jax.methods.base import Method
-from vdm_jax.presets import vdm_images
+from vdm_jax.presets.vdm import vdm_images
 from vdm_jax.training import devices, program
 
 Size = tuple[int, int, int]

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax import config as configs
-from vdm_jax import gan_presets, methods
+from vdm_jax import methods
+from vdm_jax.presets.gan import ddgan as ddgan_settings
 from vdm_jax.training import devices, program
 from vdm_jax.training.program import Program
 
@@ -79,7 +80,7 @@ def levels() -> ConfigDict:
 
 def gan() -> ConfigDict:
     """A DDGAN of perceptrons on 25 Gaussians, with R1 on every third step."""
-    config = gan_presets.ddgan(configs.base())
+    config = ddgan_settings(configs.base())
     config.data.name, config.data.shape, config.data.vocabulary, config.data.batch_size = "gaussians25", (2,), 0, BATCH
     config.model.network, config.model.width, config.model.depth, config.model.latent = "mlp", 8, 1, 2
     config.training.num_steps, config.training.log_every, config.training.checkpoint_every = 12, 5, 4

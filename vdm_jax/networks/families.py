@@ -135,7 +135,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "ddpm": {"dropout_rate": 0.1},
     # Nichol & Dhariwal 2021; CIFAR-10: depth=3, dropout_rate=.3, outputs=2
     "improved": _IMPROVED,
-    # Dhariwal & Nichol 2021; by resolution see `guidance_presets.MULTIPLIERS`
+    # Dhariwal & Nichol 2021; by resolution see `presets.guidance.MULTIPLIERS`
     "adm": _IMPROVED
     | {
         "depth": 2,

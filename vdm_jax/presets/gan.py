@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax.presets import byte_images
+from vdm_jax.presets.images import byte_images
 
 # Rows of the paper's table 2 as changes to the configs with T = 4.
 DDGAN_ABLATIONS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax.presets import DDPM_MINI, byte_images, iddpm_images
+from vdm_jax.presets.ddpm import DDPM_MINI, iddpm_images
+from vdm_jax.presets.images import byte_images
 
 Changes = dict[str, Any]
 

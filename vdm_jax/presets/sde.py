@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets import DDPM_MINI, ddpm_images
+from vdm_jax.presets.ddpm import DDPM_MINI, ddpm_images
 
 # A size for two CPU cores; a small-scale run, not the paper's.
 SDE_MINI: dict[str, Any] = {
