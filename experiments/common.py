@@ -38,12 +38,16 @@ PACKAGES = ("vdm_jax", "jax", "flax", "optax")
 
 
 class Row(NamedTuple):
-    """A setting: its name, what decides its numbers, what the paper says, whether it is only quoted."""
+    """A setting: its name, what decides its numbers, what the paper says, whether it is only quoted.
+
+    seeds: at most so many, 0 for as many as are asked for.
+    """
 
     name: str
     config: Mapping[str, Any]
     paper: Mapping[str, float] = {}
     quoted: bool = False
+    seeds: int = 0
 
 
 class Measured(NamedTuple):
@@ -127,7 +131,7 @@ def fill(
     for seed in range(1, seeds + 1):
         for row in rows:
             entry = entries[row.name]
-            if row.quoted or str(seed) in entry["runs"]:
+            if row.quoted or str(seed) in entry["runs"] or 0 < row.seeds < seed:
                 continue
             outcome = measure(row, seed)
             measured = {name: value._asdict() for name, value in outcome.measured.items()}
