@@ -6,6 +6,8 @@ of these bytes pays log2(256/17) = 3.91 bits/dim for the draw and, beyond that, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from etils import epath
 
@@ -24,7 +26,7 @@ def file(workdir: epath.Path) -> str:
     """The path of the data set as an `.npz` file; written if it isn't there."""
     path = workdir / "digits256.npz"
     if not path.exists():
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for number, part in enumerate(("train", "test")):
             source = data.load("digits", part).source
             arrays[f"x_{part}"] = spread(source.images, np.random.default_rng([17, number]))

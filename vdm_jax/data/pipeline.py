@@ -18,6 +18,7 @@ import numpy as np
 
 from vdm_jax.data import augment as augmenting
 from vdm_jax.data.datasets import Dataset
+from vdm_jax.data.order import records_at
 from vdm_jax.data.replace import Replacement
 from vdm_jax.data.rows import read_rows, remembered
 from vdm_jax.data.sources import Arrays, Record
@@ -60,7 +61,6 @@ def train_iterator(
         )
     if not 0 <= seed < 2**32:
         raise UserError(f"training.seed={seed} must be between 0 and 2**32 - 1")
-    order = grain.MapDataset.range(dataset.num_examples).seed(seed).shuffle().repeat()
     source = remembered(dataset.source, dataset.shape)
     replacement = Replacement(source, seed)
 
@@ -72,7 +72,7 @@ def train_iterator(
             replaced[row] = 1
             return replacement(int(places[row]), error)
 
-        records = read_rows(source, [order[place] for place in places.tolist()], other)
+        records = read_rows(source, records_at(places, dataset.num_examples, seed), other)
         if kinds:
             # The draws of the whole batch: a process takes its own.
             rng = np.random.default_rng([seed, _PURPOSE, number])
