@@ -128,17 +128,17 @@ def fill(
     """Measure every (row, seed) that the file lacks, seeds 1 … `seeds`; the file is whole after each."""
     results = start(path, about, rows)
     entries = {entry["name"]: entry for entry in results["rows"]}
-    for seed in range(1, seeds + 1):
-        for row in rows:
-            entry = entries[row.name]
-            if row.quoted or str(seed) in entry["runs"] or 0 < row.seeds < seed:
-                continue
-            outcome = measure(row, seed)
-            measured = {name: value._asdict() for name, value in outcome.measured.items()}
-            entry["runs"][str(seed)] = {"measured": measured, "curves": dict(outcome.curves)}
-            entry["measured"] = summary(entry["runs"])
-            write(path, to_json(results))
-            print(f"{about['experiment']}: {row.name}, seed {seed}: {in_words(entry['measured'])}", flush=True)
+    runs = [(seed, row) for seed in range(1, seeds + 1) for row in rows if not row.quoted]
+    for seed, row in sorted(runs, key=lambda run: run[1].seeds > 0):  # those of few seeds come last
+        entry = entries[row.name]
+        if str(seed) in entry["runs"] or 0 < row.seeds < seed:
+            continue
+        outcome = measure(row, seed)
+        measured = {name: value._asdict() for name, value in outcome.measured.items()}
+        entry["runs"][str(seed)] = {"measured": measured, "curves": dict(outcome.curves)}
+        entry["measured"] = summary(entry["runs"])
+        write(path, to_json(results))
+        print(f"{about['experiment']}: {row.name}, seed {seed}: {in_words(entry['measured'])}", flush=True)
     write(path, to_json(results))
     return results
 
