@@ -102,6 +102,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         ),
         "num_classes": Field(0, "labels 0 ... num_classes - 1 that the network is told; 0 for none", low=0),
         "null_class": Field(False, "one more class, told where there is none, for classifier-free guidance"),
+        "low_resolution": Field(0, "side in pixels of the image that an upsampler is given; 0 for none", low=0),
         "data_variance": Field(0.25, "E[x^2] of the data, for residual='pixel'", low=1e-6, high=1e6),
         "cdf": Field("exact", "of the discretised Gaussian; 'tanh' is the originals' approximation", ("exact", "tanh")),
         "initial": Field("original", "how the weights start", ("original", "structured")),
@@ -243,6 +244,9 @@ FIELDS: dict[str, dict[str, Field]] = {
             "the class of all samples, num_classes for the null class; -1 for each in turn",
             low=-1,
             resume=_ANY_TIME,
+        ),
+        "low_resolution": Field(
+            "", "samples/STEP.npz of the model whose samples an upsampler enlarges, with their labels", resume=_ANY_TIME
         ),
         "guidance": Field(
             (0.0,),

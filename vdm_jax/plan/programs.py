@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from vdm_jax import methods
 from vdm_jax.errors import UserError
 from vdm_jax.methods.base import example_keys
-from vdm_jax.methods.conditioning import Guided
+from vdm_jax.methods.conditioning import Conditioning, Guided
 from vdm_jax.plan import flops
 from vdm_jax.plan.flops import Flops
 from vdm_jax.training import devices
@@ -79,6 +79,9 @@ def sample(config: ConfigDict, chips: list[Any]) -> Program:
     params = jax.eval_shape(method.init, jax.random.key(0))
     keys = jax.eval_shape(lambda: example_keys(jax.random.key(0), jnp.arange(size)))
     cond: Any = jax.ShapeDtypeStruct((size,), jnp.int32 if config.model.num_classes else jnp.float32)
+    if side := config.model.low_resolution:
+        low = jax.ShapeDtypeStruct((size, side, side, config.data.shape[-1]), jnp.float32)
+        cond = jax.eval_shape(Conditioning, cond, low)
     if any(section.guidance):
         cond = jax.eval_shape(Guided, cond, jax.ShapeDtypeStruct((size,), jnp.float32))
     traced = jax.jit(draw, in_shardings=(whole, parts, parts)).trace(params, keys, cond)
