@@ -27,8 +27,8 @@ The ablation that led to ADM (tables 1 to 3, recalled; FID after 700,000 steps o
 | the same with `per_head32`, `per_head64` for `heads4` | −1.36, −1.03 of one head's 14.08 |
 | `added_embedding` for scale and shift | 15.08 of 13.06 |
 
-data.path: a folder with train/ and test/ of 128 × 128 images, a subfolder for each class. Variants combine; `mini` is
-for two CPU cores, on CIFAR-10.
+data.path: a folder with train/ and test/ of 128 × 128 images, a subfolder for each class; for `classifier`, which is
+trained on crops, rather of squares of 160 and more. Variants combine; `mini` is for two CPU cores, on CIFAR-10.
 """
 
 from ml_collections import ConfigDict

@@ -19,8 +19,9 @@ Adam 1e-4; 553,838,086 parameters (`uncond` and `lsun` 552,814,086), the classif
 `lsun` lsun_bedroom.pt, lsun_cat.pt, lsun_horse.pt (500,000, 200,000 and 250,000 steps; FID 1.90, 5.57 and 2.57 with
 1,000 of sampling). Ours: none. Cost: not yet planned.
 
-data.path: a folder with train/ and test/ of 256 × 256 images, a subfolder for each class. Variants: `uncond`
-`classifier` `ddim25` `lsun` `no_dropout`, `mini` for two CPU cores, on CIFAR-10.
+data.path: a folder with train/ and test/ of 256 × 256 images, a subfolder for each class; for `classifier`, which is
+trained on crops, rather of squares of 320 and more. Variants: `uncond` `classifier` `ddim25` `lsun` `no_dropout`,
+`mini` for two CPU cores, on CIFAR-10.
 """
 
 from ml_collections import ConfigDict

@@ -40,7 +40,11 @@ FIELDS: dict[str, dict[str, Field]] = {
         "shape": Field((8, 8, 1), "one example: (height, width, channels) or (dimensions,)", low=1),
         "vocabulary": Field(17, "number of levels of a value; 0 for continuous data", low=0, high=256),
         "batch_size": Field(64, "images per step over all devices", low=1),
-        "augment": Field((), "of 'flip', 'rot90', 'channels'", ("flip", "rot90", "channels")),
+        "augment": Field(
+            (),
+            "of 'flip', 'rot90', 'channels', and for a classifier 'crop': of its images or of larger ones",
+            ("flip", "rot90", "channels", "crop"),
+        ),
         "split": Field("train", "what to train on; 'fit' leaves out 'tune'", ("train", "fit")),
         "threads": Field(0, "threads that read; 0 for one on arrays, eight on files", low=0, resume=_ANY_TIME),
         "max_undecodable": Field(

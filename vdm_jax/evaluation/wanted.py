@@ -42,14 +42,15 @@ def wanted(config: ConfigDict, classes: int, count: int) -> Wanted:
 
 
 def dataset(config: ConfigDict) -> data.Dataset:
-    """The split that is evaluated."""
-    return data.load(
+    """The split that is evaluated; images that training crops are whole here."""
+    found = data.load(
         config.data.name,
         config.evaluation.split,
         path=config.data.path,
         shape=tuple(config.data.shape),
         vocabulary=config.data.vocabulary or None,
     )
+    return data.whole(found, tuple(config.data.shape)) if "crop" in config.data.augment else found
 
 
 def _from_split(config: ConfigDict, count: int) -> tuple[np.ndarray, Any]:

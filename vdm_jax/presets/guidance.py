@@ -29,6 +29,7 @@ DDIM25: Changes = {"sampling.sampler": "ddim", "sampling.respacing": "ddim25", "
 CLASSIFIER: Changes = {
     "method": "classifier",
     "data.batch_size": 256,
+    "data.augment": ("flip", "crop"),
     "model.width": 128,
     "model.depth": 2,
     "model.heads": 1,
