@@ -30,9 +30,7 @@ from vdm_jax.config import with_variant
 from vdm_jax.presets.guidance import ADM_MINI, CLASSIFIER, DDIM25, UNCONDITIONAL, adm_images
 
 VARIANTS = {
-    "uncond": {**UNCONDITIONAL, "sampling.classifier_scale": 10.0},
     "classifier": CLASSIFIER,
-    "ddim25": {**DDIM25, "sampling.classifier_scale": 2.5},
     "lsun": {
         **UNCONDITIONAL,
         "model.dropout": 0.1,
@@ -42,10 +40,12 @@ VARIANTS = {
     },
     "no_dropout": {"model.dropout": 0.0},
     "mini": ADM_MINI,
+    "ddim25": {**DDIM25, "sampling.classifier_scale": 2.5},
+    "uncond": {**UNCONDITIONAL, "sampling.classifier_scale": 10.0},
 }
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = adm_images("folder", 256)
     config.training.num_steps = 1_980_000
-    return with_variant(config, variant, VARIANTS)
+    return with_variant(config, variant, VARIANTS, in_order=True)

@@ -35,8 +35,8 @@ VARIANTS = {
         "training.vlb_weight": 1 / 4000,
         "optimizer.learning_rate": 3e-4,
     },
-    "ddim25": DDIM25,
     "mini": UPSAMPLER_MINI,
+    "ddim25": DDIM25,
 }
 
 
@@ -45,4 +45,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.heads = 4
     config.model.head_channels = 0
     config.training.num_steps = 500_000
-    return with_variant(config, variant, VARIANTS)
+    return with_variant(config, variant, VARIANTS, in_order=True)

@@ -23,11 +23,11 @@ from ml_collections import ConfigDict
 from vdm_jax.config import with_variant
 from vdm_jax.presets.guidance import ADM_MINI, CLASSIFIER, DDIM25, adm_images
 
-VARIANTS = {"classifier": CLASSIFIER, "ddim25": {**DDIM25, "sampling.classifier_scale": 9.0}, "mini": ADM_MINI}
+VARIANTS = {"classifier": CLASSIFIER, "mini": ADM_MINI, "ddim25": {**DDIM25, "sampling.classifier_scale": 9.0}}
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = adm_images("folder", 512)
     config.training.num_steps = 1_940_000
     config.sampling.classifier_scale = 4.0
-    return with_variant(config, variant, VARIANTS)
+    return with_variant(config, variant, VARIANTS, in_order=True)

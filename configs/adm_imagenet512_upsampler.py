@@ -22,11 +22,11 @@ from ml_collections import ConfigDict
 from vdm_jax.config import with_variant
 from vdm_jax.presets.guidance import DDIM25, UPSAMPLER_MINI, adm_upsampler
 
-VARIANTS = {"ddim25": DDIM25, "mini": UPSAMPLER_MINI}
+VARIANTS = {"mini": UPSAMPLER_MINI, "ddim25": DDIM25}
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = adm_upsampler("folder", 512, 128)
     config.model.attention_at = (32, 16)
     config.training.num_steps = 1_050_000
-    return with_variant(config, variant, VARIANTS)
+    return with_variant(config, variant, VARIANTS, in_order=True)

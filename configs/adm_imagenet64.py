@@ -34,8 +34,8 @@ VARIANTS = {
         "optimizer.learning_rate": 6e-4,
         "optimizer.weight_decay": 0.2,
     },
-    "ddim25": DDIM25,
     "mini": ADM_MINI,
+    "ddim25": DDIM25,
 }
 
 
@@ -49,4 +49,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.schedule.kind = "ddpm_cosine"
     config.training.num_steps = 540_000
     config.optimizer.learning_rate = 3e-4
-    return with_variant(config, variant, VARIANTS)
+    return with_variant(config, variant, VARIANTS, in_order=True)

@@ -58,11 +58,14 @@ _ABLATION_BASE: Changes = {
 ABLATIONS: dict[str, Changes] = {
     "ablation": _ABLATION_BASE,
     "deeper": {"model.width": 128, "model.depth": 4},
+    **{f"per_head{n}": {"model.width": 128, "model.heads": 1, "model.head_channels": n} for n in (32, 64)},
+}
+# Those that any size of network can have.
+SMALL_ABLATIONS: dict[str, Changes] = {
     "heads4": {"model.heads": 4, "model.head_channels": 0},
     "more_attention": {"model.attention_at": (32, 16, 8)},
     "blocks": {"model.resample_blocks": True},
     "rescaled": {"model.rescale": True},
-    **{f"per_head{n}": {"model.heads": 1, "model.head_channels": n} for n in (32, 64)},
     "added_embedding": {"model.scale_shift": False},
 }
 
