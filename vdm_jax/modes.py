@@ -10,7 +10,6 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vdm_jax import config as configs
 from vdm_jax import methods, weights
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
@@ -53,19 +52,8 @@ def _for_samples_alone(config: ConfigDict, what: str) -> None:
 
 def _judge(config: ConfigDict) -> tuple[ConfigDict, Any] | None:
     """The config and the parameters of the classifier that guides samples, if one does."""
-    path, named = config.sampling.classifier, config.sampling.classifier_config
-    if not path:
-        return None
-    saved = None if named else workdir.saved_config(weights.place(path)[0])
-    if not named and saved is None:
-        raise UserError(
-            f"config.sampling.classifier={path!r} is no working directory; for published weights say their config, "
-            "such as --config.sampling.classifier_config=configs/adm_imagenet64.py:classifier"
-        )
-    judge = configs.load(named) if saved is None else configs.from_saved(saved)
-    configs.check(judge)
-    classifier_guidance.check(config, judge, path)
-    return judge, weights.load(path, judge, methods.build(judge))[0]
+    judge = weights.judge_of(config)
+    return judge and (judge, weights.load(config.sampling.classifier, judge, methods.build(judge))[0])
 
 
 def _prepare(

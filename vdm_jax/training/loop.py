@@ -51,7 +51,9 @@ def _train(config: ConfigDict, directory: epath.Path, initial: Any, finish: bool
     classes, crops = config.model.num_classes, "crop" in config.data.augment
     data.check(dataset, tuple(config.data.shape), config.data.vocabulary or None, classes=classes, crops=crops)
     workdir.check_resume(directory, config, dataset.identity)
-    report.check_data(config)
+    method = methods.build(config)
+    if method.measured is not None or config.model.low_resolution:  # a GAN looks at no split but its own
+        report.check_data(config)
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp)
     check_parallelism(config, mesh)
     iterator = data.train_iterator(
@@ -65,7 +67,6 @@ def _train(config: ConfigDict, directory: epath.Path, initial: Any, finish: bool
         process_count=jax.process_count(),
         num_threads=config.data.threads or None,
     )
-    method = methods.build(config)
     section = config.training
     with contextlib.ExitStack() as stack:
         close = lambda thing: stack.enter_context(contextlib.closing(thing))
