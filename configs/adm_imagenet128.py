@@ -24,23 +24,25 @@ The ablation that led to ADM (tables 1 to 3, recalled; FID after 700,000 steps o
 | `ablation,blocks` (residual blocks that resample) | −1.20 |
 | `ablation,rescaled` (sums over √2) | +0.16 |
 | `ablation,heads4,more_attention,blocks` | −3.14 |
-| the same with `per_head32`, `per_head64` for `heads4` | −1.36, −1.03 of one head's 14.08 |
+| the same at 128 channels, `per_head32` or `per_head64` for `heads4` | −1.36, −1.03 of one head's 14.08 |
 | `added_embedding` for scale and shift | 15.08 of 13.06 |
 
-data.path: a folder with train/ and test/ of 128 × 128 images, a subfolder for each class. Variants combine; `mini` is
-for two CPU cores, on CIFAR-10.
+data.path: a folder with train/ and test/ of 128 × 128 images, a subfolder for each class; for `classifier`, which is
+trained on crops, rather of squares of 160 and more. Variants combine in any order; `mini` is for two CPU cores, on
+CIFAR-10.
 """
 
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets.guidance import ABLATIONS, ADM_MINI, CLASSIFIER, DDIM25, adm_images
+from vdm_jax.presets.guidance import ABLATIONS, ADM_MINI, CLASSIFIER, DDIM25, SMALL_ABLATIONS, adm_images
 
 VARIANTS = {
     "classifier": {**CLASSIFIER, "training.num_steps": 300_000},
-    "ddim25": {**DDIM25, "sampling.classifier_scale": 1.25},
     **ABLATIONS,
     "mini": ADM_MINI,
+    **SMALL_ABLATIONS,
+    "ddim25": {**DDIM25, "sampling.classifier_scale": 1.25},
 }
 
 
@@ -50,4 +52,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.head_channels = 0
     config.training.num_steps = 4_360_000
     config.sampling.classifier_scale = 0.5
-    return with_variant(config, variant, VARIANTS)
+    return with_variant(config, variant, VARIANTS, in_order=True)

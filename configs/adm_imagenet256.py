@@ -19,8 +19,9 @@ Adam 1e-4; 553,838,086 parameters (`uncond` and `lsun` 552,814,086), the classif
 `lsun` lsun_bedroom.pt, lsun_cat.pt, lsun_horse.pt (500,000, 200,000 and 250,000 steps; FID 1.90, 5.57 and 2.57 with
 1,000 of sampling). Ours: none. Cost: not yet planned.
 
-data.path: a folder with train/ and test/ of 256 × 256 images, a subfolder for each class. Variants: `uncond`
-`classifier` `ddim25` `lsun` `no_dropout`, `mini` for two CPU cores, on CIFAR-10.
+data.path: a folder with train/ and test/ of 256 × 256 images, a subfolder for each class; for `classifier`, which is
+trained on crops, rather of squares of 320 and more. Variants: `uncond` `classifier` `ddim25` `lsun` `no_dropout`,
+`mini` for two CPU cores, on CIFAR-10.
 """
 
 from ml_collections import ConfigDict
@@ -29,9 +30,7 @@ from vdm_jax.config import with_variant
 from vdm_jax.presets.guidance import ADM_MINI, CLASSIFIER, DDIM25, UNCONDITIONAL, adm_images
 
 VARIANTS = {
-    "uncond": {**UNCONDITIONAL, "sampling.classifier_scale": 10.0},
     "classifier": CLASSIFIER,
-    "ddim25": {**DDIM25, "sampling.classifier_scale": 2.5},
     "lsun": {
         **UNCONDITIONAL,
         "model.dropout": 0.1,
@@ -41,10 +40,12 @@ VARIANTS = {
     },
     "no_dropout": {"model.dropout": 0.0},
     "mini": ADM_MINI,
+    "ddim25": {**DDIM25, "sampling.classifier_scale": 2.5},
+    "uncond": {**UNCONDITIONAL, "sampling.classifier_scale": 10.0},
 }
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = adm_images("folder", 256)
     config.training.num_steps = 1_980_000
-    return with_variant(config, variant, VARIANTS)
+    return with_variant(config, variant, VARIANTS, in_order=True)

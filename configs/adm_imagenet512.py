@@ -13,8 +13,9 @@ Quoted. Width 256 but 128 channels at 512 × 512, 2 blocks a level, 64 channels 
 1e-4; 558,997,638 parameters, the classifier (500,000 steps, 3e-4, weight decay .05) 54,448,360. Published weights:
 512x512_diffusion.pt and, for `classifier`, 512x512_classifier.pt. Ours: none. Cost: not yet planned.
 
-data.path: a folder with train/ and test/ of 512 × 512 images, a subfolder for each class. Variants: `classifier`
-`ddim25`, `mini` for two CPU cores, on CIFAR-10.
+data.path: a folder with train/ and test/ of 512 × 512 images, a subfolder for each class; for `classifier`, which is
+trained on crops, rather of squares of 640 and more. Variants: `classifier` `ddim25`, `mini` for two CPU cores, on
+CIFAR-10.
 """
 
 from ml_collections import ConfigDict
@@ -22,11 +23,11 @@ from ml_collections import ConfigDict
 from vdm_jax.config import with_variant
 from vdm_jax.presets.guidance import ADM_MINI, CLASSIFIER, DDIM25, adm_images
 
-VARIANTS = {"classifier": CLASSIFIER, "ddim25": {**DDIM25, "sampling.classifier_scale": 9.0}, "mini": ADM_MINI}
+VARIANTS = {"classifier": CLASSIFIER, "mini": ADM_MINI, "ddim25": {**DDIM25, "sampling.classifier_scale": 9.0}}
 
 
 def get_config(variant: str = "") -> ConfigDict:
     config = adm_images("folder", 512)
     config.training.num_steps = 1_940_000
     config.sampling.classifier_scale = 4.0
-    return with_variant(config, variant, VARIANTS)
+    return with_variant(config, variant, VARIANTS, in_order=True)

@@ -13,7 +13,8 @@ level, batch 2048, 540,000 steps, Adam 3e-4, dropout .1; 295,904,454 parameters,
 1024, 6e-4, weight decay .2) 65,438,568. Published weights: 64x64_diffusion.pt (the one whose q, k and v are in the
 'new' order) and, for `classifier`, 64x64_classifier.pt. Ours: none. Cost: not yet planned.
 
-Images: labelled ones, so the NEW downsampled ImageNet; the paper's were halved by boxes and cut by its own code.
+Images: labelled ones, so the NEW downsampled ImageNet; the paper's were halved by boxes and cut by its own code, and
+its classifier saw crops of larger ones, which `--config.data.augment="('flip','crop')"` takes of a folder of those.
 Variants: `no_dropout` `classifier` `ddim25`, `mini` for two CPU cores, on CIFAR-10.
 """
 
@@ -26,14 +27,15 @@ VARIANTS = {
     "no_dropout": {"model.dropout": 0.0},
     "classifier": {
         **CLASSIFIER,
+        "data.augment": ("flip",),
         "data.batch_size": 1024,
         "model.depth": 4,
         "training.num_steps": 300_000,
         "optimizer.learning_rate": 6e-4,
         "optimizer.weight_decay": 0.2,
     },
-    "ddim25": DDIM25,
     "mini": ADM_MINI,
+    "ddim25": DDIM25,
 }
 
 
@@ -47,4 +49,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.schedule.kind = "ddpm_cosine"
     config.training.num_steps = 540_000
     config.optimizer.learning_rate = 3e-4
-    return with_variant(config, variant, VARIANTS)
+    return with_variant(config, variant, VARIANTS, in_order=True)

@@ -18,9 +18,9 @@ from vdm_jax.config import with_variant
 from vdm_jax.presets.ddpm import DDPM_MINI, DDPM_SAMPLERS, ddpm_images
 
 VARIANTS = {
-    **DDPM_SAMPLERS,
     "true_bound": {"training.weighting": "vlb"},
     "mini": DDPM_MINI,
+    **DDPM_SAMPLERS,
 }
 
 
@@ -30,4 +30,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.dropout = 0.1
     config.optimizer.learning_rate = 2e-4
     config.training.num_steps = 800_000
-    return with_variant(config, variant, VARIANTS)
+    return with_variant(config, variant, VARIANTS, in_order=True)

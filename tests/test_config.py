@@ -57,6 +57,25 @@ def test_packaged_configs_and_all_their_variants_are_legal(path: str) -> None:
         assert both.schedule.kind == "linear" and both.model.width == load(f"{path}:mini").model.width
 
 
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("adm_imagenet128", ("ablation", "per_head64")),
+        ("adm_imagenet128", ("heads4", "mini", "ablation")),
+        ("adm_imagenet64", ("ddim25", "classifier", "mini")),
+        ("adm_imagenet256", ("ddim25", "uncond", "mini")),
+        ("adm_imagenet256_upsampler", ("mini", "improved", "ddim25")),
+        ("ddpm_cifar10", ("fast50", "mini")),
+    ],
+)
+def test_variants_say_the_same_in_any_order(path: str, names: tuple[str, ...]) -> None:
+    one, other = (load(f"configs/{path}.py:{','.join(order)}") for order in (names, names[::-1]))
+    check(one)
+    assert one == other
+    if "ddim25" in names:
+        assert one.sampling.respacing == "ddim25" and one.model.width == 32
+
+
 def test_defaults_of_the_table_are_legal_and_described() -> None:
     check(base())
     for name, field in field_table().items():

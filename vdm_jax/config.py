@@ -64,11 +64,18 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> Iterato
             yield f"{prefix}{name}", tuple(value) if isinstance(value, list | tuple) else value
 
 
-def with_variant(config: ConfigDict, variant: str, variants: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
-    """Apply the named changes; several with commas: 'mini,no_fourier'."""
-    for name in filter(None, variant.split(",")):
+def with_variant(
+    config: ConfigDict, variant: str, variants: Mapping[str, Mapping[str, Any]], *, in_order: bool = False
+) -> ConfigDict:
+    """Apply the named changes; several with commas: 'mini,no_fourier'.
+
+    in_order: of `variants`, not as they are named, where what one sets is another's to change.
+    """
+    names = list(filter(None, variant.split(",")))
+    for name in names:
         if name not in variants:
             raise UserError(f"unknown variant {name!r}; {nearest(name, variants)}")
+    for name in sorted(names, key=list(variants).index) if in_order else names:
         for path, value in variants[name].items():
             _set(config, path, value)
     return config

@@ -40,7 +40,11 @@ FIELDS: dict[str, dict[str, Field]] = {
         "shape": Field((8, 8, 1), "one example: (height, width, channels) or (dimensions,)", low=1),
         "vocabulary": Field(17, "number of levels of a value; 0 for continuous data", low=0, high=256),
         "batch_size": Field(64, "images per step over all devices", low=1),
-        "augment": Field((), "of 'flip', 'rot90', 'channels'", ("flip", "rot90", "channels")),
+        "augment": Field(
+            (),
+            "of 'flip', 'rot90', 'channels', and for a classifier 'crop': of its images or of larger ones",
+            ("flip", "rot90", "channels", "crop"),
+        ),
         "split": Field("train", "what to train on; 'fit' leaves out 'tune'", ("train", "fit")),
         "threads": Field(0, "threads that read; 0 for one on arrays, eight on files", low=0, resume=_ANY_TIME),
         "max_undecodable": Field(
@@ -102,6 +106,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         ),
         "num_classes": Field(0, "labels 0 ... num_classes - 1 that the network is told; 0 for none", low=0),
         "null_class": Field(False, "one more class, told where there is none, for classifier-free guidance"),
+        "low_resolution": Field(0, "side in pixels of the image that an upsampler is given; 0 for none", low=0),
         "data_variance": Field(0.25, "E[x^2] of the data, for residual='pixel'", low=1e-6, high=1e6),
         "cdf": Field("exact", "of the discretised Gaussian; 'tanh' is the originals' approximation", ("exact", "tanh")),
         "initial": Field("original", "how the weights start", ("original", "structured")),
@@ -243,6 +248,9 @@ FIELDS: dict[str, dict[str, Field]] = {
             "the class of all samples, num_classes for the null class; -1 for each in turn",
             low=-1,
             resume=_ANY_TIME,
+        ),
+        "low_resolution": Field(
+            "", "samples/STEP.npz of the model whose samples an upsampler enlarges, with their labels", resume=_ANY_TIME
         ),
         "guidance": Field(
             (0.0,),

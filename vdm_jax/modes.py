@@ -10,11 +10,11 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vdm_jax import config as configs
 from vdm_jax import methods, weights
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.evaluation.likelihood import words
+from vdm_jax.evaluation.wanted import wanted
 from vdm_jax.methods import classifier_guidance
 from vdm_jax.methods.base import Method
 from vdm_jax.training import checkpoints, devices, metrics, workdir
@@ -34,8 +34,7 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
             f"config.training.distill={config.training.distill!r} trains a student and needs its teacher; "
             "give the teacher's working directory as --weights"
         )
-    if config.sampling.classifier:
-        raise UserError("config.sampling.classifier guides --mode=sample; training has no use for it, leave it out")
+    _for_samples_alone(config, "training")
     initial = None
     if path:
         initial, note = weights.to_start_from(path, config, methods.build(config))
@@ -44,21 +43,17 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
     train(config, directory, initial)
 
 
+def _for_samples_alone(config: ConfigDict, what: str) -> None:
+    """UserError for what --mode=sample alone has a use for."""
+    for name in ("classifier", "low_resolution"):
+        if config.sampling[name]:
+            raise UserError(f"config.sampling.{name} is for --mode=sample; {what} has no use for it, leave it out")
+
+
 def _judge(config: ConfigDict) -> tuple[ConfigDict, Any] | None:
     """The config and the parameters of the classifier that guides samples, if one does."""
-    path, named = config.sampling.classifier, config.sampling.classifier_config
-    if not path:
-        return None
-    saved = None if named else workdir.saved_config(weights.place(path)[0])
-    if not named and saved is None:
-        raise UserError(
-            f"config.sampling.classifier={path!r} is no working directory; for published weights say their config, "
-            "such as --config.sampling.classifier_config=configs/adm_imagenet64.py:classifier"
-        )
-    judge = configs.load(named) if saved is None else configs.from_saved(saved)
-    configs.check(judge)
-    classifier_guidance.check(config, judge, path)
-    return judge, weights.load(path, judge, methods.build(judge))[0]
+    judge = weights.judge_of(config)
+    return judge and (judge, weights.load(config.sampling.classifier, judge, methods.build(judge))[0])
 
 
 def _prepare(
@@ -87,10 +82,7 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
             f"config.training.distill={config.training.distill!r}: a student has no likelihood; use --mode=sample, or "
             "evaluate its teacher"
         )
-    if config.sampling.classifier:
-        raise UserError(
-            "config.sampling.classifier guides --mode=sample; an evaluation has no use for it, leave it out"
-        )
+    _for_samples_alone(config, "an evaluation")
     if methods.build(config).measured is None:
         raise UserError(f"config.method={config.method!r} has no likelihood; use --mode=sample")
     report.check_data(config)
@@ -102,7 +94,15 @@ def run_sample(config: ConfigDict, directory: epath.Path, path: str | None) -> N
     """A grid, the arrays and a strip, into samples/."""
     if methods.build(config).sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; use --mode=eval")
-    method, params, step, mesh = _prepare(config, directory, path, _judge(config))
+    judge = _judge(config)
+    if config.model.low_resolution:
+        if not config.sampling.low_resolution:
+            raise UserError(
+                "config.sampling.low_resolution='' gives this upsampler nothing to enlarge; set it to the "
+                "samples/STEP.npz that --mode=sample of the smaller model wrote"
+            )
+        wanted(config, (judge[0] if judge else config).model.num_classes, config.sampling.num_images)
+    method, params, step, mesh = _prepare(config, directory, path, judge)
     written = report.write_samples(config, method, params, mesh, directory, step)
     report.say(f"written: {', '.join(map(str, written))}")
 

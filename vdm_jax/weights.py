@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
+from vdm_jax import config as configs
 from vdm_jax import methods
 from vdm_jax.config import differences
 from vdm_jax.convert import formats, torch_zip
 from vdm_jax.errors import UserError
+from vdm_jax.methods import classifier_guidance
 from vdm_jax.methods.base import Method
 from vdm_jax.training import checkpoints, workdir
 
@@ -73,7 +75,9 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
     """
     theirs, ours = _classes_of(path, config), (config.model.num_classes, bool(config.model.null_class))
     if theirs is None or theirs == ours or config.training.distill != "none":
-        return load(path, config, method)[0], ""
+        params, _ = load(path, config, method)
+        missing = sorted({name for phase in method.phases for name in phase.trains} - params.keys())
+        return params, f"{path} holds no {' and no '.join(missing)}, which starts anew" if missing else ""
     other = ConfigDict(config.to_dict())
     other.model.num_classes, other.model.null_class = theirs
     params, _ = load(path, other, methods.build(other))
@@ -87,6 +91,23 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
     told = lambda classes: f"{classes[0]} labels{' and none' if classes[1] else ''}"
     anew = "that of none starts" if only_null else f"the vectors of {told(ours)} start"
     return {**params, "network": network}, f"{path} knows {told(theirs)}; {anew} anew"
+
+
+def judge_of(config: ConfigDict) -> ConfigDict | None:
+    """The config of the classifier that guides samples, if one does; UserError if it cannot guide them."""
+    path, named = config.sampling.classifier, config.sampling.classifier_config
+    if not path:
+        return None
+    saved = None if named else workdir.saved_config(place(path)[0])
+    if not named and saved is None:
+        raise UserError(
+            f"config.sampling.classifier={path!r} is no working directory; for published weights say their config, "
+            "such as --config.sampling.classifier_config=configs/adm_imagenet64.py:classifier"
+        )
+    judge = configs.load(named) if saved is None else configs.from_saved(saved)
+    configs.check(judge)
+    classifier_guidance.check(config, judge, path)
+    return judge
 
 
 def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:

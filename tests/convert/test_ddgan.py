@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict
 
 from tests.convert.torch_files import archive, program, storage, tensor
 from vdm_jax import config as configs
+from vdm_jax import methods, weights
 from vdm_jax.convert import ddgan, formats
 from vdm_jax.diffusion import adversarial
 from vdm_jax.errors import UserError
@@ -220,6 +221,9 @@ def test_released_files_load_and_others_are_one_sentence(tmp_path: Path) -> None
     assert loaded.keys() == {"generator"} and step == 0
     for path, leaf in flatten_dict(loaded["generator"]).items():
         np.testing.assert_array_equal(leaf, flatten_dict(params)[path])
+
+    _, note = weights.to_start_from(str(tmp_path / "netG_1200.pth"), config, methods.build(config))
+    assert note == f"{tmp_path / 'netG_1200.pth'} holds no discriminator, which starts anew"
 
     state = {f"netG_dict.{k}": v for k, v in generator.items()} | {
         f"netD_dict.{k}": v for k, v in discriminator.items()

@@ -162,6 +162,13 @@ PUBLISHED = [
     (256, 552_814_086, 566, 0, ADM(width=256, multipliers=LARGE)),
     (256, 311_795_910, 567, 0, ADM(width=192, multipliers=LARGE, **FOUR, num_classes=1000, given=3)),
     (512, 308_835_270, 537, 0, ADM(width=192, multipliers=LARGE, attention_at=(32, 16), num_classes=1000, given=3)),
+    (
+        256,
+        279_792_390,
+        457,
+        0,
+        families.settings("improved", width=192, depth=2, multipliers=LARGE, num_classes=1000, outputs=2, given=3),
+    ),
     (64, 65_438_568, 307, 1000, ADM(width=128, depth=4, multipliers=(1, 2, 3, 4))),
     (128, 42_568_040, 221, 1000, ADM(width=128, multipliers=(1, 1, 2, 3, 4))),
     (512, 54_448_360, 281, 1000, ADM(width=128, multipliers=(0.5, *LARGE))),
@@ -196,6 +203,9 @@ def test_published_networks_are_as_large_as_the_originals(
         ("adm_imagenet256.py:classifier", 54_096_360),
         ("adm_imagenet512.py", 558_997_638),
         ("adm_imagenet512.py:classifier", 54_448_360),
+        ("adm_imagenet256_upsampler.py", 311_795_910),
+        ("adm_imagenet256_upsampler.py:improved", 279_792_390),
+        ("adm_imagenet512_upsampler.py", 308_835_270),
     ],
 )
 def test_configs_build_the_published_networks_and_know_their_order(config: str, parameters: int) -> None:
@@ -225,7 +235,12 @@ def refused(name: str, order: str = "legacy", classes: int | None = None, **chan
         ("conditional_legacy", "multipliers: (0.5, 1.0)", "input_blocks.0.0.weight has the", {"multipliers": (1, 1)}),
         ("conditional_legacy", "resample_blocks: 'block' in", "input_blocks.2.0.op.weight", {"resample": "conv"}),
         ("conditional_legacy", "num_classes: 10 in", "label_emb.weight of shape (10, 256)", {"num_classes": 0}),
-        ("upsampler", "data.shape: 6 in the weights, 3", "input_blocks.0.0.weight has the shape", {"given": 0}),
+        (
+            "upsampler",
+            "model.low_resolution, channels of the input: 6 in the weights, 3",
+            "input_blocks.0.0.weight has the shape",
+            {"given": 0},
+        ),
         ("classifier", "depth: 1 in the weights, 2", "input_blocks.3.0", {"depth": 2}),
         ("classifier", "attention_at: (4,) in the weights, (8, 4)", "input_blocks.1.1", {"attention_at": (8, 4)}),
         ("classifier", "num_classes: 10 in the weights, 7", "out.2.c_proj.weight has the shape", {"classes": 7}),

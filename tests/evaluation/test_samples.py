@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.training.runs import FAST, images, mesh_of, points
 from vdm_jax import methods
-from vdm_jax.evaluation import report
+from vdm_jax.evaluation import report, samples
 from vdm_jax.methods.base import Method, normal_like
 
 
@@ -84,6 +84,13 @@ def test_trajectory_ends_where_the_sample_is(tmp_path: Any) -> None:
     np.testing.assert_allclose(report.sample(config, method, params, mesh_of(2), 4)[0], final, atol=1e-5)
     sigma_0 = 1 / (1 + math.exp(-float(method.schedule(params).gamma_0)))
     np.testing.assert_allclose(final, path[-1] / math.sqrt(1 - sigma_0), rtol=1e-5)
+
+
+def test_samples_of_another_label_or_scale_do_not_overwrite() -> None:
+    config = points()
+    assert samples.stem(config, 7) == "7"
+    config.sampling.label, config.sampling.classifier, config.sampling.classifier_scale = 3, "there", 2.5
+    assert samples.stem(config, 7) == "7_label3_scale2.5"
 
 
 def test_what_sampling_writes(tmp_path: Any) -> None:

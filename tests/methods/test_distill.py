@@ -83,7 +83,7 @@ def test_regression_of_the_right_line_has_no_loss() -> None:
             return samplers.predictor(model.denoise({"network": {}}), model.split, cond)
         return lambda z, level: Prediction(scale * line * z, z)
 
-    loss = distill.one_step_loss(predictor, table, (D,), lambda cond, keys: cond)
+    loss = distill.one_step_loss(predictor, table, (D,), lambda batch, keys: batch)
     scale = 1.0
     np.testing.assert_allclose(loss({}, {"teacher": jnp.zeros(())}, batch_of(50), context_of(50))[0], 0, atol=1e-10)
     scale = 2.0

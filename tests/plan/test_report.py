@@ -11,10 +11,13 @@ import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
+from tests.methods.test_classifier_guidance import diffusion, judge
+from tests.training.runs import gan
 from vdm_jax import config as configs
 from vdm_jax.errors import UserError
 from vdm_jax.plan import programs, report
 from vdm_jax.plan.table import table
+from vdm_jax.training import workdir
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 
@@ -111,6 +114,24 @@ def test_recomputation_is_work_but_not_the_model_s(here: programs.Program) -> No
     again = programs.train(programs.changed(tiny(), {"model.remat": "full"}), jax.devices())
     assert here.executed == here.model == again.model
     assert 1.1 < again.executed.total / again.model.total < 4 / 3  # less than one forward pass more
+
+
+def test_steps_that_differ_are_averaged() -> None:
+    """R1 in every third step: what it costs is a third of it."""
+    found, config = programs.train(gan(), jax.devices()), gan()
+    (rare, most), (often, least) = found.variants
+    assert (rare, often) == (4 / 12, 8 / 12) and most > least
+    assert found.model.total == pytest.approx(least + (most - least) / 3, abs=1)
+    config.training.r1_every = 0
+    assert programs.train(config, jax.devices()).model.total == least
+
+
+@pytest.mark.slow
+def test_the_network_of_a_classifier_is_counted(tmp_path: Any) -> None:
+    config, alone = diffusion(sampling__classifier=str(tmp_path)), diffusion()
+    workdir.claim(epath.Path(tmp_path), judge())
+    guided, plain = (programs.sample(c, jax.devices()) for c in (config, alone))
+    assert guided.parameters > plain.parameters and guided.model.total > 1.5 * plain.model.total
 
 
 def test_a_batch_that_the_chips_do_not_divide_is_refused() -> None:

@@ -93,7 +93,9 @@ def check(given: Given) -> None:
             f"it takes {' or '.join(map(repr, values))}",
         )
     networks.check_network(given)
+    networks.check_low_resolution(given)
     labels.check_classes(given)
+    labels.check_crops(given)
     labels.check_guidance(given)
     if given["model.network"] == "multiscale":
         networks.check_multiscale(given)

@@ -23,6 +23,21 @@ def check_classes(given: Given) -> None:
     )
 
 
+def check_crops(given: Given) -> None:
+    """Crops are for telling what an image shows: a model of images would draw crops too."""
+    augment, (height, *rest) = tuple(given["data.augment"]), given["data.shape"]
+    demand(
+        "crop" not in augment or given["method"] == "classifier",
+        f"config.data.augment={augment} has 'crop', which is for config.method='classifier': a model of images would "
+        "learn to draw crops; leave it out",
+    )
+    demand(
+        "crop" not in augment or (given["data.vocabulary"] > 0 and rest[:1] == [height]),
+        f"config.data.augment={augment} has 'crop', which takes square images of levels, not "
+        f"config.data.shape={given['data.shape']} with config.data.vocabulary={given['data.vocabulary']}; leave it out",
+    )
+
+
 def check_guidance(given: Given) -> None:
     """Labels of samples, guidance, and how x̂ is clipped."""
     classes, null = given["model.num_classes"], given["model.null_class"]

@@ -45,6 +45,30 @@ def check_network(given: Given) -> None:
     )
 
 
+def check_low_resolution(given: Given) -> None:
+    """What an upsampler needs."""
+    side, file, (height, *_) = given["model.low_resolution"], given["sampling.low_resolution"], given["data.shape"]
+    demand(
+        bool(side) or not file,
+        f"config.sampling.low_resolution={file!r} is what an upsampler enlarges, and this model is none "
+        "(config.model.low_resolution=0); leave it out",
+    )
+    if not side:
+        return
+    demand(
+        given["method"] == "ddpm" and given["model.network"] == "multiscale",
+        f"config.model.low_resolution={side} makes an upsampler, which is a DDPM with a network that resamples; set "
+        "config.method='ddpm' and config.model.network='multiscale', or config.model.low_resolution=0",
+    )
+    smaller = [size for size in range(1, height) if height % size == 0] or [0]
+    nearest = min(smaller, key=lambda size: abs(size - side))
+    demand(
+        side in smaller,
+        f"config.model.low_resolution={side} is not the side of an image that whole blocks of "
+        f"{height} × {height} pixels make (config.data.shape); try {nearest}",
+    )
+
+
 def check_multiscale(given: Given) -> None:
     height, width, _ = given["data.shape"]
     demand(bool(given["model.multipliers"]), "config.model.multipliers=() has no resolution; try (1.0, 2.0)")

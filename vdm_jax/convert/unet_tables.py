@@ -30,6 +30,7 @@ Tree = dict[str, Any]
 _FIELDS = {
     "resample": "model.family or model.resample_blocks",
     "inputs": "data.shape",
+    "beside": "model.low_resolution, channels of the input",
     "outputs": "model.variance",
     "pyramid_in": "model.family",
     "pyramid_out": "model.family",
@@ -119,6 +120,8 @@ def differences(found: Mapping[str, Any], s: Settings, shape: Shape, **asked: An
         wanted = asked[name] if name in asked else getattr(s, name)
         if value == wanted:
             continue
+        if name == "inputs" and {value, wanted} == {shape[-1], 2 * shape[-1]}:
+            name = "beside"
         if name == "attends":
             sizes = lambda attends: tuple(shape[0] >> i for i, yes in enumerate(attends) if yes)
             name, value, wanted = "attention_at", sizes(value), s.attention_at

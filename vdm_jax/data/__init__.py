@@ -1,6 +1,6 @@
 """Named data sets, augmentations and the input pipeline."""
 
-from vdm_jax.data.datasets import SPLITS, Dataset, check, load, names
+from vdm_jax.data.datasets import SPLITS, Dataset, check, load, names, whole
 from vdm_jax.data.pipeline import eval_batches, images_per_second, train_iterator
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "load",
     "names",
     "train_iterator",
+    "whole",
 ]

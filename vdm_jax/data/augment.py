@@ -15,6 +15,7 @@ import numpy as np
 from vdm_jax.errors import UserError
 
 KINDS = ("flip", "rot90", "channels")
+CROP = "crop"  # no coin decides on it: see `crop`
 
 
 class Draw(NamedTuple):
@@ -63,10 +64,10 @@ def augment(images: np.ndarray, drawn: Draw) -> np.ndarray:
 def check_kinds(kinds: tuple[str, ...], shape: tuple[int, ...]) -> None:
     """Raise UserError unless `kinds` are augmentations that make sense for `shape` [H, W, C]."""
     for kind in kinds:
-        if kind not in KINDS:
-            near = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.0)[0]
+        if kind not in (*KINDS, CROP):
+            near = difflib.get_close_matches(kind, (*KINDS, CROP), n=1, cutoff=0.0)[0]
             raise UserError(
-                f"data.augment has {kind!r}, which is not one of {', '.join(KINDS)}; did you mean {near!r}?"
+                f"data.augment has {kind!r}, which is not one of {', '.join((*KINDS, CROP))}; did you mean {near!r}?"
             )
     if kinds and len(shape) != 3:
         raise UserError(f"data.augment={kinds} needs images but the data has shape {shape}; set it to ()")

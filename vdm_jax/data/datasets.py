@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vdm_jax.data import arrays, folder, imagenet, named, stacked
+from vdm_jax.data import arrays, crop, folder, imagenet, named, stacked
 from vdm_jax.data.sources import PROBED, Arrays, Source, first_decodable, labels_of, take
 from vdm_jax.errors import Undecodable, UserError
 
@@ -116,18 +116,38 @@ def _vocabulary(name: str, image: np.ndarray, given: int | None) -> int | None:
     return given or BYTES if name in _BY_PATH else BYTES
 
 
+def whole(dataset: Dataset, shape: Sequence[int]) -> Dataset:
+    """The data set with images of that shape; larger ones, as crops are taken of, whole and resized to it."""
+    if not _croppable(dataset, shape) or dataset.vocabulary is None:
+        return dataset
+    source = crop.Whole(dataset.source, shape[0], dataset.vocabulary - 1)
+    return dataset._replace(source=source, shape=tuple(shape))
+
+
+def _croppable(dataset: Dataset, shape: Sequence[int]) -> bool:
+    """Whether the images are squares, larger than those of that shape."""
+    return len(dataset.shape) == 3 and dataset.shape[0] == dataset.shape[1] > shape[0] == shape[1]
+
+
 def check(
-    dataset: Dataset, shape: Sequence[int], vocabulary: int | None, *, classes: int = 0, every: bool = False
+    dataset: Dataset,
+    shape: Sequence[int],
+    vocabulary: int | None,
+    *,
+    classes: int = 0,
+    every: bool = False,
+    crops: bool = False,
 ) -> None:
     """Raise UserError if the images are not what the config says.
 
     Compares data.shape and data.vocabulary with the data set, then reads records (arrays whole,
     files a few from all over the split) for their dtype, shape and range. Of those that can't be
     decoded, one is enough if every image counts, as in evaluation; else it takes a quarter of them.
-    classes: the labels must be 0 … classes − 1.
+    classes: the labels must be 0 … classes − 1. crops: images may be larger squares.
     """
     what = f"{dataset.name} ({dataset.version})"
-    if tuple(shape) != dataset.shape:
+    larger = crops and _croppable(dataset, shape) and dataset.shape[2] == shape[2]
+    if tuple(shape) != dataset.shape and not larger:
         raise UserError(
             f"data.shape={tuple(shape)} but the records of {what} are {dataset.shape}; "
             f"set --config.data.shape='{dataset.shape}' or choose other data"

@@ -17,6 +17,7 @@ import grain
 import numpy as np
 
 from vdm_jax.data import augment as augmenting
+from vdm_jax.data import crop as cropping
 from vdm_jax.data.datasets import Dataset
 from vdm_jax.data.order import records_at
 from vdm_jax.data.replace import Replacement
@@ -38,6 +39,7 @@ def train_iterator(
     seed: int,
     batch_size: int,
     augment: tuple[str, ...] = (),
+    size: int = 0,
     labels: bool = False,
     process_index: int = 0,
     process_count: int = 1,
@@ -49,9 +51,12 @@ def train_iterator(
     image was augmented, or under `labels` int32, the label), "replaced" float32 [b] (whether the record at this place
     can't be decoded and another stands for it) and "label" int32 [b] if the data has labels. `get_state()` is
     {'next_index': batches so far}: `set_state` of it resumes exactly, on any number of processes. A batch may span
-    two epochs. Raises UserError naming the field.
+    two epochs. size: in pixels, of what is taken of each image if it is cropped, 0 for its own. Raises UserError naming
+    the field.
     """
     kinds = tuple(augment)
+    taken = (size or dataset.shape[0]) if augmenting.CROP in kinds else 0
+    highest = (dataset.vocabulary or 256) - 1
     augmenting.check_kinds(kinds, dataset.shape)
     rows = _rows(batch_size, process_index, process_count)
     if batch_size > dataset.num_examples:
@@ -77,6 +82,9 @@ def train_iterator(
             # The draws of the whole batch: a process takes its own.
             rng = np.random.default_rng([seed, _PURPOSE, number])
             drawn = augmenting.draw(rng, batch_size, kinds, dataset.shape[-1]).rows(rows)
+            if taken:
+                crops = cropping.draw(rng, batch_size, taken).rows(rows)
+                records["image"] = cropping.crop(records["image"], crops, taken, highest)
             records["image"], bit = augmenting.augment(records["image"], drawn), drawn.bit
         return records | {"conditioning": records["label"] if labels else bit, "replaced": replaced}
 

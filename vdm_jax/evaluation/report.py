@@ -3,54 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax import data
 from vdm_jax.errors import UserError
-from vdm_jax.evaluation import likelihood, pictures, plots
+from vdm_jax.evaluation import likelihood, plots, wanted
 from vdm_jax.evaluation.likelihood import sentence, words
-from vdm_jax.evaluation.processes import agree, placed
-from vdm_jax.methods.base import Method, example_keys
-from vdm_jax.methods.conditioning import Guided, asked
-from vdm_jax.training.devices import put_batch, replicated, round_up, under
+from vdm_jax.evaluation.processes import agree
+from vdm_jax.evaluation.samples import STRIP_ROWS, sample, sample_grid, write_samples
+from vdm_jax.methods.base import Method
+from vdm_jax.training.devices import round_up
 from vdm_jax.training.workdir import write_json
 
-__all__ = ["check_data", "evaluate", "finish", "sample", "sample_grid", "say", "scalars", "sentence"]
-
-STRIP_ROWS, STRIP_POINTS, STRIP_STATES = 6, 500, 9
-COLUMNS = 20  # as many classes stand beside each other in a grid
-
-
-def _dataset(config: ConfigDict) -> data.Dataset:
-    return data.load(
-        config.data.name,
-        config.evaluation.split,
-        path=config.data.path,
-        shape=tuple(config.data.shape),
-        vocabulary=config.data.vocabulary or None,
-    )
+__all__ = [
+    "check_data",
+    "evaluate",
+    "finish",
+    "sample",
+    "sample_grid",
+    "say",
+    "scalars",
+    "sentence",
+    "write_samples",
+]
 
 
 def check_data(config: ConfigDict) -> None:
     """The evaluation split is there and is what the config says; before anything is compiled."""
     shape, classes = tuple(config.data.shape), config.model.num_classes
-    data.check(_dataset(config), shape, config.data.vocabulary or None, classes=classes, every=True)
+    data.check(wanted.dataset(config), shape, config.data.vocabulary or None, classes=classes, every=True)
 
 
 def measure(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, examples: int = 0
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(terms per example [passes, N], what they were measured on); equal on all processes."""
-    section, dataset = config.evaluation, _dataset(config)
+    section, dataset = config.evaluation, wanted.dataset(config)
     count = min(examples or section.examples or dataset.num_examples, dataset.num_examples)
     size = round_up(min(section.batch_size, count), mesh)
     batches = partial(_batches, config, dataset, size, count)
@@ -61,9 +57,16 @@ def measure(
         "split": dataset.split,
         "seed": section.seed,
     }
-    if config.model.num_classes and method.measure is None:
-        about["given"] = "the label"
+    if method.measure is None and (given := _given(config)):
+        about["given"] = given
     return values, about
+
+
+def _given(config: ConfigDict) -> str:
+    """What a likelihood is given, in words."""
+    side = config.model.low_resolution
+    parts = ["the label"] * (config.model.num_classes > 0) + [f"{side} × {side} pixels"] * (side > 0)
+    return " and ".join(parts)
 
 
 def _batches(config: ConfigDict, dataset: data.Dataset, size: int, count: int) -> Iterable[dict[str, np.ndarray]]:
@@ -120,103 +123,6 @@ def scalars(result: dict[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in result.items() if isinstance(v, int | float) and k not in ("step", "seed")}
 
 
-@lru_cache(maxsize=4)
-def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[int, ...], mesh: Mesh) -> Any:
-    """(params, batch of 'index', 'conditioning' and, with guidance, 'weight') → (samples, states), compiled once for
-    all the grids of a run."""
-
-    def run(params: Any, batch: dict[str, Array]) -> Any:
-        keys = example_keys(jax.random.key(seed), batch["index"])
-        told: Any = batch["conditioning"]
-        if "weight" in batch:
-            told = Guided(told, batch["weight"])
-        return draw(params, keys, told, num_steps, keep)
-
-    return jax.jit(under(mesh, run), out_shardings=replicated(mesh))
-
-
-def sample(
-    config: ConfigDict,
-    method: Method,
-    params: Any,
-    mesh: Mesh,
-    count: int,
-    keep: tuple[int, ...] = (),
-    weight: float | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`count` samples [count, …], and the latents [K, count, …] after the K steps to keep.
-
-    Image k depends on k, its label, the seed and the guidance weight w (the first of the config unless one is given);
-    every process returns all of them.
-    """
-    section = config.sampling
-    assert method.sample is not None
-    size = round_up(min(section.batch_size, count), mesh)
-    run, params = _sampler(method.sample, section.seed, section.num_steps, keep, mesh), placed(params, mesh)
-    share = size // jax.process_count()
-    parts = []
-    for first in range(0, count, size):
-        index = first + jax.process_index() * share + np.arange(share, dtype=np.int32)
-        told = {"index": index, "conditioning": asked(config, method.classes, index)}
-        if any(config.sampling.guidance):  # one program for all weights, 0 among them
-            told["weight"] = np.full(share, section.guidance[0] if weight is None else weight, np.float32)
-        batch = put_batch(mesh, told)
-        parts.append(jax.device_get(run(params, batch)))
-    images, paths = zip(*parts, strict=True)
-    return np.concatenate(images)[:count], np.concatenate(paths, axis=1)[:, :count]
-
-
-def sample_grid(
-    config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Samples as samples/<step>.png, with the states of their strip.
-
-    Labels in turn stand in columns. Of several guidance weights the first samples of each are a row; samples and
-    states come one weight after the other.
-    """
-    section, weights = config.sampling, tuple(config.sampling.guidance)
-    keep = tuple(np.unique(np.linspace(0, section.num_steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
-    parts = [sample(config, method, params, mesh, section.num_images, keep, weight) for weight in weights]
-    images, states = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts], axis=1)
-    if jax.process_index() == 0:
-        (directory / "samples").mkdir(parents=True, exist_ok=True)
-        path, vocabulary = directory / "samples" / f"{step}.png", config.data.vocabulary or None
-        if vocabulary is None:
-            pictures.save_points(path, {_titled(weight): p[0] for weight, p in zip(weights, parts, strict=True)})
-        else:
-            columns = method.classes if section.label < 0 and 0 < method.classes <= COLUMNS else None
-            shown = images
-            if len(weights) > 1:
-                columns = min(section.num_images, columns or COLUMNS)
-                shown = np.concatenate([p[0][:columns] for p in parts])
-            pictures.save_samples(path, shown, vocabulary, columns)
-    return images, states
-
-
-def _titled(weight: float) -> str:
-    return f"w = {weight:g}" if weight else "samples"
-
-
-def write_samples(
-    config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
-) -> list[epath.Path]:
-    """Grid, arrays (.npz) and noise-to-image strip; returns what process 0 wrote."""
-    folder, vocabulary = directory / "samples", config.data.vocabulary or None
-    images, states = sample_grid(config, method, params, mesh, directory, step)
-    arrays, strip = folder / f"{step}.npz", folder / f"{step}_strip.png"
-    if jax.process_index() == 0:
-        content: dict[str, Any] = {"samples": images}
-        if method.classes:
-            each = len(images) // len(config.sampling.guidance)
-            content["labels"] = np.tile(asked(config, method.classes, np.arange(each)), len(config.sampling.guidance))
-            content["guidance"] = np.repeat(np.asarray(config.sampling.guidance, np.float32), each)
-        with arrays.open("wb") as file:
-            np.savez_compressed(file, **content)
-        rows = STRIP_ROWS if vocabulary else STRIP_POINTS
-        pictures.save_strip(strip, states[:, :rows], images[:rows], vocabulary)
-    return [folder / f"{step}.png", arrays, strip]
-
-
 def finish(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
 ) -> dict[str, Any] | None:
@@ -271,7 +177,7 @@ def _pictures(config: ConfigDict, method: Method, params: Any, mesh: Mesh, direc
     """What the method itself draws of the first images."""
     if method.pictures is None:
         return []
-    batch = next(iter(_batches(config, _dataset(config), round_up(STRIP_ROWS, mesh), STRIP_ROWS)))
+    batch = next(iter(_batches(config, wanted.dataset(config), round_up(STRIP_ROWS, mesh), STRIP_ROWS)))
     return plots.write_pictures(method, params, mesh, directory, batch, config.evaluation.seed, STRIP_ROWS)
 
 

@@ -15,10 +15,9 @@ from ml_collections import ConfigDict
 from vdm_jax.config import flatten
 from vdm_jax.diffusion import guidance
 from vdm_jax.errors import UserError
-from vdm_jax.methods import chains, classifier, ddpm, networks
+from vdm_jax.methods import chains, classifier, conditioning, ddpm, networks
 from vdm_jax.methods.base import Method, Params
 from vdm_jax.methods.chains import Chain
-from vdm_jax.methods.conditioning import Guided
 
 CLASSIFIER = "classifier"
 
@@ -73,10 +72,10 @@ def build(config: ConfigDict, judge: ConfigDict) -> Method:
     made, judging, scale = ddpm.model(config), classifier.model(judge), config.sampling.classifier_scale
 
     def chain(params: Params, cond: Any, num_steps: int) -> Chain:
-        label = cond.label if isinstance(cond, Guided) else cond
+        label = conditioning.label_of(cond)
         logits = judging.logits(params[CLASSIFIER], label)
         gradient = guidance.class_gradient(logits, label.astype(jnp.int32))
-        told = cond if config.model.num_classes else jnp.zeros(label.shape)
+        told = cond if config.model.num_classes else conditioning.relabelled(cond, jnp.zeros(label.shape))
         return made.chain(params, told, num_steps, gradient, scale)
 
     return ddpm.build(config)._replace(sample=chains.sampler(chain), chain=chain, classes=judge.model.num_classes)

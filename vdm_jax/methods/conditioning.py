@@ -1,4 +1,9 @@
-"""What a network is told of an example besides z and t: its label, or none; and samples guided by it."""
+"""What a network is told of an example besides z and t: its label or none, of an upsampler a smaller image too; and
+samples guided by the label.
+
+A label (or a bit) alone is an array [B]; more than that is a `Conditioning`, whose fields grow with the methods. An
+upsampler is given the area mean of the image in training and in its likelihood, in sampling what another model made.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +19,46 @@ from ml_collections import ConfigDict
 from vdm_jax.diffusion import guidance, samplers, thresholds
 from vdm_jax.diffusion.prediction import Denoise, Prediction
 from vdm_jax.fields import EVERYWHERE
-from vdm_jax.methods.base import fold
+from vdm_jax.methods.base import Batch, fold
+from vdm_jax.networks import resample
 
 # The purpose that a key is folded for; methods number theirs from 0.
 DROPPED = 100
 
 
-class Guided(NamedTuple):
-    """What samples are to be, instead of labels alone. label: [b]; weight: w of classifier-free guidance, [b]."""
+class Conditioning(NamedTuple):
+    """What a network is told that is told more than a label. label: [B]; low: a smaller image, [B, h, w, C], on the
+    scale of clean data."""
 
     label: Array
+    low: Array
+
+
+class Guided(NamedTuple):
+    """What samples are to be, instead of what the network is told alone. told: labels [b] or `Conditioning`; weight: w
+    of classifier-free guidance, [b]."""
+
+    told: Any
     weight: Array
+
+
+def label_of(cond: Any) -> Array:
+    """The labels [b] in what samples are to be."""
+    cond = cond.told if isinstance(cond, Guided) else cond
+    return cond.label if isinstance(cond, Conditioning) else cond
+
+
+def relabelled(cond: Any, label: Array) -> Any:
+    """The same with other labels [b]."""
+    if isinstance(cond, Guided):
+        return cond._replace(told=relabelled(cond.told, label))
+    return cond._replace(label=label) if isinstance(cond, Conditioning) else label
+
+
+def of_batch(config: ConfigDict, batch: Batch, encode: Callable[[Array], Array]) -> Any:
+    """What the network is told of a batch; encode: data → the scale of clean data."""
+    label, side = batch["conditioning"], config.model.low_resolution
+    return Conditioning(label, resample.area(encode(batch["image"]), side)) if side else label
 
 
 def asked(config: ConfigDict, classes: int, index: np.ndarray) -> np.ndarray:
@@ -48,10 +82,10 @@ def predictor(config: ConfigDict, denoise: Denoise, split: Callable[..., Predict
     """What a sampler's steps ask, guided if cond is `Guided`, then clipped as `sampling` says; split does not clip."""
     section = config.sampling
     if isinstance(cond, Guided):
-        null = jnp.full_like(cond.label, config.model.num_classes)
+        null = relabelled(cond.told, jnp.full_like(label_of(cond), config.model.num_classes))
         everywhere = tuple(section.guidance_interval) == EVERYWHERE
         weight = cond.weight if everywhere else guidance.interval(cond.weight, *section.guidance_interval)
-        predict = guidance.classifier_free(denoise, split, cond.label, null, guidance_weight=weight)
+        predict = guidance.classifier_free(denoise, split, cond.told, null, guidance_weight=weight)
     else:
         predict = samplers.predictor(denoise, split, cond)
     if not section.clip:

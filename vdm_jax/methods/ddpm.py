@@ -144,14 +144,22 @@ class DDPM(OfConfig):
         if section.distill == "none":
             return self.loss
 
-        def predictor(params: Params, cond: Array, keys: Array | None) -> samplers.Predict:
+        def predictor(params: Params, cond: Any, keys: Array | None) -> samplers.Predict:
             return samplers.predictor(self.denoise(params, keys), self.split, cond)
 
-        told = partial(conditioning.dropped, self.config)
+        told = lambda batch, keys: self.told_of(self.dropped(batch, keys))
         if section.distill == "progressive":
             table = self.spaced(f"even{2 * section.student_steps}")
             return distill.progressive_loss(predictor, table, self.encode, told)
         return distill.one_step_loss(predictor, self.spaced(f"even{section.teacher_steps}"), self.shape, told)
+
+    def dropped(self, batch: Batch, keys: Array) -> Batch:
+        """A batch, some of whose labels are the null class, if the config says so."""
+        return batch | {"conditioning": conditioning.dropped(self.config, batch["conditioning"], keys)}
+
+    def told_of(self, batch: Batch) -> Any:
+        """What the network is told of a batch."""
+        return conditioning.of_batch(self.config, batch, self.encode)
 
     def spaced(self, spacing: str) -> tables.Table:
         """The chain that visits some of the levels."""
@@ -168,7 +176,7 @@ class DDPM(OfConfig):
         section = self.config.training
         index, weight = self.draw(extra, context)
         hybrid = section.weighting == "hybrid"
-        batch = batch | {"conditioning": conditioning.dropped(self.config, batch["conditioning"], context.keys)}
+        batch = self.dropped(batch, context.keys)
         error, vlb = self.at_levels(params, batch, context.keys, index, fold(context.keys, DROPOUT), hybrid)
         objective = {
             "simple": lambda: error,
@@ -195,7 +203,7 @@ class DDPM(OfConfig):
         x, step = batch["image"], self.table.at(index)
         eps = normal_like(keys, self.shape, NOISE)
         z = q_sample(self.encode(x), eps, step.frm)
-        found = self.split(self.denoise(params, dropout)(z, step.frm, batch["conditioning"]), z, step.frm)
+        found = self.split(self.denoise(params, dropout)(z, step.frm, self.told_of(batch)), z, step.frm)
         error = losses.error_per_dim(losses.squared_error(eps, found.eps), z)
         if frozen_mean:
             stop = jax.lax.stop_gradient
@@ -228,7 +236,7 @@ class DDPM(OfConfig):
 
         One noise per level; x̂ as `evaluated`.
         """
-        x, cond = batch["image"], batch["conditioning"]
+        x, cond = batch["image"], self.told_of(batch)
         f, denoise = self.encode(x), self.denoise(params)
         indices, weights = self.levels(keys)
 
@@ -254,7 +262,7 @@ class DDPM(OfConfig):
 
         'variance': [B, 11, H, W, C] in [0, 1]; black is β̃ (the image is known), white is β.
         """
-        f, cond = self.encode(batch["image"]), batch["conditioning"]
+        f, cond = self.encode(batch["image"]), self.told_of(batch)
         columns = [f]
         for share in (0.02, 0.1, 0.25, 0.5, 0.75):
             index = jnp.full(len(f), max(round(share * self.table.num_levels) - 1, 1))

@@ -24,9 +24,9 @@ from vdm_jax.methods.base import Batch, Context, Params, Terms, fold, normal_lik
 LEVEL, NOISE, DROPOUT = range(3)
 
 # (params, conditioning, dropout keys or None) → Predict
-Predictor = Callable[[Params, Array, Array | None], Predict]
-# (conditioning, keys) → what student and teacher are both told
-Told = Callable[[Array, Array], Array]
+Predictor = Callable[[Params, Any, Array | None], Predict]
+# (batch, keys) → what student and teacher are both told
+Told = Callable[[Batch, Array], Any]
 
 
 def target(z: Array, z_to: Array, frm: Transition, to: Transition) -> Array:
@@ -54,7 +54,7 @@ def progressive_loss(
 
     def loss(params: Params, teacher: Params, batch: Batch, context: Context) -> tuple[Array, Terms]:
         number = _draw(context, steps)
-        x, cond = encode(batch["image"]), told(batch["conditioning"], context.keys)
+        x, cond = encode(batch["image"]), told(batch, context.keys)
         first, second = teacher_table.at(2 * number + 1), teacher_table.at(2 * number)
         z = q_sample(x, normal_like(context.keys, x.shape[1:], NOISE), first.frm)
         guide = samplers.ddim(predictor(jax.lax.stop_gradient(teacher), cond, None))
@@ -71,10 +71,11 @@ def progressive_loss(
 def one_step_loss(
     predictor: Predictor, teacher_table: tables.Table, shape: tuple[int, ...], told: Told
 ) -> Callable[[Params, Params, Batch, Context], tuple[Array, Terms]]:
-    """‖x − x̂(z_T)‖²/D where x is the teacher's DDIM sample of z_T by all levels of its table; no image is looked at."""
+    """‖x − x̂(z_T)‖²/D where x is the teacher's DDIM sample of z_T by all levels of its table; images are for what an
+    upsampler is told alone."""
 
     def loss(params: Params, teacher: Params, batch: Batch, context: Context) -> tuple[Array, Terms]:
-        cond = told(batch["conditioning"], context.keys)
+        cond = told(batch, context.keys)
         z = normal_like(context.keys, shape, NOISE)
         guide = samplers.ddim(predictor(jax.lax.stop_gradient(teacher), cond, None))
         wanted, _ = samplers.run(guide, z, context.keys, teacher_table.reverse())

@@ -16,12 +16,13 @@ from ml_collections import ConfigDict
 
 from vdm_jax.diffusion.process import Noise
 from vdm_jax.methods.base import Params
+from vdm_jax.methods.conditioning import Conditioning
 from vdm_jax.networks import families
 from vdm_jax.networks.classifier import Classifier
 from vdm_jax.networks.generator import MLPGenerator
 from vdm_jax.networks.initial import original, structured
 from vdm_jax.networks.mlp import MLP
-from vdm_jax.networks.multiscale import UNet
+from vdm_jax.networks.multiscale import UNet, beside
 from vdm_jax.networks.vdm_unet import VDMUNet
 
 Network = MLP | MLPGenerator | VDMUNet | UNet | Classifier
@@ -82,6 +83,7 @@ def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
         groups=model.groups,
         outputs=2 if model.variance == "learned" else 1,
         num_classes=model.num_classes + model.null_class,
+        given=config.data.shape[-1] if model.low_resolution else 0,
         dtype=dtype,
         remat=model.remat,
         unroll=model.unroll,
@@ -91,11 +93,15 @@ def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
 
 def init(net: Network, key: Array, shape: tuple[int, ...]) -> Params:
     """Parameters before training; shape: of one example."""
-    return net.init(key, jnp.zeros((1, *shape)), jnp.zeros(1), jnp.zeros(1))["params"]
+    given = net.settings.given if isinstance(net, UNet) else 0
+    z = jnp.zeros((1, *shape[:-1], shape[-1] + given))
+    return net.init(key, z, jnp.zeros(1), jnp.zeros(1))["params"]
 
 
-def apply(net: Network, params: Params, keys: Array | None, z: Array, level: Noise, cond: Array) -> Array:
-    """Raw output at a level; keys [B] switch dropout on."""
+def apply(net: Network, params: Params, keys: Array | None, z: Array, level: Noise, cond: Any) -> Array:
+    """Raw output at a level, told a label or a bit [B] or `Conditioning`; keys [B] switch dropout on."""
+    if isinstance(cond, Conditioning):
+        z, cond = beside(z, cond.low), cond.label
     # only VDM's U-Net has Fourier features that σ could damp
     sigma = (level.sigma,) if isinstance(net, VDMUNet) else ()
     return cast(Array, net.apply({"params": params}, z, level.t, cond, keys, *sigma))

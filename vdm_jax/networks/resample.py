@@ -16,6 +16,12 @@ def average(x: Array) -> Array:
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
+def area(x: Array, side: int) -> Array:
+    """The mean of each block of pixels. [B, H, W, C] → [B, side, side, C]; side divides H and W."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, side, height // side, side, width // side, channels).mean((2, 4))
+
+
 def nearest(x: Array) -> Array:
     """Each pixel four times. [B, H, W, C] → [B, 2H, 2W, C]."""
     batch, height, width, channels = x.shape

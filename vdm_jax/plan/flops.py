@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +41,14 @@ class Flops(NamedTuple):
     def total(self) -> int:
         """Of dots and convolutions, what MFU is a share of."""
         return sum(self.matrix.values())
+
+
+def average(found: Sequence[Flops], shares: Sequence[float]) -> Flops:
+    """Of calls that come with these shares, whose sum is 1; the most unknown loops of any."""
+    mean = lambda values: round(sum(share * value for share, value in zip(shares, values, strict=True)))
+    dtypes = dict.fromkeys(dtype for one in found for dtype in one.matrix)
+    matrix = {dtype: mean([one.matrix.get(dtype, 0) for one in found]) for dtype in dtypes}
+    return Flops(matrix, mean([one.elementwise for one in found]), max(one.unknown_loops for one in found))
 
 
 def count(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> Flops:

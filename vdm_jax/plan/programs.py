@@ -4,7 +4,8 @@ the sampler."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,19 +15,25 @@ from ml_collections import ConfigDict
 
 from vdm_jax import methods
 from vdm_jax.errors import UserError
+from vdm_jax.methods import classifier_guidance
 from vdm_jax.methods.base import example_keys
-from vdm_jax.methods.conditioning import Guided
+from vdm_jax.methods.conditioning import Conditioning, Guided
 from vdm_jax.plan import flops
 from vdm_jax.plan.flops import Flops
 from vdm_jax.training import devices
 from vdm_jax.training.program import abstract_batch, check_parallelism, functions
 from vdm_jax.training.state import num_parameters
+from vdm_jax.weights import judge_of
+
+# Steps that are looked at for how often each variant comes.
+PERIOD = 10_000
 
 
 class Program(NamedTuple):
     """traced: of jax.jit; lower and compile it. executed: what it computes; model: the same without
     recomputation. calls of it make the whole run; each is for `examples`. weights: bytes of parameters,
-    averages and optimiser state, all together."""
+    averages and optimiser state, all together. variants: of steps that differ (lazy R1), the share of each and its
+    model FLOPs; then executed and model are averages, and traced is the step with most."""
 
     traced: Any
     parameters: int
@@ -35,41 +42,45 @@ class Program(NamedTuple):
     model: Flops
     examples: int
     calls: int
+    variants: tuple[tuple[float, int], ...] = ()
 
 
 def train(config: ConfigDict, chips: list[Any]) -> Program:
     """One step of the trainer."""
     config = changed(config, {"training.parallelism": "jit"})
-    traced, state = _step(config, chips)
-    executed = flops.count(traced.jaxpr)
-    model = executed
+    kinds = Counter(map(methods.build(config).variant, range(min(config.training.num_steps, PERIOD))))
+    shares = [number / kinds.total() for number in kinds.values()]
+    steps, state = _steps(config, chips, kinds)
+    executed = model = [flops.count(step.jaxpr) for step in steps]
     if config.model.remat != "none":
-        model = flops.count(_step(changed(config, {"model.remat": "none"}), chips)[0].jaxpr)
+        plain, _ = _steps(changed(config, {"model.remat": "none"}), chips, kinds)
+        model = [flops.count(step.jaxpr) for step in plain]
+    most = max(range(len(steps)), key=lambda k: executed[k].total)
     return Program(
-        traced,
+        steps[most],
         num_parameters(state.params),
         num_bytes(state),
-        executed,
-        model,
+        flops.average(executed, shares),
+        flops.average(model, shares),
         config.data.batch_size,
         config.training.num_steps,
+        tuple(zip(shares, (found.total for found in model), strict=True)) if len(steps) > 1 else (),
     )
 
 
-def _step(config: ConfigDict, chips: list[Any]) -> tuple[Any, Any]:
-    """(traced step, abstract state)."""
+def _steps(config: ConfigDict, chips: list[Any], variants: Iterable[Hashable]) -> tuple[list[Any], Any]:
+    """(the traced step of each variant, abstract state)."""
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp, chips)
     check_parallelism(config, mesh)
     made = functions(config, methods.build(config), mesh)
-    step: Any = made.step  # of jax.jit
-    return step.trace(made.abstract, (abstract_batch(config),), None), made.abstract
+    steps: list[Any] = [made.variants(variant) for variant in variants]  # of jax.jit
+    return [step.trace(made.abstract, (abstract_batch(config),), None) for step in steps], made.abstract
 
 
 def sample(config: ConfigDict, chips: list[Any]) -> Program:
     """One batch of `--mode=sample`."""
-    section, method = config.sampling, methods.build(config)
-    if section.classifier:
-        raise UserError("--plan=sample does not count the network of config.sampling.classifier; leave it out")
+    section, judge = config.sampling, judge_of(config)
+    method = methods.build(config) if judge is None else classifier_guidance.build(config, judge)
     if method.sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; plan its training")
     mesh = devices.make_mesh(len(chips), devices=chips)
@@ -77,8 +88,13 @@ def sample(config: ConfigDict, chips: list[Any]) -> Program:
     whole, parts = devices.replicated(mesh), devices.split(mesh)
     draw = partial(method.sample, num_steps=section.num_steps)
     params = jax.eval_shape(method.init, jax.random.key(0))
+    if judge is not None:
+        params[classifier_guidance.CLASSIFIER] = jax.eval_shape(methods.build(judge).init, jax.random.key(0))
     keys = jax.eval_shape(lambda: example_keys(jax.random.key(0), jnp.arange(size)))
-    cond: Any = jax.ShapeDtypeStruct((size,), jnp.int32 if config.model.num_classes else jnp.float32)
+    cond: Any = jax.ShapeDtypeStruct((size,), jnp.int32 if method.classes else jnp.float32)
+    if side := config.model.low_resolution:
+        low = jax.ShapeDtypeStruct((size, side, side, config.data.shape[-1]), jnp.float32)
+        cond = jax.eval_shape(Conditioning, cond, low)
     if any(section.guidance):
         cond = jax.eval_shape(Guided, cond, jax.ShapeDtypeStruct((size,), jnp.float32))
     traced = jax.jit(draw, in_shardings=(whole, parts, parts)).trace(params, keys, cond)

@@ -102,6 +102,8 @@ def describe(
         "chip": {**chip._asdict(), "unverified": list(chip.unverified)},
         "assumptions": list(roofline.ASSUMPTIONS),
     }
+    if program.variants:
+        result["variants"] = [{"share": share, "model_flops": work} for share, work in program.variants]
     if not fits:
         result["advice"] = advice.when_too_big(config, where, what, weights, used.total, available)
     if module is not None:

@@ -44,7 +44,9 @@ def table(plan: Mapping[str, Any]) -> str:
         ("parameters", f"{plan['parameters']:,}"),
         (
             "work",
-            f"{si(plan['model_flops'], 'FLOP')} a {noun}" + (f", {again:.0%} more recomputed" if again > 0.005 else ""),
+            f"{si(plan['model_flops'], 'FLOP')} a {noun}"
+            + (f", {again:.0%} more recomputed" if again > 0.005 else "")
+            + _variants(plan.get("variants", [])),
         ),
     ]
     shape = f"arguments {size(used['arguments'])}, temporary {size(used['temporary'])}, outputs {size(used['outputs'])}"
@@ -62,6 +64,14 @@ def table(plan: Mapping[str, Any]) -> str:
     lines.append(("compiled", f"in {duration(plan['trace_seconds'] + plan['compile_seconds'])}"))
     wrap = lambda name, text: textwrap.fill(text, 118, initial_indent=f"{name:<11} ", subsequent_indent=" " * 12)
     return "\n".join(wrap(name, text) for name, text in lines)
+
+
+def _variants(variants: list[Mapping[str, Any]]) -> str:
+    """What steps that differ have to do with each other."""
+    if not variants:
+        return ""
+    each = ", ".join(f"{si(row['model_flops'], 'FLOP')} in {row['share']:.3g} of them" for row in variants)
+    return f", an average of steps that differ: {each}; memory, traffic and links are those of the step with most"
 
 
 def _count(plan: Mapping[str, Any], name: str) -> str:

@@ -29,6 +29,7 @@ DDIM25: Changes = {"sampling.sampler": "ddim", "sampling.respacing": "ddim25", "
 CLASSIFIER: Changes = {
     "method": "classifier",
     "data.batch_size": 256,
+    "data.augment": ("flip", "crop"),
     "model.width": 128,
     "model.depth": 2,
     "model.heads": 1,
@@ -57,11 +58,14 @@ _ABLATION_BASE: Changes = {
 ABLATIONS: dict[str, Changes] = {
     "ablation": _ABLATION_BASE,
     "deeper": {"model.width": 128, "model.depth": 4},
+    **{f"per_head{n}": {"model.width": 128, "model.heads": 1, "model.head_channels": n} for n in (32, 64)},
+}
+# Those that any size of network can have.
+SMALL_ABLATIONS: dict[str, Changes] = {
     "heads4": {"model.heads": 4, "model.head_channels": 0},
     "more_attention": {"model.attention_at": (32, 16, 8)},
     "blocks": {"model.resample_blocks": True},
     "rescaled": {"model.rescale": True},
-    **{f"per_head{n}": {"model.heads": 1, "model.head_channels": n} for n in (32, 64)},
     "added_embedding": {"model.scale_shift": False},
 }
 
@@ -103,26 +107,37 @@ def adm_images(name: str, size: int) -> ConfigDict:
     return config
 
 
+def adm_upsampler(name: str, size: int, low_resolution: int) -> ConfigDict:
+    """Guided diffusion's settings for a DDPM that is given the image at a lower resolution: 192 channels."""
+    config = adm_images(name, size)
+    config.model.low_resolution = low_resolution
+    config.model.width = 192
+    config.model.multipliers = MULTIPLIERS[256]
+    return config
+
+
+# The same networks at a size for two CPU cores and the digits of the package.
+_DIGITS_MINI: Changes = {
+    **DDPM_MINI,
+    "data.name": "digits",
+    "data.shape": (8, 8, 1),
+    "data.vocabulary": 17,
+    "data.augment": (),
+    "model.multipliers": (1.0, 2.0),
+    "model.attention_at": (4,),
+    "model.heads": 2,
+    "model.head_channels": 0,
+    "model.num_classes": 10,
+    "sampling.num_images": 20,
+    "sampling.batch_size": 20,
+}
+UPSAMPLER_MINI: Changes = {**_DIGITS_MINI, "model.low_resolution": 4, "sampling.respacing": "100"}
+
 # p_uncond of the paper's table 1, and a size for looking at guidance on two CPU cores.
 CFG_VARIANTS: dict[str, Changes] = {
     "p20": {"training.label_dropout": 0.2},
     "p50": {"training.label_dropout": 0.5},
-    "mini": {
-        **DDPM_MINI,
-        "data.name": "digits",
-        "data.shape": (8, 8, 1),
-        "data.vocabulary": 17,
-        "data.augment": (),
-        "model.multipliers": (1.0, 2.0),
-        "model.attention_at": (4,),
-        "model.heads": 2,
-        "model.head_channels": 0,
-        "model.num_classes": 10,
-        "evaluation.levels": 0,
-        "sampling.num_images": 20,
-        "sampling.batch_size": 20,
-        "sampling.guidance": (0.0, 1.0, 4.0),
-    },
+    "mini": {**_DIGITS_MINI, "evaluation.levels": 0, "sampling.guidance": (0.0, 1.0, 4.0)},
 }
 
 

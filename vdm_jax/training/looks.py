@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vdm_jax.evaluation import report
+from vdm_jax.evaluation import report, samples
 from vdm_jax.training import checkpoints
 from vdm_jax.training.metrics import EVALUATED_TRAIN, TRAIN, read
 from vdm_jax.training.run import Run, averaged, due, save
@@ -30,7 +30,10 @@ def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) 
     evaluating, sampling = due_looks(run, number)
     if missing_only:
         seen = [row for row in read(run.directory / "metrics.jsonl") if row["step"] == number]
-        there = any(row["split"] != TRAIN for row in seen), (run.directory / "samples" / f"{number}.png").exists()
+        there = (
+            any(row["split"] != TRAIN for row in seen),
+            (run.directory / "samples" / f"{samples.stem(run.config, number)}.png").exists(),
+        )
         # what process 0 sees decides
         evaluated, sampled = multihost_utils.broadcast_one_to_all(np.asarray(there))
         evaluating, sampling = evaluating and not evaluated, sampling and not sampled

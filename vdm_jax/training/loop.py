@@ -48,10 +48,12 @@ def _train(config: ConfigDict, directory: epath.Path, initial: Any, finish: bool
         shape=tuple(config.data.shape),
         vocabulary=config.data.vocabulary or None,
     )
-    classes = config.model.num_classes
-    data.check(dataset, tuple(config.data.shape), config.data.vocabulary or None, classes=classes)
+    classes, crops = config.model.num_classes, "crop" in config.data.augment
+    data.check(dataset, tuple(config.data.shape), config.data.vocabulary or None, classes=classes, crops=crops)
     workdir.check_resume(directory, config, dataset.identity)
-    report.check_data(config)
+    method = methods.build(config)
+    if method.measured is not None or config.model.low_resolution:  # a GAN looks at no split but its own
+        report.check_data(config)
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp)
     check_parallelism(config, mesh)
     iterator = data.train_iterator(
@@ -59,12 +61,12 @@ def _train(config: ConfigDict, directory: epath.Path, initial: Any, finish: bool
         seed=config.training.seed,
         batch_size=config.data.batch_size,
         augment=tuple(config.data.augment),
+        size=config.data.shape[0],
         labels=classes > 0,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_threads=config.data.threads or None,
     )
-    method = methods.build(config)
     section = config.training
     with contextlib.ExitStack() as stack:
         close = lambda thing: stack.enter_context(contextlib.closing(thing))

@@ -129,10 +129,11 @@ def make_train_step(
 
     A step whose loss or gradient is not finite, or whose loss is more than `spike` times its running
     mean, is counted but not applied. axis: the name that `pmap` maps the batch over. variant: of the method, for which
-    this is the step.
+    this is the step; the loss of an unusual one (lazy R1) has no spikes and no part in the running mean.
     """
     add_up = (lambda tree: jax.lax.psum(tree, axis)) if axis else (lambda tree: tree)
     fast = {name for phase in method.phases if not phase.averaged for name in phase.trains}
+    usual = variant is None or variant == method.variant(1)
     slow = lambda params: {name: part for name, part in params.items() if name not in fast}
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
@@ -158,7 +159,7 @@ def make_train_step(
         replaced = add_up(records_replaced(batch))
 
         settled = (state.step >= SETTLING_STEPS) & (state.typical > 0)
-        jumped = finite & settled & (objective > spike * state.typical) if spike else jnp.asarray(False)
+        jumped = finite & settled & (objective > spike * state.typical) if spike and usual else jnp.asarray(False)
         good = finite & ~jumped
         ema = {**params, **ema_update(slow(state.ema), slow(params), state.step, ema_decay)}
         new = (params, ema, opt_state, extra)
@@ -166,7 +167,9 @@ def make_train_step(
         params, ema, opt_state, extra = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
         bad = jnp.where(good, 0, jnp.where(jumped, bad_steps, state.bad + 1))
         window = add_to_window(state, metrics, replaced, good, log_every)
-        typical = jnp.where(good, ema_update(state.typical, objective, state.step, 0.98), state.typical)
+        typical = state.typical
+        if usual:
+            typical = jnp.where(good, ema_update(typical, objective, state.step, 0.98), typical)
         after = TrainState(state.step + 1, params, ema, opt_state, extra, window, bad, typical)
         return after, Report(objective, bad, after.step, jumped, jnp.zeros((), jnp.int32))
 

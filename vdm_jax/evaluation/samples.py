@@ -1,0 +1,139 @@
+"""Samples: drawn batch by batch, as a grid, as arrays, and as a strip from noise to image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax import Array
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vdm_jax.evaluation import pictures
+from vdm_jax.evaluation.processes import placed
+from vdm_jax.evaluation.wanted import wanted
+from vdm_jax.methods.base import Method, example_keys
+from vdm_jax.methods.conditioning import Conditioning, Guided
+from vdm_jax.training.devices import put_batch, replicated, round_up, under
+
+STRIP_ROWS, STRIP_POINTS, STRIP_STATES = 6, 500, 9
+COLUMNS = 20  # as many classes stand beside each other in a grid
+
+
+@lru_cache(maxsize=4)
+def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[int, ...], mesh: Mesh) -> Any:
+    """(params, batch of 'index', 'conditioning' and, of an upsampler, 'low', with guidance 'weight') → (samples,
+    states), compiled once for all the grids of a run."""
+
+    def run(params: Any, batch: dict[str, Array]) -> Any:
+        keys = example_keys(jax.random.key(seed), batch["index"])
+        told: Any = batch["conditioning"]
+        if "low" in batch:
+            told = Conditioning(told, batch["low"])
+        if "weight" in batch:
+            told = Guided(told, batch["weight"])
+        return draw(params, keys, told, num_steps, keep)
+
+    return jax.jit(under(mesh, run), out_shardings=replicated(mesh))
+
+
+def sample(
+    config: ConfigDict,
+    method: Method,
+    params: Any,
+    mesh: Mesh,
+    count: int,
+    keep: tuple[int, ...] = (),
+    weight: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`count` samples [count, …], and the latents [K, count, …] after the K steps to keep.
+
+    Image k depends on k, what it is to be (`wanted`), the seed and the guidance weight w (the first of the config
+    unless one is given); every process returns all of them.
+    """
+    section = config.sampling
+    assert method.sample is not None
+    size = round_up(min(section.batch_size, count), mesh)
+    run, params = _sampler(method.sample, section.seed, section.num_steps, keep, mesh), placed(params, mesh)
+    share, asked = size // jax.process_count(), wanted(config, method.classes, count)
+    parts = []
+    for first in range(0, count, size):
+        index = first + jax.process_index() * share + np.arange(share, dtype=np.int32)
+        told = {"index": index, "conditioning": asked.label[index % count]}
+        if asked.low is not None:
+            told["low"] = np.asarray(method.encode(jnp.asarray(asked.low[index % count])))
+        if any(config.sampling.guidance):  # one program for all weights, 0 among them
+            told["weight"] = np.full(share, section.guidance[0] if weight is None else weight, np.float32)
+        batch = put_batch(mesh, told)
+        parts.append(jax.device_get(run(params, batch)))
+    images, paths = zip(*parts, strict=True)
+    return np.concatenate(images)[:count], np.concatenate(paths, axis=1)[:, :count]
+
+
+def sample_grid(
+    config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples as samples/<stem>.png, with the states of their strip.
+
+    Labels in turn stand in columns. Of several guidance weights the first samples of each are a row; samples and
+    states come one weight after the other. What an upsampler enlarged has the same places in <stem>_given.png.
+    """
+    section, weights = config.sampling, tuple(config.sampling.guidance)
+    keep = tuple(np.unique(np.linspace(0, section.num_steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
+    parts = [sample(config, method, params, mesh, section.num_images, keep, weight) for weight in weights]
+    if jax.process_index() == 0:
+        _save_grid(config, method, [images for images, _ in parts], directory / "samples", stem(config, step))
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts], axis=1)
+
+
+def stem(config: ConfigDict, step: int) -> str:
+    """What the files of samples are called: the step, their label where they have one, the scale of a classifier."""
+    section = config.sampling
+    label = f"_label{section.label}" if section.label >= 0 else ""
+    return f"{step}{label}" + (f"_scale{section.classifier_scale:g}" if section.classifier else "")
+
+
+def _save_grid(config: ConfigDict, method: Method, parts: list[np.ndarray], folder: epath.Path, name: str) -> None:
+    """parts: samples [N, …] of each guidance weight."""
+    section, vocabulary = config.sampling, config.data.vocabulary or None
+    folder.mkdir(parents=True, exist_ok=True)
+    if vocabulary is None:
+        titles = [f"w = {weight:g}" if weight else "samples" for weight in section.guidance]
+        pictures.save_points(folder / f"{name}.png", dict(zip(titles, parts, strict=True)))
+        return
+    columns = method.classes if section.label < 0 and 0 < method.classes <= COLUMNS else None
+    first = section.num_images
+    if len(parts) > 1:
+        columns = first = min(first, columns or COLUMNS)
+    pictures.save_samples(folder / f"{name}.png", np.concatenate([part[:first] for part in parts]), vocabulary, columns)
+    low = wanted(config, method.classes, first).low
+    if low is not None:
+        times = parts[0].shape[1] // low.shape[1]
+        given = np.concatenate([low.repeat(times, 1).repeat(times, 2)] * len(parts))
+        pictures.save_samples(folder / f"{name}_given.png", given, vocabulary, columns)
+
+
+def write_samples(
+    config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
+) -> list[epath.Path]:
+    """Grid, arrays (.npz) and noise-to-image strip; returns what process 0 wrote."""
+    folder, vocabulary, name = directory / "samples", config.data.vocabulary or None, stem(config, step)
+    weights, each = config.sampling.guidance, config.sampling.num_images
+    images, states = sample_grid(config, method, params, mesh, directory, step)
+    arrays, strip = folder / f"{name}.npz", folder / f"{name}_strip.png"
+    if jax.process_index() == 0:
+        content: dict[str, Any] = {"samples": images}
+        if method.classes:
+            content["labels"] = np.tile(wanted(config, method.classes, each).label, len(weights))
+            content["guidance"] = np.repeat(np.asarray(weights, np.float32), each)
+        with arrays.open("wb") as file:
+            np.savez_compressed(file, **content)
+        rows = STRIP_ROWS if vocabulary else STRIP_POINTS
+        pictures.save_strip(strip, states[:, :rows], images[:rows], vocabulary)
+    given = [folder / f"{name}_given.png"] if config.model.low_resolution and vocabulary else []
+    return [folder / f"{name}.png", *given, arrays, strip]
