@@ -212,12 +212,13 @@ FIELDS: dict[str, dict[str, Field]] = {
     "sampling": {
         "sampler": Field(
             "ancestral",
-            "the reverse step",
+            "the reverse step; 'adaptive' is the flow in as many steps as each image takes at sampling.tolerance",
             (
                 "ancestral",
                 "ddim",
                 "euler",
                 "heun",
+                "adaptive",
                 "euler_maruyama",
                 "reverse_diffusion",
                 "predictor_corrector",
@@ -234,7 +235,12 @@ FIELDS: dict[str, dict[str, Field]] = {
             0.0, "the t where an SDE's samples end; 0 for schedule.t_min", low=0.0, high=0.1, resume=_ANY_TIME
         ),
         "denoise": Field(True, "an SDE's sample ends with the mean of its last step, without noise", resume=_ANY_TIME),
-        "num_steps": Field(250, "steps of the sampler", low=1, resume=_ANY_TIME),
+        "num_steps": Field(
+            250, "steps of the sampler; of 'adaptive' the points of its path for pictures", low=1, resume=_ANY_TIME
+        ),
+        "tolerance": Field(
+            1e-5, "of a step of the sampler 'adaptive', relative and absolute", low=2e-6, high=0.1, resume=_ANY_TIME
+        ),
         "eta": Field(0.0, "noise of DDIM: 0 none, 1 ancestral", low=0.0, high=1.0, resume=_ANY_TIME),
         "clip": Field(False, "clip the predicted x to [-1, 1]", resume=_ANY_TIME),
         "draw": Field(False, "draw from p(x|z_0), not its most likely level", resume=_ANY_TIME),

@@ -25,7 +25,7 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "training.weighting": ("vlb", "simple"),
         "training.distill": ("none",),
         "training.times": ("stratified", "independent"),
-        "sampling.sampler": ("ancestral", "ddim", "euler", "heun"),
+        "sampling.sampler": ("ancestral", "ddim", "euler", "heun", "adaptive"),
         "evaluation.levels": (0,),
     },
     "ddpm": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood, pictures, plots
 from vdm_jax.evaluation.likelihood import sentence, words
 from vdm_jax.evaluation.processes import agree, placed
+from vdm_jax.methods import flows
 from vdm_jax.methods.base import Method, example_keys
 from vdm_jax.methods.conditioning import Guided, asked
 from vdm_jax.training.devices import put_batch, replicated, round_up, under
@@ -135,6 +136,15 @@ def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[in
     return jax.jit(under(mesh, run), out_shardings=replicated(mesh))
 
 
+class Drawn(NamedTuple):
+    """Samples [N, …], the latents [K, N, …] after the K steps to keep, and the evaluations of the network [N], where
+    they are not the same for all."""
+
+    images: np.ndarray
+    states: np.ndarray
+    evaluations: np.ndarray | None
+
+
 def sample(
     config: ConfigDict,
     method: Method,
@@ -149,6 +159,20 @@ def sample(
     Image k depends on k, its label, the seed and the guidance weight w (the first of the config unless one is given);
     every process returns all of them.
     """
+    drawn = draw(config, method, params, mesh, count, keep, weight)
+    return drawn.images, drawn.states
+
+
+def draw(
+    config: ConfigDict,
+    method: Method,
+    params: Any,
+    mesh: Mesh,
+    count: int,
+    keep: tuple[int, ...] = (),
+    weight: float | None = None,
+) -> Drawn:
+    """`sample`, with what it took."""
     section = config.sampling
     assert method.sample is not None
     size = round_up(min(section.batch_size, count), mesh)
@@ -162,13 +186,13 @@ def sample(
             told["weight"] = np.full(share, section.guidance[0] if weight is None else weight, np.float32)
         batch = put_batch(mesh, told)
         parts.append(jax.device_get(run(params, batch)))
-    images, paths = zip(*parts, strict=True)
-    return np.concatenate(images)[:count], np.concatenate(paths, axis=1)[:, :count]
+    images, paths, *counts = zip(*parts, strict=True)
+    evaluations = np.concatenate(counts[0])[:count] if counts else None
+    flows.check_solved(config, *([] if evaluations is None else [evaluations]))
+    return Drawn(np.concatenate(images)[:count], np.concatenate(paths, axis=1)[:, :count], evaluations)
 
 
-def sample_grid(
-    config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
-) -> tuple[np.ndarray, np.ndarray]:
+def sample_grid(config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int) -> Drawn:
     """Samples as samples/<step>.png, with the states of their strip.
 
     Labels in turn stand in columns. Of several guidance weights the first samples of each are a row; samples and
@@ -176,21 +200,23 @@ def sample_grid(
     """
     section, weights = config.sampling, tuple(config.sampling.guidance)
     keep = tuple(np.unique(np.linspace(0, section.num_steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
-    parts = [sample(config, method, params, mesh, section.num_images, keep, weight) for weight in weights]
-    images, states = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts], axis=1)
+    parts = [draw(config, method, params, mesh, section.num_images, keep, weight) for weight in weights]
+    images = np.concatenate([p.images for p in parts])
     if jax.process_index() == 0:
         (directory / "samples").mkdir(parents=True, exist_ok=True)
         path, vocabulary = directory / "samples" / f"{step}.png", config.data.vocabulary or None
         if vocabulary is None:
-            pictures.save_points(path, {_titled(weight): p[0] for weight, p in zip(weights, parts, strict=True)})
+            pictures.save_points(path, {_titled(weight): p.images for weight, p in zip(weights, parts, strict=True)})
         else:
             columns = method.classes if section.label < 0 and 0 < method.classes <= COLUMNS else None
             shown = images
             if len(weights) > 1:
                 columns = min(section.num_images, columns or COLUMNS)
-                shown = np.concatenate([p[0][:columns] for p in parts])
+                shown = np.concatenate([p.images[:columns] for p in parts])
             pictures.save_samples(path, shown, vocabulary, columns)
-    return images, states
+    counts = [p.evaluations for p in parts if p.evaluations is not None]
+    states = np.concatenate([p.states for p in parts], axis=1)
+    return Drawn(images, states, np.concatenate(counts) if counts else None)
 
 
 def _titled(weight: float) -> str:
@@ -200,9 +226,9 @@ def _titled(weight: float) -> str:
 def write_samples(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
 ) -> list[epath.Path]:
-    """Grid, arrays (.npz) and noise-to-image strip; returns what process 0 wrote."""
+    """Grid, arrays (.npz) and noise-to-image strip, and a word on what they took; returns what process 0 wrote."""
     folder, vocabulary = directory / "samples", config.data.vocabulary or None
-    images, states = sample_grid(config, method, params, mesh, directory, step)
+    images, states, evaluations = sample_grid(config, method, params, mesh, directory, step)
     arrays, strip = folder / f"{step}.npz", folder / f"{step}_strip.png"
     if jax.process_index() == 0:
         content: dict[str, Any] = {"samples": images}
@@ -210,6 +236,12 @@ def write_samples(
             each = len(images) // len(config.sampling.guidance)
             content["labels"] = np.tile(asked(config, method.classes, np.arange(each)), len(config.sampling.guidance))
             content["guidance"] = np.repeat(np.asarray(config.sampling.guidance, np.float32), each)
+        if evaluations is not None:
+            content["evaluations"] = evaluations
+            say(
+                f"evaluations of the network for each sample: {np.mean(evaluations):.1f} on average, "
+                f"{evaluations.min()} to {evaluations.max()} (tolerance {config.sampling.tolerance:g})"
+            )
         with arrays.open("wb") as file:
             np.savez_compressed(file, **content)
         rows = STRIP_ROWS if vocabulary else STRIP_POINTS
@@ -229,8 +261,9 @@ def finish(
     began = time.monotonic()
     written = write_samples(config, method, params, mesh, directory, step)
     section = config.sampling
+    steps = "steps of its own" if section.sampler == "adaptive" else f"{section.num_steps} steps"
     say(
-        f"{section.num_images * len(section.guidance)} samples ({section.sampler}, {section.num_steps} steps) "
+        f"{section.num_images * len(section.guidance)} samples ({section.sampler}, {steps}) "
         f"in {time.monotonic() - began:.0f} s: {', '.join(map(str, written))}"
     )
     return result

@@ -38,7 +38,7 @@ from vdm_jax.diffusion import (
 )
 from vdm_jax.diffusion.process import SUB_VP, VE, VP, Noise, Process, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
-from vdm_jax.methods import chains, conditioning, networks, sde_rules
+from vdm_jax.methods import conditioning, flows, networks, sde_rules
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.chains import Chain
 from vdm_jax.methods.examples import OfConfig
@@ -58,7 +58,7 @@ def build(config: ConfigDict) -> Method:
     return Method(
         init=model.init,
         phases=(Phase("sde", ("network",), model.loss),),
-        sample=chains.sampler(model.chain),
+        sample=flows.sampler(model),
         chain=model.chain,
         denoise=model.denoise,
         schedule=lambda params: model.schedule,
@@ -266,4 +266,5 @@ class SDE(OfConfig):
             steps=steps,
             end=ended,
             shown=shown,
+            ending=int(section.denoise),
         )
