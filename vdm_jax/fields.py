@@ -50,8 +50,8 @@ FIELDS: dict[str, dict[str, Field]] = {
     "model": {
         "network": Field(
             "unet",
-            "the score network: VDM's, a multilayer perceptron, or one that resamples",
-            ("unet", "mlp", "multiscale"),
+            "the score network: VDM's, a multilayer perceptron, one that resamples, or NCSN's",
+            ("unet", "mlp", "multiscale", "refinenet"),
         ),
         "family": Field(
             "improved",
@@ -76,6 +76,12 @@ FIELDS: dict[str, dict[str, Field]] = {
             True, "families 'improved', 'adm': the embedding of t scales and shifts a norm; else it is added before it"
         ),
         "rescale_time": Field(False, "the network is told 1000 l/T, not the level l"),
+        "told": Field(
+            "time",
+            "what the network of a score SDE is told of its level: the time (or log sigma), or its number among "
+            "training.num_timesteps, as NCSN and score_sde's discrete checkpoints are",
+            ("time", "index"),
+        ),
         "variance": Field(
             "posterior",
             "of a reverse step: beta-tilde, beta, or learned between them",

@@ -58,7 +58,8 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     if saved is None:
         return formats.load(path, config, like)
     harmless = ("model.cdf", "model.dropout", *(() if config.model.variance == "learned" else _FIXED))
-    changed = [d for d in differences(saved, config) if d.startswith(_DECISIVE) and not d.startswith(harmless)]
+    decisive = (*_DECISIVE, "training.num_timesteps") if config.model.told == "index" else _DECISIVE
+    changed = [d for d in differences(saved, config) if d.startswith(decisive) and not d.startswith(harmless)]
     if changed:
         raise UserError(f"the weights in {path} belong to another model ({'; '.join(changed)})")
     which = "ema" if config.evaluation.weights == "ema" else "params"
