@@ -30,8 +30,9 @@ FIELDS: dict[str, dict[str, Field]] = {
     "": {
         "method": Field(
             "vdm",
-            "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, guided diffusion's classifier, DDGAN",
-            ("vdm", "ddpm", "sde", "classifier", "ddgan"),
+            "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, the dequantisation of one, guided "
+            "diffusion's classifier, DDGAN",
+            ("vdm", "ddpm", "sde", "dequantiser", "classifier", "ddgan"),
         ),
     },
     "data": {
@@ -100,6 +101,9 @@ FIELDS: dict[str, dict[str, Field]] = {
         "latent": Field(100, "numbers w that a generator is told; 0 for none", low=0),
         "latent_width": Field(256, "units of the generator's mapping network", low=1),
         "mapping_depth": Field(3, "layers of the mapping network after its first", low=0),
+        "couplings": Field(4, "affine couplings of a dequantiser's flow", low=1),
+        "coupling_width": Field(32, "channels of a coupling's network", low=1),
+        "coupling_depth": Field(2, "residual layers of a coupling's network", low=1),
         "discriminator": Field("small", "of images up to 64 pixels, or larger ones", ("small", "large")),
         "discriminator_width": Field(64, "channels n of the discriminator, which has 2 n to 8 n", low=1),
         "discriminator_time": Field(256, "units of the discriminator's embedding of t", low=4),

@@ -34,6 +34,11 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
             f"config.training.distill={config.training.distill!r} trains a student and needs its teacher; "
             "give the teacher's working directory as --weights"
         )
+    if config.method == "dequantiser" and not path and not resuming:
+        raise UserError(
+            "config.method='dequantiser' trains the dequantisation of a score SDE and needs it; give its working "
+            "directory as --weights"
+        )
     if config.sampling.classifier:
         raise UserError("config.sampling.classifier guides --mode=sample; training has no use for it, leave it out")
     initial = None

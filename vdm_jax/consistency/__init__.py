@@ -87,6 +87,14 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 
 
+LEGAL["dequantiser"] = {
+    **LEGAL["sde"],
+    "training.weighting": ("vlb",),
+    "training.num_timesteps": (0,),
+    "training.label_dropout": (0.0,),
+}
+
+
 def check(given: Given) -> None:
     """Raise UserError naming the fields; given: 'section.field' → legal value."""
     method = given["method"]
@@ -107,6 +115,7 @@ def check(given: Given) -> None:
         "vdm": continuous.check_vdm,
         "ddpm": tables.check_ddpm,
         "sde": continuous.check_sde,
+        "dequantiser": continuous.check_dequantiser,
         "classifier": tables.check_classifier,
         "ddgan": gans.check_ddgan,
     }

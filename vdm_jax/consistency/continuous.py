@@ -66,6 +66,15 @@ def check_sde(given: Given) -> None:
     )
 
 
+def check_dequantiser(given: Given) -> None:
+    demand(
+        given["data.vocabulary"] > 0,
+        "config.method='dequantiser' says where in its bin a level lies, and config.data.vocabulary=0 has no levels; "
+        "a density of continuous data needs none",
+    )
+    check_sde(given)
+
+
 def _check_ncsn(given: Given) -> None:
     """Levels that a network was trained on, instead of all times."""
     levels, kind, indexed = given["training.num_timesteps"], given["schedule.kind"], given["model.told"] == "index"

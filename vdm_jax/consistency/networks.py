@@ -47,7 +47,9 @@ def check_network(given: Given) -> None:
 
 def check_refinenet(given: Given) -> None:
     demand(
-        given["method"] == "sde" and given["schedule.kind"] == "ve_sde" and given["model.told"] == "index",
+        given["method"] in ("sde", "dequantiser")
+        and given["schedule.kind"] == "ve_sde"
+        and given["model.told"] == "index",
         "config.model.network='refinenet' is NCSN's, which is told the number of its level; set config.method='sde', "
         "config.schedule.kind='ve_sde' and config.model.told='index'",
     )

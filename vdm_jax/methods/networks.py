@@ -66,7 +66,7 @@ def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
         extra["scale_shift"] = model.scale_shift
     if model.family == "adm":
         extra |= {"resample": "block" if model.resample_blocks else "conv", "rescale": model.rescale}
-    if model.family == "ddpm" and config.method == "sde":
+    if model.family == "ddpm" and config.method in ("sde", "dequantiser"):
         extra["attention_up"] = "level"  # as score_sde's own copy has it
     if model.family == "ncsnpp" and (config.schedule.kind != "ve_sde" or model.told == "index"):
         extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # told a time or a number, not log σ

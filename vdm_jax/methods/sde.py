@@ -53,7 +53,12 @@ PROCESSES: dict[str, Process] = {"vp_sde": VP, "sub_vp_sde": SUB_VP, "ve_sde": V
 
 def build(config: ConfigDict) -> Method:
     """A score SDE from a checked config."""
-    model = SDE(config, networks.network(config))
+    return method_of(SDE(config, networks.network(config)))
+
+
+def method_of(model: SDE) -> Method:
+    """The functions of an SDE as those of a method."""
+    config = model.config
     bits_per_dim = {"vlb": model.vlb, "ode": model.flow_likelihood}[config.evaluation.estimator]
     return Method(
         init=model.init,
@@ -109,10 +114,14 @@ class SDE(OfConfig):
         """Parameters before training."""
         return {"network": networks.init(self.net, key, self.shape)}
 
-    def encode(self, x: Array, keys: Array) -> Array:
-        """Data → f [b, …]: levels uniform in their bins of [−1, 1], real numbers as they are."""
+    def uniform(self, keys: Array) -> Array:
+        """Noise of U[0, 1) for every number, [b, …]."""
         draw = lambda k: jax.random.uniform(jax.random.fold_in(k, DEQUANTISE), self.shape)
-        return dequantisation.dequantise(x, jax.vmap(draw)(keys), self.vocabulary)
+        return jax.vmap(draw)(keys)
+
+    def dequantised(self, params: Params, x: Array, keys: Array) -> tuple[Array, Array]:
+        """Data → f [b, …] and log q(u|x) [b]: levels uniform in their bins of [−1, 1], real numbers as they are."""
+        return dequantisation.dequantise(x, self.uniform(keys), self.vocabulary), jnp.zeros(len(x))
 
     def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
         """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
@@ -165,7 +174,7 @@ class SDE(OfConfig):
         The VLB of continuous time holds for every process (VDM, §4; ScoreFlow's theorem 3): a Gaussian p(f|z_0) at
         t_min, whose mean over ε is known, the prior, ½ γ′ ‖ε − ε̂‖², and the width of the bins that f was drawn from.
         """
-        f, schedule = self.encode(batch["image"], keys), self.schedule
+        (f, log_q), schedule = self.dequantised(params, batch["image"], keys), self.schedule
         level, eps = self.level_of(gamma), normal_like(keys, self.shape, DIFFUSION)
         z = q_sample(f, eps, level)
         cond = conditioning.dropped(self.config, batch["conditioning"], keys) if train else batch["conditioning"]
@@ -179,7 +188,7 @@ class SDE(OfConfig):
             "control": self.control(gamma, weight),
         }
         t = jnp.minimum(self.time_of(gamma), 1)  # DDPM's last level is a little more than all of the SDE's noise
-        return {**self.in_bits(nats), "t": t, "error": losses.error_per_dim(error, z)}
+        return {**self.in_bits(nats, log_q), "t": t, "error": losses.error_per_dim(error, z)}
 
     def control(self, gamma: Array, weight: Array) -> Array:
         """A term of mean 0 over draws of t, [B] nats: what N(0, s²) data would lose in all minus what they lose at t,
@@ -192,11 +201,10 @@ class SDE(OfConfig):
         ends = jax.nn.softplus(log_variance - schedule.gamma_0) - jax.nn.softplus(log_variance - schedule.gamma_1)
         return math.prod(self.shape) * (0.5 * ends - weight * jax.nn.sigmoid(log_variance - gamma))
 
-    def in_bits(self, nats: Terms) -> Terms:
-        """Terms [B] in bits/dim with that of the bins, and their 'total'."""
+    def in_bits(self, nats: Terms, log_q: Array) -> Terms:
+        """Terms [B] in bits/dim with that of the bins and of log q(u|x) [B], and their 'total'."""
         dimensions = math.prod(self.shape)
-        like = next(iter(nats.values()))
-        bins = jnp.full_like(like, dequantisation.bin_nats(dimensions, self.vocabulary))
+        bins = log_q + dequantisation.bin_nats(dimensions, self.vocabulary)
         bits = {k: losses.bits_per_dim(v, dimensions) for k, v in {**nats, "dequantisation": bins}.items()}
         return {**bits, "total": sum(bits.values(), jnp.zeros(()))}
 
@@ -226,9 +234,9 @@ class SDE(OfConfig):
         −log P(x) ≤ E_u[−log p(f)] − D log w, one u for each key (Song et al. 2021, §4.3); and the flow's evaluations.
         """
         rule = divergence(self.config.evaluation.divergence, math.prod(self.shape))
-        f, cond = self.encode(batch["image"], keys), batch["conditioning"]
+        (f, log_q), cond = self.dequantised(params, batch["image"], keys), batch["conditioning"]
         log_p, _, evaluations = likelihood.log_prob(self.ode(params), f, cond, fold(keys, PROBE), rule)
-        return {**self.in_bits({"flow": -log_p}), "evaluations": evaluations}
+        return {**self.in_bits({"flow": -log_p}, log_q), "evaluations": evaluations}
 
     def chain(self, params: Params, cond: Any, num_steps: int) -> Chain:
         """The sampler of the config in equal steps of the SDE's t, or of γ; states are shown as z_s/√(α_s² + σ_s²).

@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array
 
 from vdm_jax.networks.initial import start
+from vdm_jax.networks.sharing import promote_whole
 
 EPSILON = 1e-5
 _INITIAL = start("torch", 1.0)
@@ -67,6 +68,7 @@ def _conv(name: str, h: Array, features: int, *, dilation: int = 1, size: int = 
         dtype=h.dtype,
         kernel_init=_INITIAL.kernel,
         bias_init=_INITIAL.bias(size * size * h.shape[-1]),
+        promote_dtype=promote_whole,
         name=name,
     )
     return cast(Array, layer(h))

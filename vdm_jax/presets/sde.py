@@ -63,6 +63,7 @@ SCOREFLOW_VARIANTS: dict[str, dict[str, Any]] = {
     "vp": {"schedule.kind": "vp_sde"},
     "bound": {"evaluation.estimator": "vlb"},
     "uniform_times": {"training.times": "independent"},
+    "dequantiser": {"method": "dequantiser", "training.num_steps": 100_000, "model.coupling_width": 64},
     "mini": SDE_MINI,
 }
 
