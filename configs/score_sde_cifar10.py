@@ -10,6 +10,11 @@
 | `subvp,deep` | 2.41 | 2.92 | 2.99 | |
 | `ve` | 2.38 | – | – | NCSN++ cont. |
 | `ve,deep` | 2.20 | – | – | NCSN++ cont. deep |
+| `ddpm` | – | 3.69 | 3.21 | DDPM cont. |
+| `subvp,ddpm` | – | 3.56 | 3.05 | |
+| `ve_discrete` | 2.45 | – | – | NCSN++, told the number of one of 1,000 levels |
+| `vp_discrete` | 2.78 | – | – | DDPM++, likewise |
+| `vp_discrete,ddpm` | 3.24 | 3.37 | 3.28 | DDPM |
 
 All quoted from the list of checkpoints that comes with the original code. A row is two checkpoints: the FID is that of
 the best step while training, FID (ODE) and bits/dim that of the last. Likelihoods are those of uniformly dequantised
@@ -23,8 +28,13 @@ then meets), and samples run down to t = 1e-5, not 1e-3 (`fid` does that for VP 
 Parameters: 61,804,419 (`deep` 106,632,579), `ve` 62,758,915 (`ve,deep` 107,587,075), counted. Cost: 61 GFLOP an image
 (`deep` 104), 1.0e19 FLOP in all (`deep` 1.3e19); at an assumed 300 TFLOP/s, 9 (12) hours of one accelerator.
 
-Variants: `ve` `vp` `subvp` `deep` `fid` `pc`, `ode` (samples by 140 calls of Heun's method, not an adaptive solver),
-`mini` for two CPU cores. They combine: `subvp,deep`, `ve,mini`.
+A discrete VP model is told the number of the level of DDPM's table that has the γ of the moment; its steps have the
+posterior's variance β̃, the original's β. configs/ddpm_cifar10.py with --config.model.family=ddpmpp
+--config.model.depth=4 reads it too, as the DDPM that it was trained as.
+
+Variants: `ve` `vp` `subvp` `deep` `ddpm` `ve_discrete` `vp_discrete` `fid` `pc`, `ode` (samples by a solver that
+chooses its steps at 1e-5, as the table's FID, ODE; its RK45 is Tsit5 here, every image by itself), `mini` for two CPU
+cores. They combine: `subvp,deep`, `ve,mini`.
 """
 
 from typing import Any
@@ -32,16 +42,19 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vdm_jax.config import with_variant
-from vdm_jax.presets.sde import DEEP, SDE_MINI, VE, sde_images
+from vdm_jax.presets.sde import DEEP, SDE_MINI, VE, VE_DISCRETE, VP_DISCRETE, sde_images
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "vp": {},
     "subvp": {"schedule.kind": "sub_vp_sde"},
     "ve": VE,
+    "ve_discrete": VE_DISCRETE,
+    "vp_discrete": VP_DISCRETE,
     "deep": DEEP,
+    "ddpm": {"model.family": "ddpm", "model.depth": 2},
     "fid": {"sampling.t_min": 1e-3},
     "pc": {"sampling.sampler": "predictor_corrector"},
-    "ode": {"sampling.sampler": "heun", "sampling.num_steps": 70},
+    "ode": {"sampling.sampler": "adaptive", "sampling.t_min": 1e-3},
     "mini": SDE_MINI,
 }
 

@@ -5,14 +5,23 @@
 DDPM++ deep under the sub-VP SDE trained on its variational bound: the likelihood weighting, g² times the score's error,
 which is ½ γ′(t) ‖ε − ε̂‖², with t drawn in proportion to it (γ uniform). Paper: 2.83 by the flow without augmentation;
 with flips (variant `flips`) 2.80 by the flow and 2.90 by the bound (all three quoted from VDM's table). Those are with
-variational dequantisation (recalled), which is not here: ours is uniform and is not expected to reach them.
+variational dequantisation (recalled): uniform noise, as this config has it, is not expected to reach them, and
+`dequantiser` trains a small flow of affine couplings beside the finished model,
+
+    python -m vdm_jax.main --config=configs/scoreflow_cifar10.py:dequantiser --workdir=runs/scoreflow_dequantiser \
+        --weights=runs/scoreflow_cifar10
+
+which then tells bits/dim with it and with uniform noise (`uniform` in eval.json). The paper's flow is Flow++'s
+(recalled), a larger one; size and steps of ours are assumed.
+
 That sub-VP, deep is the paper's best model, and its number of steps, are recalled and unverified. Ours: none yet.
 
 `bound` evaluates the bound instead of the flow. Cost: 104 GFLOP an image, 1.3e19 FLOP; at an assumed 300 TFLOP/s, 12
 hours of one accelerator; the flow's likelihood of the test set is five passes of some hundred calls and gradients an
 image.
 
-Variants: `flips` `vp` `bound`, `uniform_times` (t uniform, its variance to compare), `mini` for two CPU cores.
+Variants: `flips` `vp` `bound` `dequantiser`, `uniform_times` (t uniform, its variance to compare), `mini` for two CPU
+cores.
 """
 
 from typing import Any

@@ -48,7 +48,6 @@ PAPER: tuple[Case, ...] = (
     ("score_sde_cifar10", "v5e:2x4", {}),
     ("scoreflow_cifar10", "v5e:2x4", {}),
     ("scoreflow_imagenet32_old", "v5e:2x4", {}),
-    ("ncsn_cifar10", "v5e:2x4", {}),
     ("iddpm_imagenet64", "v5e:4x4", {}),
     ("ddpm_celebahq256", "v5e:4x4", {}),
 )

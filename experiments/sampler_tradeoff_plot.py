@@ -42,15 +42,16 @@ def plot(results: Results) -> Figure:
 def _kind(left: Axes, right: Axes, kind: str, entries: list[Any], marker: str) -> None:
     """The lines of one kind of model."""
     drawn = [e for e in entries if "sampler" in e["config"]]
+    cost = lambda e: e["config"].get("evaluations") or e["measured"]["evaluations"]["mean"]
     for sampler in dict.fromkeys(e["config"]["sampler"] for e in drawn):
-        same = sorted((e for e in drawn if e["config"]["sampler"] == sampler), key=lambda e: e["config"]["evaluations"])
-        x = [e["config"]["evaluations"] for e in same]
+        same = sorted((e for e in drawn if e["config"]["sampler"] == sampler), key=cost)
+        x = [cost(e) for e in same]
         _line(
             left, x, [e["measured"]["frechet_unbiased"] for e in same], f"{kind}, {sampler}".replace("_", "–"), marker
         )
-        if sampler == "ancestral":
+        if "bits_per_dim" in same[0]["measured"]:
             _line(right, x, [e["measured"]["bits_per_dim"] for e in same], f"{kind}, bound of so many steps", marker)
-    color = right.lines[-1].get_color()
+    color = right.lines[-1].get_color() if any("bits_per_dim" in e["measured"] for e in drawn) else "0.5"
     flow = [e["measured"] for e in entries if e["config"]["kind"] == "flow"]
     if flow:
         x = [m["evaluations"]["mean"] for m in flow]

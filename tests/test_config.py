@@ -101,7 +101,7 @@ ILLEGAL: list[tuple[str, Any, str]] = [
     ("data.shape", (8, 0, 1), r"config.data.shape=\(8, 0, 1\) must be at least 1"),
     ("data.shape", (8, "a", 1), r"config.data.shape=.* is not a tuple of int"),
     ("data.shape", (8, 8.0, 1), r"config.data.shape=.* is not a tuple of int"),
-    ("data.shape", (8, 8), r"'unet' and 'multiscale' take \(height, width, channels\)"),
+    ("data.shape", (8, 8), r"'unet', 'multiscale' and 'refinenet' take \(height, width, channels\)"),
     ("data.augment", ("flipp",), r"config.data.augment='flipp' is not one of .* did you mean 'flip'\?"),
     ("data.vocabulary", 1, "one level"),
     ("data.vocabulary", 257, "at most 256"),

@@ -17,6 +17,7 @@ from vdm_jax.diffusion import editing, likelihood, samplers
 from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import q_sample
 from vdm_jax.errors import UserError
+from vdm_jax.methods import flows
 from vdm_jax.methods.base import Method, example_keys
 from vdm_jax.methods.conditioning import Guided, asked
 from vdm_jax.training import workdir
@@ -43,8 +44,8 @@ class Model(NamedTuple):
     ) -> Any:
         """`count` samples [count, …]; with trajectory also the latents z_s [num_steps, count, …].
 
-        Sample k depends on (seed, k) and its label alone. sampler: 'ancestral', 'ddim', 'euler' or 'heun'. label: of
-        all samples, or [count]; without one that of the config, or the classes in turn. guidance_weight: w of
+        Sample k depends on (seed, k) and its label alone. sampler: 'ancestral', 'ddim', 'euler', 'heun', 'adaptive'.
+        label: of all samples, or [count]; without one that of the config, or the classes in turn. guidance_weight: w of
         classifier-free guidance, (1 + w) ε̂_c − w ε̂_∅, of all samples or [count]; a "guidance scale" s is w = s − 1.
         """
         model = self._with({"sampling.sampler": sampler, "sampling.num_steps": num_steps})
@@ -57,7 +58,8 @@ class Model(NamedTuple):
         steps = model.config.sampling.num_steps
         keep = tuple(range(steps)) if trajectory else ()
         told = self._guided(self._told(label, count), guidance_weight)
-        samples, path = jax.device_get(run(self.params, keys, told, steps, keep))
+        samples, path, *evaluations = jax.device_get(run(self.params, keys, told, steps, keep))
+        flows.check_solved(self.config, *evaluations)
         return (samples, path) if trajectory else samples
 
     def inpaint(

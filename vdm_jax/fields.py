@@ -30,8 +30,9 @@ FIELDS: dict[str, dict[str, Field]] = {
     "": {
         "method": Field(
             "vdm",
-            "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, guided diffusion's classifier, DDGAN",
-            ("vdm", "ddpm", "sde", "classifier", "ddgan"),
+            "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, the dequantisation of one, guided "
+            "diffusion's classifier, DDGAN",
+            ("vdm", "ddpm", "sde", "dequantiser", "classifier", "ddgan"),
         ),
     },
     "data": {
@@ -54,8 +55,8 @@ FIELDS: dict[str, dict[str, Field]] = {
     "model": {
         "network": Field(
             "unet",
-            "the score network: VDM's, a multilayer perceptron, or one that resamples",
-            ("unet", "mlp", "multiscale"),
+            "the score network: VDM's, a multilayer perceptron, one that resamples, or NCSN's",
+            ("unet", "mlp", "multiscale", "refinenet"),
         ),
         "family": Field(
             "improved",
@@ -80,6 +81,12 @@ FIELDS: dict[str, dict[str, Field]] = {
             True, "families 'improved', 'adm': the embedding of t scales and shifts a norm; else it is added before it"
         ),
         "rescale_time": Field(False, "the network is told 1000 l/T, not the level l"),
+        "told": Field(
+            "time",
+            "what the network of a score SDE is told of its level: the time (or log sigma), or its number among "
+            "training.num_timesteps, as NCSN and score_sde's discrete checkpoints are",
+            ("time", "index"),
+        ),
         "variance": Field(
             "posterior",
             "of a reverse step: beta-tilde, beta, or learned between them",
@@ -98,6 +105,9 @@ FIELDS: dict[str, dict[str, Field]] = {
         "latent": Field(100, "numbers w that a generator is told; 0 for none", low=0),
         "latent_width": Field(256, "units of the generator's mapping network", low=1),
         "mapping_depth": Field(3, "layers of the mapping network after its first", low=0),
+        "couplings": Field(4, "affine couplings of a dequantiser's flow", low=1),
+        "coupling_width": Field(32, "channels of a coupling's network", low=1),
+        "coupling_depth": Field(2, "residual layers of a coupling's network", low=1),
         "discriminator": Field("small", "of images up to 64 pixels, or larger ones", ("small", "large")),
         "discriminator_width": Field(64, "channels n of the discriminator, which has 2 n to 8 n", low=1),
         "discriminator_time": Field(256, "units of the discriminator's embedding of t", low=4),
@@ -217,12 +227,13 @@ FIELDS: dict[str, dict[str, Field]] = {
     "sampling": {
         "sampler": Field(
             "ancestral",
-            "the reverse step",
+            "the reverse step; 'adaptive' is the flow in as many steps as each image takes at sampling.tolerance",
             (
                 "ancestral",
                 "ddim",
                 "euler",
                 "heun",
+                "adaptive",
                 "euler_maruyama",
                 "reverse_diffusion",
                 "predictor_corrector",
@@ -239,7 +250,12 @@ FIELDS: dict[str, dict[str, Field]] = {
             0.0, "the t where an SDE's samples end; 0 for schedule.t_min", low=0.0, high=0.1, resume=_ANY_TIME
         ),
         "denoise": Field(True, "an SDE's sample ends with the mean of its last step, without noise", resume=_ANY_TIME),
-        "num_steps": Field(250, "steps of the sampler", low=1, resume=_ANY_TIME),
+        "num_steps": Field(
+            250, "steps of the sampler; of 'adaptive' the points of its path for pictures", low=1, resume=_ANY_TIME
+        ),
+        "tolerance": Field(
+            1e-5, "of a step of the sampler 'adaptive', relative and absolute", low=2e-6, high=0.1, resume=_ANY_TIME
+        ),
         "eta": Field(0.0, "noise of DDIM: 0 none, 1 ancestral", low=0.0, high=1.0, resume=_ANY_TIME),
         "clip": Field(False, "clip the predicted x to [-1, 1]", resume=_ANY_TIME),
         "draw": Field(False, "draw from p(x|z_0), not its most likely level", resume=_ANY_TIME),

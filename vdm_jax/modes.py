@@ -35,6 +35,11 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
             "give the teacher's working directory as --weights"
         )
     _for_samples_alone(config, "training")
+    if config.method == "dequantiser" and not path and not resuming:
+        raise UserError(
+            "config.method='dequantiser' trains the dequantisation of a score SDE and needs it; give its working "
+            "directory as --weights"
+        )
     initial = None
     if path:
         initial, note = weights.to_start_from(path, config, methods.build(config))

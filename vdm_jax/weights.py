@@ -14,6 +14,7 @@ from vdm_jax import methods
 from vdm_jax.config import differences
 from vdm_jax.convert import formats, torch_zip
 from vdm_jax.errors import UserError
+from vdm_jax.fields import field_table
 from vdm_jax.methods import classifier_guidance
 from vdm_jax.methods.base import Method
 from vdm_jax.training import checkpoints, workdir
@@ -60,7 +61,8 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     if saved is None:
         return formats.load(path, config, like)
     harmless = ("model.cdf", "model.dropout", *(() if config.model.variance == "learned" else _FIXED))
-    changed = [d for d in differences(saved, config) if d.startswith(_DECISIVE) and not d.startswith(harmless)]
+    decisive = (*_DECISIVE, "training.num_timesteps") if config.model.told == "index" else _DECISIVE
+    changed = [d for d in differences(saved, config) if d.startswith(decisive) and not d.startswith(harmless)]
     if changed:
         raise UserError(f"the weights in {path} belong to another model ({'; '.join(changed)})")
     which = "ema" if config.evaluation.weights == "ema" else "params"
@@ -73,6 +75,8 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
     As `load`, but the labels may be others: then the vectors of classes start as those of a new network do (the null
     class's alone, where it is all that is new), and the rest is from `path`. A student takes its teacher as it is.
     """
+    if config.method == "dequantiser":
+        return _dequantised(path, config, method)
     theirs, ours = _classes_of(path, config), (config.model.num_classes, bool(config.model.null_class))
     if theirs is None or theirs == ours or config.training.distill != "none":
         params, _ = load(path, config, method)
@@ -108,6 +112,21 @@ def judge_of(config: ConfigDict) -> ConfigDict | None:
     configs.check(judge)
     classifier_guidance.check(config, judge, path)
     return judge
+
+
+def _dequantised(path: str, config: ConfigDict, method: Method) -> tuple[Any, str]:
+    """The network of an SDE at a path beside the flow of a new dequantiser; a dequantiser as it is."""
+    location, _ = place(path)
+    saved = workdir.saved_config(location) if location.is_dir() else None
+    if saved is not None and saved["method"] == config.method:
+        return load(path, config, method)[0], ""
+    plain, defaults = ConfigDict(config.to_dict()), field_table()
+    plain.method = "sde"
+    for name in ("couplings", "coupling_width", "coupling_depth"):
+        plain.model[name] = defaults[f"model.{name}"].default
+    params, _ = load(path, plain, methods.build(plain))
+    new = jax.jit(lambda: method.init(jax.random.key(config.training.seed))["dequantiser"])()
+    return {**params, "dequantiser": new}, f"the network is that of {path}; the dequantiser starts as uniform noise"
 
 
 def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:

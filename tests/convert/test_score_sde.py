@@ -17,7 +17,7 @@ from flax.serialization import msgpack_serialize
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vdm_jax import config as configs
-from vdm_jax.convert import score_sde, unet_tables
+from vdm_jax.convert import formats, score_sde, unet_tables
 from vdm_jax.errors import UserError
 from vdm_jax.methods import networks, sde
 from vdm_jax.networks import families
@@ -323,6 +323,28 @@ def test_the_method_turns_the_original_s_score_into_our_eps(monkeypatch: pytest.
     eps = model.denoise(params)(g["z"], level, jnp.zeros(2))
     expected = -np.exp(g["t"])[:, None, None, None] * g["out"]
     np.testing.assert_allclose(eps, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def test_discrete_checkpoints_want_a_network_that_is_told_numbers() -> None:
+    """NCSN++ of the discrete VE config has the leaves of the one under VP: no frequencies."""
+    config = sde_config()
+    config.model.family, config.schedule.kind, config.model.multipliers = "ncsnpp", "ve_sde", (1.0, 2.0)
+    config.model.attention_at, config.training.weighting, config.training.num_timesteps = (8,), "simple", 1000
+    with pytest.raises(
+        UserError, match=r"model\.told and schedule\.kind: 'ddpm' in the weights, 'fourier' in the config"
+    ):
+        score_sde.from_original(tree("ncsnpp_vp"), unet_tables.settings_of(config), SHAPE)
+    config.model.told = "index"
+    score_sde.from_original(tree("ncsnpp_vp"), unet_tables.settings_of(config), SHAPE)
+
+
+def test_discrete_vp_checkpoints_are_a_ddpm_s_too(saved: Path) -> None:
+    """DDPM++ trained on DDPM's levels is told 0 … 999 by method 'ddpm'."""
+    config = sde_config()
+    config.method, config.schedule.kind, config.training.weighting = "ddpm", "ddpm_linear", "simple"
+    init = partial(networks.init, networks.network(config), shape=SHAPE)
+    formats.load(str(saved), config, {"network": jax.eval_shape(init, jax.random.key(0))})
+    np.testing.assert_array_equal(networks.told(config, 1000), np.arange(1000))
 
 
 def test_weights_that_a_file_lacks(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from jax.scipy.stats import norm as normal
 from scipy.stats import norm
 
 from vdm_jax.diffusion import decoders, dequantisation
@@ -38,3 +41,60 @@ def test_bits_of_a_density_bound_those_of_its_bins(x64):
 def test_bytes_cost_seven_bits_more_than_their_density():
     np.testing.assert_allclose(dequantisation.bin_nats(3072, 256) / (3072 * np.log(2)), 7)
     assert dequantisation.bin_nats(3072, None) == 0
+
+
+def test_a_flow_of_no_change_is_uniform_noise():
+    u = jnp.asarray([[0.0, 1e-7, 0.3, 0.9999999]])
+    same, log_q = dequantisation.variational(u, 3, lambda k, kept: (jnp.zeros_like(kept), jnp.zeros_like(kept)))
+    np.testing.assert_allclose(same, u, atol=1e-6)
+    np.testing.assert_allclose(log_q, 0, atol=1e-5)
+
+
+def test_log_q_is_the_change_of_variables_and_every_number_moves(x64):
+    rng = np.random.default_rng(0)
+    mix = jnp.asarray(rng.standard_normal((3, 2, 8, 8)))
+    couple = lambda k, kept: tuple(jnp.tanh(kept.reshape(-1, 8) @ mix[k, i] + 0.3).reshape(kept.shape) for i in (0, 1))
+    flow = lambda u: dequantisation.variational(u.reshape(1, 2, 2, 2), 3, couple)
+    u = jnp.asarray(rng.uniform(size=8))
+    both = jax.jit(lambda u: (flow(u), jax.jacrev(lambda u: flow(u)[0].reshape(-1))(u)))
+    (moved, log_q), jacobian = both(u)
+    np.testing.assert_allclose(log_q[0], -np.linalg.slogdet(jacobian)[1], rtol=1e-8)
+    assert np.all(np.abs(moved.reshape(-1) - u) > 1e-3) and np.all((moved > 0) & (moved < 1))
+    keeps = [dequantisation.kept((2, 2, 2), k) for k in range(2)]
+    np.testing.assert_array_equal(keeps[0] + keeps[1], 1)
+    assert np.all(dequantisation.kept((1,), 0) == 0)
+
+
+def test_the_bound_tightens_to_the_probability_of_the_level(x64):
+    """p = N(m, s²) in five bins, one coupling whose s and t are free for every level, the expectation by quadrature."""
+    vocabulary, mean, deviation = 5, 0.1, 0.3
+    levels, u = jnp.arange(vocabulary), (jnp.arange(400) + 0.5) / 400
+    grid = jnp.broadcast_to(u, (vocabulary, 400)).reshape(-1, 1)
+    x = jnp.repeat(levels, 400).reshape(-1, 1)
+
+    def bound(free):
+        log_s, t = (jnp.repeat(a, 400).reshape(-1, 1) for a in free)
+        moved, log_q = dequantisation.variational(grid, 1, lambda k, kept: (log_s, t))
+        log_p = normal.logpdf(dequantisation.dequantise(x, moved, vocabulary), mean, deviation)[:, 0]
+        return (log_q - log_p).reshape(vocabulary, 400).mean(1) + dequantisation.bin_nats(1, vocabulary)
+
+    optimizer = optax.adam(0.05)
+
+    @jax.jit
+    def fit(free):
+        def step(_, carry):
+            free, state = carry
+            updates, state = optimizer.update(jax.grad(lambda f: bound(f).sum())(free), state)
+            return optax.apply_updates(free, updates), state
+
+        return jax.lax.fori_loop(0, 300, step, (free, optimizer.init(free)))[0]
+
+    start = (jnp.zeros(vocabulary), jnp.zeros(vocabulary))
+    edges = np.linspace(-1, 1, vocabulary + 1)
+    exact = -np.log(np.diff(norm.cdf(edges, mean, deviation)))
+    uniform, tuned = np.asarray(bound(start)) - exact, np.asarray(bound(fit(start))) - exact
+    centre = 2 * (np.arange(vocabulary) + 0.5) / vocabulary - 1  # with no flow it is the bound of uniform noise
+    moment = np.square(centre - mean) + (2 / vocabulary) ** 2 / 12
+    closed = 0.5 * (moment / deviation**2 + np.log(2 * np.pi * deviation**2)) - np.log(2 / vocabulary)
+    np.testing.assert_allclose(uniform + exact, closed, rtol=1e-5)
+    assert np.all(tuned > -1e-4) and np.all(tuned < 0.1 * uniform + 1e-4) and uniform.max() > 0.2

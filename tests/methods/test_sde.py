@@ -210,7 +210,7 @@ def test_flow_of_gaussian_data_is_the_closed_form(kind, vocabulary, silent):
     rng = np.random.default_rng(0)
     batch, keys = batch_of(rng.integers(0, 5, (6, *SHAPE)).astype(np.int32) if vocabulary else gaussian(6))
     terms = jax.jit(method.bits_per_dim)(NOTHING, batch, keys)
-    f = np.asarray(model.encode(batch["image"], keys), np.float64)
+    f = np.asarray(model.dequantised(NOTHING, batch["image"], keys)[0], np.float64)
     first, last = (model.level_of(g) for g in (model.schedule.gamma_0, model.schedule.gamma_1))
     v_0, v_1 = (float(n.alpha**2 * VARIANCE + n.sigma**2) for n in (first, last))
     z_1 = f * np.sqrt(v_1 / v_0)

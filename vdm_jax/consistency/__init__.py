@@ -22,10 +22,11 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "model.prediction": SCORES,
         "model.family": SCORE_NETWORKS,
         "model.variance": ("posterior",),
+        "model.told": ("time",),
         "training.weighting": ("vlb", "simple"),
         "training.distill": ("none",),
         "training.times": ("stratified", "independent"),
-        "sampling.sampler": ("ancestral", "ddim", "euler", "heun"),
+        "sampling.sampler": ("ancestral", "ddim", "euler", "heun", "adaptive"),
         "evaluation.levels": (0,),
     },
     "ddpm": {
@@ -33,6 +34,7 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "model.prediction": SCORES,
         "model.family": SCORE_NETWORKS,
         "model.residual": ("z",),
+        "model.told": ("time",),
         "sampling.sampler": ("ancestral", "ddim"),
         "evaluation.estimator": ("vlb",),
         "training.num_timesteps": (0,),
@@ -54,6 +56,7 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "model.family": ("ddpm", "improved", "adm"),
         "model.variance": ("posterior",),
         "model.null_class": (False,),
+        "model.told": ("time",),
         "training.weighting": ("simple",),
         "training.times": ("stratified", "independent"),
         "training.distill": ("none",),
@@ -64,6 +67,7 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
     "ddgan": {
         "schedule.kind": ("ddgan_vp",),
         "model.num_classes": (0,),
+        "model.told": ("time",),
         "model.dropout": (0.0,),
         "optimizer.name": ("adamw",),
         "model.network": ("multiscale", "mlp"),
@@ -83,6 +87,14 @@ LEGAL: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 
 
+LEGAL["dequantiser"] = {
+    **LEGAL["sde"],
+    "training.weighting": ("vlb",),
+    "training.num_timesteps": (0,),
+    "training.label_dropout": (0.0,),
+}
+
+
 def check(given: Given) -> None:
     """Raise UserError naming the fields; given: 'section.field' → legal value."""
     method = given["method"]
@@ -99,10 +111,13 @@ def check(given: Given) -> None:
     labels.check_guidance(given)
     if given["model.network"] == "multiscale":
         networks.check_multiscale(given)
+    if given["model.network"] == "refinenet":
+        networks.check_refinenet(given)
     checks = {
         "vdm": continuous.check_vdm,
         "ddpm": tables.check_ddpm,
         "sde": continuous.check_sde,
+        "dequantiser": continuous.check_dequantiser,
         "classifier": tables.check_classifier,
         "ddgan": gans.check_ddgan,
     }

@@ -66,10 +66,20 @@ def check_sde(given: Given) -> None:
     )
 
 
-def _check_ncsn(given: Given) -> None:
-    levels = given["training.num_timesteps"]
+def check_dequantiser(given: Given) -> None:
     demand(
-        levels == 0 or (given["schedule.kind"] == "ve_sde" and given["training.weighting"] == "simple"),
+        given["data.vocabulary"] > 0,
+        "config.method='dequantiser' says where in its bin a level lies, and config.data.vocabulary=0 has no levels; "
+        "a density of continuous data needs none",
+    )
+    check_sde(given)
+
+
+def _check_ncsn(given: Given) -> None:
+    """Levels that a network was trained on, instead of all times."""
+    levels, kind, indexed = given["training.num_timesteps"], given["schedule.kind"], given["model.told"] == "index"
+    demand(
+        levels == 0 or (given["training.weighting"] == "simple" and (kind == "ve_sde" or indexed)),
         f"config.training.num_timesteps={levels} trains the levels of NCSN: set "
         "config.schedule.kind='ve_sde' and config.training.weighting='simple', or num_timesteps=0",
     )
@@ -77,4 +87,36 @@ def _check_ncsn(given: Given) -> None:
         levels != 1 and (given["sampling.sampler"] != "langevin" or given["sampling.num_steps"] > 1),
         "NCSN has a first and a last level: config.training.num_timesteps must be 2 or more, and so must "
         "config.sampling.num_steps under config.sampling.sampler='langevin'",
+    )
+    if indexed:
+        _check_indexed(given)
+
+
+def _check_indexed(given: Given) -> None:
+    levels, kind = given["training.num_timesteps"], given["schedule.kind"]
+    demand(
+        levels > 1,
+        f"config.model.told='index' numbers the levels of training, and config.training.num_timesteps={levels} has "
+        "none; set it to theirs, as 1000 of score_sde's discrete checkpoints",
+    )
+    demand(
+        given["model.network"] in ("multiscale", "refinenet"),
+        "config.model.told='index' is for config.model.network='multiscale' or 'refinenet', not "
+        f"{given['model.network']!r}, which is told t",
+    )
+    demand(
+        kind != "sub_vp_sde",
+        "config.model.told='index' has the levels of NCSN or DDPM, and config.schedule.kind='sub_vp_sde' has neither; "
+        "set it to 've_sde' or 'vp_sde'",
+    )
+    demand(
+        kind != "vp_sde" or levels > given["schedule.beta_max"],
+        f"config.training.num_timesteps={levels} levels of DDPM must be more than "
+        f"config.schedule.beta_max={given['schedule.beta_max']:g}: the last beta is one over the other",
+    )
+    wants_flow = given["evaluation.estimator"] == "ode" or given["sampling.sampler"] == "adaptive"
+    demand(
+        kind != "ve_sde" or not wants_flow,
+        "config.model.told='index' under config.schedule.kind='ve_sde' jumps from level to level, and no solver can "
+        "choose its steps there; set config.evaluation.estimator='vlb' and a config.sampling.sampler with steps",
     )

@@ -32,7 +32,7 @@ def check_network(given: Given) -> None:
     demand(
         len(shape) == (3 if images else 1),
         f"config.data.shape={shape} does not suit config.model.network={network!r}: "
-        "'unet' and 'multiscale' take (height, width, channels), 'mlp' (dimensions,)",
+        "'unet', 'multiscale' and 'refinenet' take (height, width, channels), 'mlp' (dimensions,)",
     )
     demand(
         given["data.vocabulary"] != 1,
@@ -66,6 +66,30 @@ def check_low_resolution(given: Given) -> None:
         side in smaller,
         f"config.model.low_resolution={side} is not the side of an image that whole blocks of "
         f"{height} × {height} pixels make (config.data.shape); try {nearest}",
+    )
+
+
+def check_refinenet(given: Given) -> None:
+    demand(
+        given["method"] in ("sde", "dequantiser")
+        and given["schedule.kind"] == "ve_sde"
+        and given["model.told"] == "index",
+        "config.model.network='refinenet' is NCSN's, which is told the number of its level; set config.method='sde', "
+        "config.schedule.kind='ve_sde' and config.model.told='index'",
+    )
+    height, width, _ = given["data.shape"]
+    demand(
+        height % 2 == 0 and width % 2 == 0,
+        f"config.data.shape={tuple(given['data.shape'])} cannot be halved, as config.model.network='refinenet' does",
+    )
+    demand(
+        given["model.prediction"] == "eps",
+        f"config.model.prediction={given['model.prediction']!r}: NCSN's network gives a score; set it to 'eps'",
+    )
+    demand(
+        given["model.num_classes"] == 0 and given["model.dropout"] == 0,
+        f"config.model.num_classes={given['model.num_classes']} and config.model.dropout={given['model.dropout']:g}: "
+        "config.model.network='refinenet' has no labels and no dropout; set both to 0",
     )
 
 

@@ -151,8 +151,9 @@ _KINDS = {
 }
 _READERS: dict[str, dict[str, Callable[[str, ConfigDict, Any], tuple[Any, int]]]] = {
     "vdm": {"clu": vdm.load, "flax_msgpack": vdm.load},
-    "ddpm": {"torch_zip": _openai, "npz": ddpm_tf.load},
+    "ddpm": {"torch_zip": _openai, "npz": ddpm_tf.load, "flax_msgpack": score_sde.load},
     "sde": {"flax_msgpack": score_sde.load},
+    "dequantiser": {},
     "classifier": {"torch_zip": guided_diffusion.load},
     "ddgan": {"torch_zip": ddgan.load},
 }

@@ -64,13 +64,24 @@ def hutchinson_divergence(f: Callable[[Array], Array], z: Array, key: Array) -> 
     return value, jnp.vdot(probe, pullback(probe)[0])
 
 
+def travel(
+    ode: ODE, z: Array, conditioning: Any, frm: Array, to: Array, seen: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Carry z [B, …] along the flow from γ = frm to γ = to; conditioning: pytree of [B, …].
+
+    Returns (z there, z at γ = seen [K, B, …], the number of evaluations of the flow [B]). seen: [K], in order between
+    the two; what the solver's steps say of these costs no evaluation.
+    """
+
+    def one(z: Array, conditioning: Any) -> tuple[Array, Array, Array]:
+        return _solve(ode, lambda gamma, z: _field(ode, gamma, z, conditioning), z, frm, to, seen)
+
+    return jax.vmap(one, out_axes=(0, 1, 0))(z, conditioning)
+
+
 def transport(ode: ODE, z: Array, conditioning: Any, frm: Array, to: Array) -> Array:
-    """Carry z [B, …] along the flow from γ = frm to γ = to; conditioning: pytree of [B, …]."""
-
-    def one(z: Array, conditioning: Any) -> Array:
-        return _solve(ode, lambda gamma, z: _field(ode, gamma, z, conditioning), z, frm, to)[0]
-
-    return jax.vmap(one)(z, conditioning)
+    """`travel` for its end alone."""
+    return travel(ode, z, conditioning, frm, to)[0]
 
 
 def encode(ode: ODE, z_0: Array, conditioning: Any) -> Array:
@@ -98,7 +109,7 @@ def log_prob(
             return slope, trace / dimensions
 
         start = (z, jnp.zeros((), z.dtype))
-        (z_1, change), evaluations = _solve(ode, field, start, ode.gamma_0, ode.gamma_1)
+        (z_1, change), _, evaluations = _solve(ode, field, start, ode.gamma_0, ode.gamma_1)
         return z_1, change * dimensions, evaluations
 
     z_1, change, evaluations = jax.vmap(one)(z_0, conditioning, keys)
@@ -141,8 +152,10 @@ def _field(ode: ODE, gamma: Array, z: Array, conditioning: Any) -> Array:
     return flow(z[None], eps, level, ode.process)[0]
 
 
-def _solve(ode: ODE, field: Callable[[Array, Any], Any], state: Any, frm: Array, to: Array) -> tuple[Any, Array]:
-    """Integrate d state/dγ = field(γ, state); the state at `to` and the number of evaluations."""
+def _solve(
+    ode: ODE, field: Callable[[Array, Any], Any], state: Any, frm: Array, to: Array, seen: Array | None = None
+) -> tuple[Any, Any, Array]:
+    """Integrate d state/dγ = field(γ, state): the state at `to`, those at `seen` [K], the number of evaluations."""
     dtype = jnp.result_type(*jax.tree.leaves(state))
     if ode.tolerance < 10 * jnp.finfo(dtype).eps:
         enough = 20 * float(jnp.finfo(dtype).eps)
@@ -161,14 +174,16 @@ def _solve(ode: ODE, field: Callable[[Array, Any], Any], state: Any, frm: Array,
         0.01 * (to - frm),  # the first step tried
         state,
         stepsize_controller=controller,
+        saveat=diffrax.SaveAt(t1=True, ts=seen),
         adjoint=diffrax.ForwardMode(),
         max_steps=ode.max_steps,
         throw=False,
     )
     reached = solution.result == diffrax.RESULTS.successful
-    last = jax.tree.map(lambda a: jnp.where(reached, a[0], jnp.nan), solution.ys)
+    states = jax.tree.map(lambda a: jnp.where(reached, a, jnp.nan), solution.ys)
+    last, before = (jax.tree.map(lambda a, part=part: a[part], states) for part in (-1, slice(-1)))
     # Tsit5 reuses its last stage: six evaluations per step tried and one before the first.
-    return last, 6 * solution.stats["num_steps"] + 1
+    return last, before, 6 * solution.stats["num_steps"] + 1
 
 
 def _largest_rms(state: Any) -> Array:

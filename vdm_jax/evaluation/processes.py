@@ -15,6 +15,12 @@ from vdm_jax.training.devices import put_state, replicated
 SENTENCE = 1000  # bytes of an error that the other processes hear of
 
 
+def say(text: str) -> None:
+    """Print, on process 0 alone."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
 def placed(params: Any, mesh: Mesh) -> Any:
     """Parameters on the mesh: where they lie if they are there (split or not), else whole on every device."""
     devices = set(mesh.devices.flat)

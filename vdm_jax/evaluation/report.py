@@ -17,14 +17,16 @@ from vdm_jax import data
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood, plots, wanted
 from vdm_jax.evaluation.likelihood import sentence, words
-from vdm_jax.evaluation.processes import agree
-from vdm_jax.evaluation.samples import STRIP_ROWS, sample, sample_grid, write_samples
+from vdm_jax.evaluation.processes import agree, say
+from vdm_jax.evaluation.samples import STRIP_ROWS, Drawn, draw, sample, sample_grid, write_samples
 from vdm_jax.methods.base import Method
 from vdm_jax.training.devices import round_up
 from vdm_jax.training.workdir import write_json
 
 __all__ = [
+    "Drawn",
     "check_data",
+    "draw",
     "evaluate",
     "finish",
     "sample",
@@ -135,8 +137,9 @@ def finish(
     began = time.monotonic()
     written = write_samples(config, method, params, mesh, directory, step)
     section = config.sampling
+    steps = "steps of its own" if section.sampler == "adaptive" else f"{section.num_steps} steps"
     say(
-        f"{section.num_images * len(section.guidance)} samples ({section.sampler}, {section.num_steps} steps) "
+        f"{section.num_images * len(section.guidance)} samples ({section.sampler}, {steps}) "
         f"in {time.monotonic() - began:.0f} s: {', '.join(map(str, written))}"
     )
     return result
@@ -179,9 +182,3 @@ def _pictures(config: ConfigDict, method: Method, params: Any, mesh: Mesh, direc
         return []
     batch = next(iter(_batches(config, wanted.dataset(config), round_up(STRIP_ROWS, mesh), STRIP_ROWS)))
     return plots.write_pictures(method, params, mesh, directory, batch, config.evaluation.seed, STRIP_ROWS)
-
-
-def say(text: str) -> None:
-    """Print, on process 0 alone."""
-    if jax.process_index() == 0:
-        print(text, flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax.evaluation import pictures
-from vdm_jax.evaluation.processes import placed
+from vdm_jax.evaluation.processes import placed, say
 from vdm_jax.evaluation.wanted import wanted
+from vdm_jax.methods import flows
 from vdm_jax.methods.base import Method, example_keys
 from vdm_jax.methods.conditioning import Conditioning, Guided
 from vdm_jax.training.devices import put_batch, replicated, round_up, under
@@ -42,6 +43,15 @@ def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[in
     return jax.jit(under(mesh, run), out_shardings=replicated(mesh))
 
 
+class Drawn(NamedTuple):
+    """Samples [N, …], the latents [K, N, …] after the K steps to keep, and the evaluations of the network [N], where
+    they are not the same for all."""
+
+    images: np.ndarray
+    states: np.ndarray
+    evaluations: np.ndarray | None
+
+
 def sample(
     config: ConfigDict,
     method: Method,
@@ -56,6 +66,20 @@ def sample(
     Image k depends on k, what it is to be (`wanted`), the seed and the guidance weight w (the first of the config
     unless one is given); every process returns all of them.
     """
+    drawn = draw(config, method, params, mesh, count, keep, weight)
+    return drawn.images, drawn.states
+
+
+def draw(
+    config: ConfigDict,
+    method: Method,
+    params: Any,
+    mesh: Mesh,
+    count: int,
+    keep: tuple[int, ...] = (),
+    weight: float | None = None,
+) -> Drawn:
+    """`sample`, with what it took."""
     section = config.sampling
     assert method.sample is not None
     size = round_up(min(section.batch_size, count), mesh)
@@ -71,13 +95,13 @@ def sample(
             told["weight"] = np.full(share, section.guidance[0] if weight is None else weight, np.float32)
         batch = put_batch(mesh, told)
         parts.append(jax.device_get(run(params, batch)))
-    images, paths = zip(*parts, strict=True)
-    return np.concatenate(images)[:count], np.concatenate(paths, axis=1)[:, :count]
+    images, paths, *counts = zip(*parts, strict=True)
+    evaluations = np.concatenate(counts[0])[:count] if counts else None
+    flows.check_solved(config, *([] if evaluations is None else [evaluations]))
+    return Drawn(np.concatenate(images)[:count], np.concatenate(paths, axis=1)[:, :count], evaluations)
 
 
-def sample_grid(
-    config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
-) -> tuple[np.ndarray, np.ndarray]:
+def sample_grid(config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int) -> Drawn:
     """Samples as samples/<stem>.png, with the states of their strip.
 
     Labels in turn stand in columns. Of several guidance weights the first samples of each are a row; samples and
@@ -85,10 +109,12 @@ def sample_grid(
     """
     section, weights = config.sampling, tuple(config.sampling.guidance)
     keep = tuple(np.unique(np.linspace(0, section.num_steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
-    parts = [sample(config, method, params, mesh, section.num_images, keep, weight) for weight in weights]
+    parts = [draw(config, method, params, mesh, section.num_images, keep, weight) for weight in weights]
     if jax.process_index() == 0:
-        _save_grid(config, method, [images for images, _ in parts], directory / "samples", stem(config, step))
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts], axis=1)
+        _save_grid(config, method, [p.images for p in parts], directory / "samples", stem(config, step))
+    counts = [p.evaluations for p in parts if p.evaluations is not None]
+    images, states = np.concatenate([p.images for p in parts]), np.concatenate([p.states for p in parts], axis=1)
+    return Drawn(images, states, np.concatenate(counts) if counts else None)
 
 
 def stem(config: ConfigDict, step: int) -> str:
@@ -121,16 +147,22 @@ def _save_grid(config: ConfigDict, method: Method, parts: list[np.ndarray], fold
 def write_samples(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
 ) -> list[epath.Path]:
-    """Grid, arrays (.npz) and noise-to-image strip; returns what process 0 wrote."""
+    """Grid, arrays (.npz) and noise-to-image strip, and a word on what they took; returns what process 0 wrote."""
     folder, vocabulary, name = directory / "samples", config.data.vocabulary or None, stem(config, step)
     weights, each = config.sampling.guidance, config.sampling.num_images
-    images, states = sample_grid(config, method, params, mesh, directory, step)
+    images, states, evaluations = sample_grid(config, method, params, mesh, directory, step)
     arrays, strip = folder / f"{name}.npz", folder / f"{name}_strip.png"
     if jax.process_index() == 0:
         content: dict[str, Any] = {"samples": images}
         if method.classes:
             content["labels"] = np.tile(wanted(config, method.classes, each).label, len(weights))
             content["guidance"] = np.repeat(np.asarray(weights, np.float32), each)
+        if evaluations is not None:
+            content["evaluations"] = evaluations
+            say(
+                f"evaluations of the network for each sample: {np.mean(evaluations):.1f} on average, "
+                f"{evaluations.min()} to {evaluations.max()} (tolerance {config.sampling.tolerance:g})"
+            )
         with arrays.open("wb") as file:
             np.savez_compressed(file, **content)
         rows = STRIP_ROWS if vocabulary else STRIP_POINTS

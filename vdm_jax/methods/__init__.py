@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from vdm_jax.methods import classifier, ddgan, ddpm, sde, vdm
+from vdm_jax.methods import classifier, ddgan, ddpm, dequantiser, sde, vdm
 from vdm_jax.methods.base import Method
 
 _BUILDERS = {
     "vdm": vdm.build,
     "ddpm": ddpm.build,
     "sde": sde.build,
+    "dequantiser": dequantiser.build,
     "classifier": classifier.build,
     "ddgan": ddgan.build,
 }

@@ -15,7 +15,7 @@ class Chain(NamedTuple):
 
     start: keys [b] → z_1 [b, …]. step, steps: for `samplers.run`, with noise by path_keys of the keys [b].
     end: (z, keys) → data [b, …], z being what the last of the steps gives. shown: (z_s [K, b, …] after the steps to
-    keep, keep) → what a picture shows of them.
+    keep, keep) → what a picture shows of them. ending: evaluations of the network that `end` takes.
     """
 
     start: Callable[[Array], Array]
@@ -24,6 +24,7 @@ class Chain(NamedTuple):
     steps: samplers.Transition
     end: Callable[[Array, Array], Array]
     shown: Callable[[Array, Sequence[int]], Array] = lambda path, keep: path
+    ending: int = 0
 
 
 def run(chain: Chain, keys: Array, keep: Sequence[int] = ()) -> tuple[Array, Any]:

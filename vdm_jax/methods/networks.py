@@ -23,9 +23,10 @@ from vdm_jax.networks.generator import MLPGenerator
 from vdm_jax.networks.initial import original, structured
 from vdm_jax.networks.mlp import MLP
 from vdm_jax.networks.multiscale import UNet, beside
+from vdm_jax.networks.refinenet import RefineNet
 from vdm_jax.networks.vdm_unet import VDMUNet
 
-Network = MLP | MLPGenerator | VDMUNet | UNet | Classifier
+Network = MLP | MLPGenerator | VDMUNet | UNet | RefineNet | Classifier
 
 
 def network(config: ConfigDict) -> Network:
@@ -40,6 +41,8 @@ def network(config: ConfigDict) -> Network:
         return Classifier(replace(_settings(config, dtype), num_classes=0), model.num_classes)
     if model.network == "multiscale":
         return UNet(_settings(config, dtype))
+    if model.network == "refinenet":
+        return RefineNet(model.width, config.training.num_timesteps, dtype)
     return VDMUNet(
         width=model.width,
         depth=model.depth,
@@ -64,10 +67,10 @@ def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
         extra["scale_shift"] = model.scale_shift
     if model.family == "adm":
         extra |= {"resample": "block" if model.resample_blocks else "conv", "rescale": model.rescale}
-    if model.family == "ddpm" and config.method == "sde":
+    if model.family == "ddpm" and config.method in ("sde", "dequantiser"):
         extra["attention_up"] = "level"  # as score_sde's own copy has it
-    if model.family == "ncsnpp" and config.schedule.kind != "ve_sde":
-        extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # told a time, not log σ
+    if model.family == "ncsnpp" and (config.schedule.kind != "ve_sde" or model.told == "index"):
+        extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # told a time or a number, not log σ
     if model.family == "ddgan":
         extra |= {"latent": model.latent, "latent_width": model.latent_width, "mapping_depth": model.mapping_depth}
         extra["bounded"] = model.prediction == "x"  # a pixel; ε and z_s have no bounds

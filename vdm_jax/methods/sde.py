@@ -3,7 +3,7 @@
 Which choices make these papers: a fixed γ(t) of the VP, sub-VP or VE SDE, a score network written as ε̂ = −σ score,
 ‖ε − ε̂‖² uniform in t ('simple') or weighted by ½ γ′(t) ('vlb': g² ‖score error‖², Song, Durkan, Murray & Ermon 2021),
 uniform dequantisation instead of a decoder, the probability flow's likelihood, predictor–corrector sampling.
-NCSN is VE with `training.num_timesteps` levels and annealed Langevin dynamics.
+NCSN is VE with `training.num_timesteps` levels and annealed Langevin dynamics. What networks are told: `sde_levels`.
 
 Scale: levels are bins of [−1, 1] and everything is trained on dequantised data, as in ScoreFlow, so that the density
 that is measured is the one that is learned. (Score SDE trains on bare levels, half a level away at most.) The VE
@@ -38,7 +38,7 @@ from vdm_jax.diffusion import (
 )
 from vdm_jax.diffusion.process import SUB_VP, VE, VP, Noise, Process, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
-from vdm_jax.methods import chains, conditioning, networks, sde_rules
+from vdm_jax.methods import conditioning, flows, networks, sde_levels, sde_rules
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.chains import Chain
 from vdm_jax.methods.examples import OfConfig
@@ -53,12 +53,17 @@ PROCESSES: dict[str, Process] = {"vp_sde": VP, "sub_vp_sde": SUB_VP, "ve_sde": V
 
 def build(config: ConfigDict) -> Method:
     """A score SDE from a checked config."""
-    model = SDE(config, networks.network(config))
+    return method_of(SDE(config, networks.network(config)))
+
+
+def method_of(model: SDE) -> Method:
+    """The functions of an SDE as those of a method."""
+    config = model.config
     bits_per_dim = {"vlb": model.vlb, "ode": model.flow_likelihood}[config.evaluation.estimator]
     return Method(
         init=model.init,
         phases=(Phase("sde", ("network",), model.loss),),
-        sample=chains.sampler(model.chain),
+        sample=flows.sampler(model),
         chain=model.chain,
         denoise=model.denoise,
         schedule=lambda params: model.schedule,
@@ -98,42 +103,35 @@ class SDE(OfConfig):
 
     def time_of(self, gamma: Array) -> Array:
         """The t ∈ [t_min, 1] of the SDE at a level γ."""
-        shape = self.schedule.shape
-        if isinstance(shape, sde_schedules.LinearBeta):
-            return shape.time_of(gamma)
-        t_min, ends = self.config.schedule.t_min, (self.schedule.gamma_0, self.schedule.gamma_1)
-        return t_min + (1 - t_min) * (gamma - ends[0]) / (ends[1] - ends[0])
+        return sde_levels.time_of(self.config, self.schedule, gamma)
 
     def level_of(self, gamma: Array) -> Noise:
-        """The level γ; t is what the network is told: t, or to a multiscale one 999 t or log σ, as its original was."""
-        if not isinstance(self.net, UNet):
-            told = self.time_of(gamma)
-        elif self.net.settings.embedding == "fourier":
-            told = 0.5 * gamma - math.log(self.scale)
-        else:
-            told = 999 * self.time_of(gamma)
+        """The level γ; t is what the network is told."""
+        told = sde_levels.told(self.config, self.net, self.schedule, self.scale, gamma)
         return noise_at(gamma, told, self.process)
 
     def init(self, key: Array) -> Params:
         """Parameters before training."""
         return {"network": networks.init(self.net, key, self.shape)}
 
-    def encode(self, x: Array, keys: Array) -> Array:
-        """Data → f [b, …]: levels uniform in their bins of [−1, 1], real numbers as they are."""
+    def uniform(self, keys: Array) -> Array:
+        """Noise of U[0, 1) for every number, [b, …]."""
         draw = lambda k: jax.random.uniform(jax.random.fold_in(k, DEQUANTISE), self.shape)
-        return dequantisation.dequantise(x, jax.vmap(draw)(keys), self.vocabulary)
+        return jax.vmap(draw)(keys)
+
+    def dequantised(self, params: Params, x: Array, keys: Array) -> tuple[Array, Array]:
+        """Data → f [b, …] and log q(u|x) [b]: levels uniform in their bins of [−1, 1], real numbers as they are."""
+        return dequantisation.dequantise(x, self.uniform(keys), self.vocabulary), jnp.zeros(len(x))
 
     def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
         """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
 
         def denoise(z: Array, level: Noise, cond: Array) -> Array:
             apply = partial(networks.apply, self.net, params["network"], keys)
-            if not isinstance(self.net, UNet):
-                return self.on_unit_scale(apply, z, level, cond)
-            raw = apply(z, level, cond)
-            if self.net.settings.scale_by_sigma:  # then it is the score of data in [0, 1], as NCSN++'s
-                return -raw * expand(level.sigma / self.scale, z.ndim)
-            return raw
+            if sde_levels.gives_score(self.config, self.net):
+                raw = apply(z, level, cond)
+                return sde_levels.eps_of_score(self.config, self.net, self.scale, raw, level)
+            return apply(z, level, cond) if isinstance(self.net, UNet) else self.on_unit_scale(apply, z, level, cond)
 
         return denoise
 
@@ -155,7 +153,7 @@ class SDE(OfConfig):
         """(γ, ½ dγ/dt ÷ density of t) of each example: weights of L_∞ that are right however t is drawn.
 
         'importance': p(t) ∝ γ′(t), which is g²/σ², so γ is uniform (Song, Durkan, Murray & Ermon 2021, §5.1), here
-        stratified over the global batch. With `training.num_timesteps` t is on NCSN's L levels, both ends among them.
+        stratified over the global batch. With `training.num_timesteps` t is on one of as many levels (`sde_levels`).
         """
         section, schedule = self.config.training, self.schedule
         if section.times == "importance":
@@ -163,9 +161,10 @@ class SDE(OfConfig):
             gamma = schedule.gamma_0 * (1 - u) + schedule.gamma_1 * u
             return gamma, losses.continuous_weight(jnp.full_like(u, schedule.gamma_1 - schedule.gamma_0))
         t = sample_times(section.times, context)
+        gamma = schedule.gamma(t)
         if section.num_timesteps:
-            t = (times.to_grid(t, section.num_timesteps) * section.num_timesteps - 1) / (section.num_timesteps - 1)
-        return schedule.gamma(t), losses.continuous_weight(schedule.dgamma(t))
+            t, gamma = sde_levels.trained(self.config, schedule, t)
+        return gamma, losses.continuous_weight(schedule.dgamma(t))
 
     def terms(
         self, params: Params, batch: Batch, keys: Array, gamma: Array, weight: Array, train: bool = False
@@ -175,7 +174,7 @@ class SDE(OfConfig):
         The VLB of continuous time holds for every process (VDM, §4; ScoreFlow's theorem 3): a Gaussian p(f|z_0) at
         t_min, whose mean over ε is known, the prior, ½ γ′ ‖ε − ε̂‖², and the width of the bins that f was drawn from.
         """
-        f, schedule = self.encode(batch["image"], keys), self.schedule
+        (f, log_q), schedule = self.dequantised(params, batch["image"], keys), self.schedule
         level, eps = self.level_of(gamma), normal_like(keys, self.shape, DIFFUSION)
         z = q_sample(f, eps, level)
         cond = conditioning.dropped(self.config, batch["conditioning"], keys) if train else batch["conditioning"]
@@ -188,7 +187,8 @@ class SDE(OfConfig):
             "diffusion": weight * error,
             "control": self.control(gamma, weight),
         }
-        return {**self.in_bits(nats), "t": self.time_of(gamma), "error": losses.error_per_dim(error, z)}
+        t = jnp.minimum(self.time_of(gamma), 1)  # DDPM's last level is a little more than all of the SDE's noise
+        return {**self.in_bits(nats, log_q), "t": t, "error": losses.error_per_dim(error, z)}
 
     def control(self, gamma: Array, weight: Array) -> Array:
         """A term of mean 0 over draws of t, [B] nats: what N(0, s²) data would lose in all minus what they lose at t,
@@ -201,11 +201,10 @@ class SDE(OfConfig):
         ends = jax.nn.softplus(log_variance - schedule.gamma_0) - jax.nn.softplus(log_variance - schedule.gamma_1)
         return math.prod(self.shape) * (0.5 * ends - weight * jax.nn.sigmoid(log_variance - gamma))
 
-    def in_bits(self, nats: Terms) -> Terms:
-        """Terms [B] in bits/dim with that of the bins, and their 'total'."""
+    def in_bits(self, nats: Terms, log_q: Array) -> Terms:
+        """Terms [B] in bits/dim with that of the bins and of log q(u|x) [B], and their 'total'."""
         dimensions = math.prod(self.shape)
-        like = next(iter(nats.values()))
-        bins = jnp.full_like(like, dequantisation.bin_nats(dimensions, self.vocabulary))
+        bins = log_q + dequantisation.bin_nats(dimensions, self.vocabulary)
         bits = {k: losses.bits_per_dim(v, dimensions) for k, v in {**nats, "dequantisation": bins}.items()}
         return {**bits, "total": sum(bits.values(), jnp.zeros(()))}
 
@@ -235,9 +234,9 @@ class SDE(OfConfig):
         −log P(x) ≤ E_u[−log p(f)] − D log w, one u for each key (Song et al. 2021, §4.3); and the flow's evaluations.
         """
         rule = divergence(self.config.evaluation.divergence, math.prod(self.shape))
-        f, cond = self.encode(batch["image"], keys), batch["conditioning"]
+        (f, log_q), cond = self.dequantised(params, batch["image"], keys), batch["conditioning"]
         log_p, _, evaluations = likelihood.log_prob(self.ode(params), f, cond, fold(keys, PROBE), rule)
-        return {**self.in_bits({"flow": -log_p}), "evaluations": evaluations}
+        return {**self.in_bits({"flow": -log_p}, log_q), "evaluations": evaluations}
 
     def chain(self, params: Params, cond: Any, num_steps: int) -> Chain:
         """The sampler of the config in equal steps of the SDE's t, or of γ; states are shown as z_s/√(α_s² + σ_s²).
@@ -266,4 +265,5 @@ class SDE(OfConfig):
             steps=steps,
             end=ended,
             shown=shown,
+            ending=int(section.denoise),
         )

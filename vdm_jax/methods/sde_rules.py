@@ -13,7 +13,7 @@ from vdm_jax.diffusion import samplers, schedules, sde_steps
 from vdm_jax.diffusion.process import Noise, Process
 
 # Integrated in γ: a step of δ ≥ 4 would enlarge what noise is left, and equal steps of t end in one of 8.
-IN_GAMMA = ("euler", "heun")
+IN_GAMMA = ("euler", "heun", "adaptive")
 
 
 def steps(
@@ -46,6 +46,7 @@ def step_rule(
         "ddim": lambda: samplers.ddim(predict, section.eta),
         "euler": lambda: samplers.euler(predict, process),
         "heun": lambda: samplers.heun(predict, process),
+        "adaptive": lambda: samplers.heun(predict, process),  # where single steps are wanted, as editing does
         "euler_maruyama": lambda: sde_steps.euler_maruyama(predict, process, elapsed),
         "reverse_diffusion": lambda: backwards,
         "predictor_corrector": lambda: sde_steps.predictor_corrector(backwards, corrector(sde_steps.by_norms)),

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from vdm_jax.diffusion import baseline, decoders, likelihood, losses, prediction, reverse, samplers, schedules, times
 from vdm_jax.diffusion.process import VP, Noise, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
-from vdm_jax.methods import chains, conditioning, networks
+from vdm_jax.methods import conditioning, flows, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.chains import Chain
 from vdm_jax.methods.examples import OfConfig
@@ -78,7 +78,7 @@ def build(config: ConfigDict) -> Method:
     return Method(
         init=model.init,
         phases=(Phase("vdm", ("network", "schedule"), model.loss),),
-        sample=chains.sampler(model.chain),
+        sample=flows.sampler(model),
         chain=model.chain,
         denoise=model.denoise,
         schedule=model.schedule,
@@ -256,5 +256,6 @@ def step_rule(config: ConfigDict, predict: samplers.Predict) -> samplers.Step:
         "ddim": lambda: samplers.ddim(predict, config.sampling.eta),
         "euler": lambda: samplers.euler(predict),
         "heun": lambda: samplers.heun(predict),
+        "adaptive": lambda: samplers.heun(predict),  # where single steps are wanted, as editing does
     }
     return rules[config.sampling.sampler]()

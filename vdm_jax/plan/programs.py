@@ -83,6 +83,11 @@ def sample(config: ConfigDict, chips: list[Any]) -> Program:
     method = methods.build(config) if judge is None else classifier_guidance.build(config, judge)
     if method.sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; plan its training")
+    if section.sampler == "adaptive":
+        raise UserError(
+            "config.sampling.sampler='adaptive' takes as many steps as the network wants, which no plan knows; "
+            "plan 'heun' with half the evaluations that you expect as config.sampling.num_steps"
+        )
     mesh = devices.make_mesh(len(chips), devices=chips)
     size = devices.round_up(min(section.batch_size, section.num_images), mesh)
     whole, parts = devices.replicated(mesh), devices.split(mesh)

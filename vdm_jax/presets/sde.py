@@ -31,6 +31,13 @@ VE: dict[str, Any] = {
 }
 
 
+# Networks that know the numbers of 1,000 levels, under VE and, as DDPM's, under VP, and no time between. A step goes
+# from a level of VE to the next; a VP network knows nothing below its first level, at t = .001.
+DISCRETE: dict[str, Any] = {"model.told": "index", "training.num_timesteps": 1000}
+VE_DISCRETE: dict[str, Any] = {**VE, **DISCRETE, "sampling.num_steps": 999, "evaluation.estimator": "vlb"}
+VP_DISCRETE: dict[str, Any] = {**DISCRETE, "schedule.t_min": 1e-3, "sampling.sampler": "ancestral"}
+
+
 def sde_images(name: str, size: int) -> ConfigDict:
     """Settings of score_sde for byte images: DDPM++ under the VP SDE, ‖ε − ε̂‖² uniform in t, Adam 2e-4, 5,000 steps of
     warm-up, joint clipping at 1, EMA .9999, 1,000 Euler–Maruyama steps, the flow's likelihood over five passes."""
@@ -56,6 +63,7 @@ SCOREFLOW_VARIANTS: dict[str, dict[str, Any]] = {
     "vp": {"schedule.kind": "vp_sde"},
     "bound": {"evaluation.estimator": "vlb"},
     "uniform_times": {"training.times": "independent"},
+    "dequantiser": {"method": "dequantiser", "training.num_steps": 100_000, "model.coupling_width": 64},
     "mini": SDE_MINI,
 }
 

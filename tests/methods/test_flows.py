@@ -1,0 +1,104 @@
+"""The sampler that chooses its steps: on the flow of Gaussian pixels, which is known, and on one that is not linear."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from ml_collections import ConfigDict
+
+from tests.diffusion.closed_forms import marginal
+from tests.training.runs import mesh_of, points
+from vdm_jax import methods
+from vdm_jax.config import base, check
+from vdm_jax.errors import UserError
+from vdm_jax.evaluation import report
+from vdm_jax.methods import networks, sde
+from vdm_jax.methods.base import example_keys
+from vdm_jax.plan import programs
+
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+VARIANCE = 0.3
+
+
+def gaussian(**sampling: Any) -> ConfigDict:
+    """A VP SDE of continuous 2 × 2 images whose network, silent, leaves the exact ε̂ of N(0, s²)."""
+    config = base()
+    config.method, config.schedule.kind, config.schedule.t_min = "sde", "vp_sde", 1e-3
+    config.data.update(shape=(2, 2, 1), vocabulary=0)
+    config.model.update(width=8, groups=4, depth=1, fourier=(), residual="pixel", data_variance=VARIANCE)
+    config.sampling.update(sampler="adaptive", num_steps=4, denoise=False, tolerance=1e-4, **sampling)
+    check(config)
+    return config
+
+
+def test_samples_are_what_the_flow_makes_of_their_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """z_0 = z_1 √(Var z_0/Var z_1) and the same between; evaluations are of 6 a step; an image is alone."""
+    monkeypatch.setattr(networks, "apply", lambda net, params, keys, z, level, cond: jnp.zeros_like(z))
+    config = gaussian()
+    model, method = sde.SDE(config, networks.network(config)), methods.build(config)
+    run = jit(lambda keys: method.sample({"network": {}}, keys, jnp.zeros(len(keys)), 4, (0, 2)))
+    keys = example_keys(jax.random.key(5), jnp.arange(4))
+    x, path, evaluations = run(keys)
+    chain = model.chain({"network": {}}, jnp.zeros(4), 4)
+    z_1, levels = chain.start(keys), chain.steps.to
+    deviation = jnp.sqrt(marginal(levels, VARIANCE) / marginal(chain.steps.frm, VARIANCE)[0])
+    for state, k in zip(path, (0, 2), strict=True):  # shown as z_s/√(α² + σ²), which is 1 for VP
+        np.testing.assert_allclose(state, deviation[k] * z_1, atol=2e-3)
+    np.testing.assert_allclose(x, deviation[3] / levels.alpha[3] * z_1, atol=1e-3)
+    assert np.all(evaluations % 6 == 1) and np.all(evaluations > 18)
+    other_x, _, others = run(keys[jnp.asarray([2, 2, 0, 2])])
+    np.testing.assert_allclose(other_x, x[jnp.asarray([2, 2, 0, 2])], rtol=1e-5)
+    np.testing.assert_array_equal(others, evaluations[jnp.asarray([2, 2, 0, 2])])
+
+
+def moved(method: Any) -> Any:
+    """Random parameters, far from those of a start."""
+    return jax.tree.map(lambda a: a + 0.1, jit(method.init)(jax.random.key(0)))
+
+
+@pytest.mark.slow
+def test_it_agrees_with_many_steps_of_heun() -> None:
+    """A VDM's perceptron on points, its flow bent by random weights."""
+    config = points()
+    config.sampling.tolerance = 1e-4
+    keys = example_keys(jax.random.key(1), jnp.arange(6))
+    found = {}
+    for sampler, steps in (("adaptive", 1), ("heun", 400)):
+        config.sampling.sampler = sampler
+        method = methods.build(config)
+        found[sampler] = jit(method.sample, static_argnums=(3, 4))(moved(method), keys, jnp.zeros(6), steps, ())
+    x, _, evaluations = found["adaptive"]
+    np.testing.assert_allclose(x, found["heun"][0], atol=2e-2 * float(jnp.abs(x).max()))
+    assert np.all(evaluations % 6 == 1) and float(jnp.std(x)) > 0.1
+
+
+def test_evaluations_are_written_and_told(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    config = points()
+    config.sampling.update(sampler="adaptive", tolerance=1e-2, num_images=5, num_steps=3)
+    check(config)
+    method, directory = methods.build(config), epath.Path(tmp_path)
+    params = moved(method)
+    report.write_samples(config, method, params, mesh_of(2), directory, 7)
+    content = np.load(directory / "samples" / "7.npz")
+    counts = content["evaluations"]
+    assert content["samples"].shape == (5, 2) and counts.shape == (5,) and np.all(counts % 6 == 1)
+    told = capsys.readouterr().out
+    assert f"{counts.mean():.1f} on average, {counts.min()} to {counts.max()} (tolerance 0.01)" in told
+    lost = jax.tree.map(lambda a: a * jnp.nan, params["network"])
+    with pytest.raises(UserError, match="found no way for 5 of 5 samples"):
+        report.sample(config, method, {**params, "network": lost}, mesh_of(2), 5)
+
+
+def test_what_has_no_flow_refuses_it_and_no_plan_knows_its_steps() -> None:
+    config = gaussian()
+    with pytest.raises(UserError, match="no plan knows"):
+        programs.sample(config, jax.devices())
+    config.method, config.schedule.kind, config.model.residual = "ddpm", "ddpm_linear", "z"
+    with pytest.raises(UserError, match=r"sampler='adaptive' does not go with config\.method='ddpm'"):
+        check(config)

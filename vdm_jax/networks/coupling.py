@@ -1,0 +1,37 @@
+"""What an affine coupling of a small flow is told: for half of the numbers, from the other half and an image."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from vdm_jax.networks.conv import Conv
+from vdm_jax.networks.layers import Dense
+
+
+class Coupling(nn.Module):
+    """kept [B, …] in (−1, 1), 0 where nothing is kept, and f [B, …] in (−1, 1) → (log s, t) [B, …], 0 at the start.
+
+    `depth` residual layers of `width` channels, 3 × 3 on images [B, H, W, C], dense on vectors [B, D]. |log s| < 2.
+    """
+
+    width: int
+    depth: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, kept: Array, f: Array) -> tuple[Array, Array]:
+        def layer(h: Array, features: int, name: str, initial: nn.initializers.Initializer) -> Array:
+            kind = Conv if h.ndim == 4 else Dense
+            return cast(Array, kind(features, dtype=self.dtype, kernel_init=initial, name=name)(h))
+
+        lecun, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
+        h = layer(jnp.concatenate([kept, f], axis=-1), self.width, "enter", lecun)
+        for i in range(self.depth):
+            h = h + layer(nn.swish(h), self.width, f"layer{i}", lecun)
+        out = layer(nn.swish(h), 2 * f.shape[-1], "leave", zeros).astype(jnp.float32)
+        log_s, t = jnp.split(out, 2, axis=-1)
+        return 2 * jnp.tanh(log_s / 2), t
