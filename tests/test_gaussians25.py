@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,18 @@ def test_a_tiny_row_of_each_method(tmp_path: Path) -> None:
     assert common.problems(results) == []
     assert [entry["measured"]["calls"]["mean"] for entry in results["rows"]] == [4, 50]
     assert all(entry["measured"]["training_seconds"]["mean"] > 0 for entry in results["rows"])
+
+
+def test_committed_rows_say_what_the_notes_do() -> None:
+    """Three seeds: R1 makes one step cover the modes, the latent carries the four steps, many steps are sure."""
+    file = Path(gaussians25.__file__).parent / "results" / "gaussians25.json"
+    entries = json.loads(file.read_text("utf-8"))["rows"]
+    assert [entry["name"] for entry in entries] == list(gaussians25.ROWS)
+    assert all(set(entry["runs"]) == {"1", "2", "3"} for entry in entries)
+    modes, near, kl = (
+        {entry["name"]: entry["measured"][name]["mean"] for entry in entries} for name in ("modes", "near", "kl_nats")
+    )
+    assert modes["GAN"] < 21 < modes["GAN with R1"] == 25 and kl["GAN"] > 20 * kl["GAN with R1"]
+    assert modes["T = 4, no latent"] < 6 and near["T = 4, no latent"] < 0.05
+    assert near["T = 4, direct"] < near["DDGAN, T = 4"] < near["GAN with R1"] < near["DDPM, 50 steps"] < 0.95
+    assert near["DDPM, 500 steps"] > 0.98 and modes["DDPM, 500 steps"] == 25
