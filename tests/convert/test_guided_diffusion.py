@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,14 @@ import numpy as np
 import pytest
 
 from tests.convert.openai_recipe import Goldens
+from tests.convert.test_formats import pt
 from vdm_jax import config as configs
+from vdm_jax import methods, weights
 from vdm_jax.convert import guided_diffusion as original
 from vdm_jax.convert import improved_diffusion, unet_blocks, unet_tables
+from vdm_jax.diffusion.process import Noise
 from vdm_jax.errors import UserError
+from vdm_jax.methods.conditioning import Conditioning
 from vdm_jax.networks import families
 from vdm_jax.networks.classifier import Classifier
 from vdm_jax.networks.families import Settings
@@ -265,3 +270,23 @@ def test_the_order_is_never_guessed() -> None:
             original.check_order(s, wrong)
     for order in original.ORDERS:  # nothing released has these sizes
         original.check_order(CONDITIONAL, order)
+
+
+@pytest.mark.slow
+def test_a_file_of_an_upsampler_is_the_original_from_the_command_line_s_config_on(tmp_path: Path) -> None:
+    """Read by a config and told a label and a smaller image, the method's network gives the original's output."""
+    g, made = golden("upsampler"), configs.load("configs/adm_imagenet256_upsampler.py")
+    made.data.shape, made.model.low_resolution = shape("upsampler"), g["low"].shape[1]
+    made.model.width, made.model.multipliers, made.model.depth = 32, (1.0, 1.0), 1
+    made.model.attention_at, made.model.heads, made.model.num_classes = (4,), 2, CLASSES
+    (tmp_path / "upsampler.pt").write_bytes(pt(state_dict("upsampler")))
+    params, _ = weights.load(str(tmp_path / "upsampler.pt"), made, methods.build(made))
+    told = Conditioning(g["labels"], g["low"])
+    level = Noise(gamma=g["t"], alpha=g["t"], sigma=g["t"], t=g["t"])
+    denoise = methods.build(made).denoise
+    assert denoise is not None
+    out = np.asarray(jax.jit(denoise(params))(g["z"], level, told))
+    np.testing.assert_allclose(out, g["out"], atol=1e-5 * max(1.0, np.abs(g["out"]).max()))
+    made.model.low_resolution = 0
+    with pytest.raises(UserError, match=r"model\.low_resolution, channels of the input: 6 in the weights, 3 in the"):
+        weights.load(str(tmp_path / "upsampler.pt"), made, methods.build(made))

@@ -12,12 +12,14 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, Exact, K, settings
+from vdm_jax import api, methods
 from vdm_jax.config import check
 from vdm_jax.errors import UserError
 from vdm_jax.methods import classifier_guidance, networks
 from vdm_jax.methods.base import example_keys
 
 LEVELS, COUNT = 200, 600
+LABEL = jnp.arange(6) % K
 
 
 def diffusion(**changes: Any) -> ConfigDict:
@@ -70,6 +72,27 @@ def test_an_exact_classifier_makes_samples_of_its_class(sampler: str, monkeypatc
     # β̃ is the variance of a step for a point; 200 of them narrow a Gaussian by some percent
     np.testing.assert_allclose(spread[1.0], SPREAD, rtol=0.05 if sampler == "ddim" else 0.07)
     assert min(spread[0.0]) > 2 * SPREAD
+
+
+def test_a_notebook_s_samples_are_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At s = 1 those of the config, at s = 0 those of the model alone; each sample may have its own."""
+    exact = {"ddpm": ExactNoise, "classifier": Exact}
+    monkeypatch.setattr(networks, "network", lambda config: exact[config.method](config))
+    config, network = diffusion(sampling__sampler="ddim", sampling__num_steps=20), {"network": {}}
+    model, guide = (api.Model(c, methods.build(c), network, 0) for c in (config, judge()))
+    mixed = model.sample(6, classifier=guide, classifier_scale=np.array([0.0, 1.0] * 3))
+    np.testing.assert_allclose(mixed[::2], model.sample(6)[::2], atol=1e-5)
+    method = classifier_guidance.build(config, judge())
+    assert method.sample is not None
+    keys = example_keys(jax.random.key(0), jnp.arange(6))
+    guided, _ = jax.jit(method.sample, static_argnums=(3, 4))({**network, "classifier": network}, keys, LABEL, 20, ())
+    np.testing.assert_allclose(mixed[1::2], guided[1::2], atol=1e-5)
+    with pytest.raises(UserError, match=r"has to be trained on noisy images"):
+        model.sample(6, classifier=model)
+    with pytest.raises(UserError, match=r"labels are 0 to 2"):
+        model.sample(6, classifier=guide, label=K)
+    with pytest.raises(UserError, match=r"classifier_scale is a finite number or one for each of the 6"):
+        model.sample(6, classifier=guide, classifier_scale=np.ones(5))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from tests.methods.test_classifier import MEANS, Exact, K
 from tests.methods.test_classifier import settings as judge
 from tests.training.runs import mesh_of
-from vdm_jax import methods, modes
+from vdm_jax import api, methods, modes
 from vdm_jax.config import base, check
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
@@ -109,6 +109,22 @@ def test_samples_have_the_block_means_that_were_given(sampler: str, exact: None)
     x = drawn(methods.build(settings(sampling__sampler=sampler)), Conditioning(jnp.zeros(300), jnp.asarray(low)), 300)
     np.testing.assert_allclose(area(x, SIDE), low, atol=1e-5)
     np.testing.assert_allclose(np.std(x - repeated(low)), SPREAD * np.sqrt(0.75), rtol=0.2)  # of 40 steps
+
+
+def test_a_notebook_gives_what_is_enlarged(exact: None) -> None:
+    """Samples have the block means that were given, variations those of their images."""
+    config = settings()
+    model = api.Model(config, methods.build(config), {"network": {}}, 0)
+    low, x = (np.random.default_rng(2).normal(size=(3, side, side, 1)).astype(np.float32) for side in (SIDE, 4))
+    np.testing.assert_allclose(area(model.sample(3, low_resolution=low), SIDE), low, atol=1e-5)
+    varied = model.vary(x, 0.5)
+    assert np.abs(varied - x).max() > 0.1
+    np.testing.assert_allclose(area(varied, SIDE), area(x, SIDE), atol=1e-5)
+    for wrong, sentence in ((None, "not nothing"), (x, r"not images of shape \(3, 4, 4, 1\)")):
+        with pytest.raises(UserError, match=f"enlarges images of shape .*{sentence}"):
+            model.sample(3, low_resolution=wrong)
+    with pytest.raises(UserError, match="is no upsampler"):
+        model._replace(config=settings(model__low_resolution=0)).sample(3, low_resolution=low)
 
 
 @pytest.mark.slow

@@ -64,12 +64,13 @@ def check(config: ConfigDict, judge: ConfigDict, path: str) -> None:
         )
 
 
-def build(config: ConfigDict, judge: ConfigDict) -> Method:
+def build(config: ConfigDict, judge: ConfigDict, scale: guidance.Weight | None = None) -> Method:
     """The DDPM of a config with samples that the classifier of `judge` guides.
 
-    params: the DDPM's, with the classifier's under 'classifier'.
+    params: the DDPM's, with the classifier's under 'classifier'. scale: s, that of the config if there is none.
     """
-    made, judging, scale = ddpm.model(config), classifier.model(judge), config.sampling.classifier_scale
+    made, judging = ddpm.model(config), classifier.model(judge)
+    scale = config.sampling.classifier_scale if scale is None else scale
 
     def chain(params: Params, cond: Any, num_steps: int) -> Chain:
         label = conditioning.label_of(cond)
