@@ -10,7 +10,7 @@ ancestral sampling in T steps is the bound of T steps; the flow's costs what its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -149,8 +149,8 @@ def corrected(method: Method, vocabulary: int | None, shape: tuple[int, ...]) ->
     return method._replace(sample=sample)
 
 
-def images_of(model: models.Model, sampler: str, evaluations: int, count: int, seed: int) -> np.ndarray:
-    """[count, …] samples by so many evaluations of the network for each."""
+def prepared(model: models.Model, sampler: str, evaluations: int, count: int, seed: int) -> Callable[[], np.ndarray]:
+    """What draws [count, …] samples by so many evaluations of the network for each; compiled by its first call."""
     steps = evaluations // PER_STEP.get(sampler, 1)
     with_corrector = sampler == "predictor_corrector"
     fields = {
@@ -164,7 +164,7 @@ def images_of(model: models.Model, sampler: str, evaluations: int, count: int, s
     method = methods.build(config)
     if with_corrector:
         method = corrected(method, config.data.vocabulary or None, tuple(config.data.shape))
-    return np.asarray(report.sample(config, method, model.params, model.mesh, count)[0])
+    return lambda: np.asarray(report.sample(config, method, model.params, model.mesh, count)[0])
 
 
 def bound_of_steps(model: models.Model, count: int, seed: int) -> np.ndarray:
@@ -204,7 +204,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
     if sampler == "distilled":
         model = student_of(config, evaluations, seed, workdir)
     found, train, _ = reference(model.config.data.name, model.config.data.path, workdir)
-    images = images_of(model, sampler, evaluations, config["samples"], seed)
+    images = prepared(model, sampler, evaluations, config["samples"], seed)()
     measured = quality(features.extract(found, images), train)
     if sampler == "ancestral":
         measured["bits_per_dim"] = mean_of(bound_of_steps(model, evaluations, seed))

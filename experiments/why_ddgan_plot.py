@@ -1,0 +1,62 @@
+"""The figure of `why_ddgan`, from its JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.common import Results
+
+
+def plot(results: Results) -> Figure:
+    """Posteriors of the step that is furthest from Gaussian, accuracies of discriminators by step, modes by seed."""
+    of = lambda kind: [e for e in results["rows"] if e["config"]["kind"] == kind]
+    posteriors, few, everything = of("posterior"), of("few"), of("all")
+    figure = Figure((15, 10), layout="constrained")
+    above, middle, below = figure.subfigures(3, 1)
+    for axes, entry in zip(above.subplots(1, len(posteriors)), posteriors, strict=True):
+        _posterior(axes, entry)
+    panels = list(middle.subplots(1, len(few), sharey=True))
+    for axes, entry in zip(panels, few, strict=True):
+        _accuracies(axes, entry)
+    panels[0].set_ylabel("share told right")
+    panels[-1].legend(frameon=False, fontsize="small")
+    for axes, rows in zip(below.subplots(1, 2, sharey=True), (few, everything), strict=True):
+        _modes(axes, rows)
+    return figure
+
+
+def _posterior(axes: Axes, entry: dict[str, Any]) -> None:
+    curves, measured = entry["runs"]["1"]["curves"], entry["measured"]
+    for k, (x, density, gaussian) in enumerate(zip(*(curves[n] for n in ("x", "density", "gaussian")), strict=True)):
+        axes.plot(x, density, color=f"C{k}", lw=1.2)
+        axes.plot(x, gaussian, color=f"C{k}", lw=0.9, ls=":")
+    steps, worst = entry["config"]["steps"], curves["worst"]
+    where = "the data" if worst == 0 else f"level {worst}"
+    nats = measured["nats_of_the_worst_step"]["mean"]
+    axes.set_title(f"T = {steps}: level {worst + 1} to {where}\n{nats:.2g} nats from a Gaussian", fontsize="medium")
+    axes.set(yticks=[], xlabel="$z_s$ given $z_t$ at 3 quantiles" if steps == 1 else "")
+
+
+def _accuracies(axes: Axes, entry: dict[str, Any]) -> None:
+    """Mean over seeds, and the range of them."""
+    runs = [run["curves"] for run in entry["runs"].values() if run["curves"]]
+    for name, label in (("train", "training points"), ("held_out", "held-out points"), ("samples", "samples")):
+        values = np.array([run[name] for run in runs])
+        axes.fill_between(runs[0]["steps"], values.min(0), values.max(0), alpha=0.2, lw=0)
+        axes.plot(runs[0]["steps"], values.mean(0), marker="o", ms=3, label=label)
+    axes.axhline(0.5, color="k", lw=0.6, ls="--")
+    axes.set(title=entry["name"], xlabel="training steps", ylim=(0, 1))
+
+
+def _modes(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """One dot a seed."""
+    for place, entry in enumerate(rows):
+        modes = [run["measured"]["modes"]["mean"] for run in entry["runs"].values()]
+        axes.scatter(place + np.linspace(-0.15, 0.15, len(modes)), modes, s=28)
+    axes.axhline(10, color="k", lw=0.6, ls="--")
+    axes.set_xticks(range(len(rows)), [e["name"].split(", ", 1)[1] for e in rows])
+    axes.set(ylim=(-0.5, 26), ylabel="modes of 25 at the end", title=rows[0]["name"].split(", ")[0])
