@@ -1,8 +1,9 @@
 """Quality, coverage and speed at once: figure 1's trilemma (Xiao, Kreis & Vahdat 2022) on one data set and in one run.
 
 Denoising Diffusion GANs with T = 1, 2 and 4, and DDPM, DDIM, the probability flow and VDM at several numbers of
-evaluations; networks of like size. Quality is the Fréchet distance and coverage the recall, both in the features of a
-small classifier of the same data (see `sampler_tradeoff`); speed is the time for an image, compiled and in a batch.
+evaluations, by small networks whose sizes are told. Quality is the Fréchet distance and coverage the recall, both in
+the features of a small classifier of the same data (see `sampler_tradeoff`); speed is the time for an image, compiled
+and in a batch.
 
     python -m experiments.trilemma --mini --seeds=1
 """
@@ -137,11 +138,11 @@ EXPERIMENT = common.Experiment(
     "`frechet` is the Fréchet distance between samples and training images in the features of a small classifier of "
     "the same data, trained here; it is not FID. `frechet_unbiased` is without its bias of O(1/N). `precision` and "
     "`recall` (k = 3) are in the same features, of as many samples as there are test images, against all training "
-    "images; the row `test images` is what real images reach. `seconds` for an image, compiled and in batches of 500, is "
-    "the least of the repeats; `processor_seconds` counts this process alone, over all cores. `parameters` are of the "
-    "network that samples; a GAN's discriminator is gone by then. The probability flow takes Heun's steps "
-    "of two evaluations on VDM's network, DDIM runs on DDPM's. DDPM is trained for L_simple and VDM for its bound, "
-    "which costs quality; GANs take more and smaller batches and two networks a step, so training is not of one cost.",
+    "images; the row `test images` is what real images reach. `seconds` for an image, compiled and in batches of 500, "
+    "is the least of the repeats; `processor_seconds` counts this process alone, over all cores. `parameters` are of "
+    "the network that samples; a GAN's discriminator is gone by then. The probability flow takes Heun's steps of two "
+    "evaluations on VDM's network, DDIM runs on DDPM's. DDPM is trained for L_simple and VDM for its bound, which "
+    "costs quality; GANs take more and smaller batches and two networks a step, so training is not of one cost.",
     models.data_of,
     rows,
     measure,

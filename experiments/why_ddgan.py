@@ -1,7 +1,5 @@
-"""Why Denoising Diffusion GAN works (Xiao, Kreis & Vahdat 2022, §3 and §4): three claims, measured where it is cheap.
+"""What diffusion does for a GAN's discriminator and for its stability (Xiao, Kreis & Vahdat 2022, §4), on 25 Gaussians.
 
-* the true reverse step has many modes if steps are few, and is Gaussian if they are many: exact, for a mixture on the
-  line under the paper's process with T = 1 … 1000;
 * diffusion keeps the discriminator from overfitting: its accuracy on training points, on held-out points of the same
   distribution and on samples, of GANs on few points, with and without diffusion, with and without R1;
 * training is stable and covers the modes: runs that diverge over seeds, on all points. A run has diverged if its loss
@@ -13,7 +11,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -25,7 +22,6 @@ from experiments import common, models
 from experiments.common import Measured, Outcome, Row, mean_of
 from experiments.gaussians25 import FILE, coverage
 from experiments.why_ddgan_plot import plot
-from experiments.why_ddgan_posterior import DATA, OfStep, drawn, of_steps
 from vdm_jax import data, weights
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
@@ -33,7 +29,6 @@ from vdm_jax.methods import ddgan
 from vdm_jax.methods.base import Context, example_keys
 from vdm_jax.presets.gan import DDGAN_ABLATIONS
 
-STEPS = (1, 2, 4, 8, 50, 1000)
 FEW, JUDGED = 500, 10_000  # training points of the second claim; points that a discriminator is asked about
 TOO_FEW = 10  # modes
 TRAINED: dict[str, dict[str, Any]] = {
@@ -58,8 +53,7 @@ GANS: dict[str, dict[str, Any]] = {
 
 
 def rows(scale: str) -> list[Row]:
-    line = {"kind": "posterior", "weights": DATA.weights.tolist(), "means": DATA.means.tolist(), "v": DATA.variance}
-    found = [Row(f"q(z_s|z_t), T = {steps}", {**line, "steps": steps}) for steps in STEPS]
+    found = []
     for name, changes in GANS.items():
         few = {"data.name": "npz", "data.batch_size": min(FEW, TRAINED[scale].get("data.batch_size", FEW))}
         of = models.identity(FILE, {**TRAINED[scale], **changes, **few})
@@ -69,27 +63,6 @@ def rows(scale: str) -> list[Row]:
             Row(f"all points, {name}", {"kind": "all", **models.identity(FILE, {**TRAINED[scale], **changes})})
         )
     return found
-
-
-@lru_cache(maxsize=len(STEPS))
-def posteriors(steps: int) -> list[OfStep]:
-    return of_steps(DATA, steps)
-
-
-def of_posterior(config: Mapping[str, Any], seed: int, workdir: epath.Path) -> Outcome:
-    """Sums and averages over the steps of a chain; exact, the same for all seeds."""
-    found = posteriors(config["steps"])
-    nats, modes = np.array([of.nats for of in found]), np.array([of.modes for of in found])
-    worst = int(nats.argmax())
-    measured = {
-        "nats_of_all_steps": nats.sum(),
-        "nats_of_a_step": nats.mean(),
-        "nats_of_the_worst_step": nats[worst],
-        "modes": modes.mean(),
-        "modes_of_the_worst_step": modes[worst],
-    }
-    curves = {"worst": worst, **drawn(DATA, config["steps"], worst)} if seed == 1 else {}
-    return Outcome({name: Measured(float(value)) for name, value in measured.items()}, curves)
 
 
 def few_points(workdir: epath.Path) -> str:
@@ -115,8 +88,9 @@ def trained(config: Mapping[str, Any], seed: int, workdir: epath.Path) -> models
         return None
 
 
-def of_run(config: Mapping[str, Any], seed: int, workdir: epath.Path) -> Outcome:
+def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
     """Modes at the end, and on few points what the discriminator says at every checkpoint."""
+    config = row.config
     model = trained(config, seed, workdir)
     if model is None:
         return Outcome({"diverged": Measured(1.0), "modes": Measured(0.0)})
@@ -168,18 +142,10 @@ def judged(
     return measured, curve
 
 
-def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
-    return (of_posterior if row.config["kind"] == "posterior" else of_run)(row.config, seed, workdir)
-
-
 EXPERIMENT = common.Experiment(
     "why_ddgan",
-    "Why denoising diffusion GANs work: three claims, measured",
-    "Rows `q(z_s|z_t)` are exact, of a mixture of three Gaussians on the line: `nats_of_a_step` is the divergence of "
-    "the true reverse step from the Gaussian of its mean and variance, averaged over z_t and over the steps of the "
-    "chain, `nats_of_all_steps` their sum, what the bound of the best Gaussian reverse chain loses; `modes` counts "
-    "maxima at least 1% as high as the highest.\n\n"
-    f"Other rows are GANs on 25 Gaussians, short runs of small perceptrons, trained on {FEW} points or on all 50,000; "
+    "What diffusion does for a GAN: its discriminator, and which runs diverge",
+    f"GANs on 25 Gaussians, short runs of small perceptrons, trained on {FEW} points or on all 50,000; "
     "T = 4 is a denoising diffusion GAN, and R1 is told apart from diffusion. `diverged`: the share of seeds with a "
     f"loss that is not finite or fewer than {TOO_FEW} of 25 modes at the end, which was fixed beforehand; modes of "
     "every seed are in the JSON. `accuracy_train`, `_held_out` and `_samples`: share of training points, of points "

@@ -12,14 +12,11 @@ from experiments.common import Results
 
 
 def plot(results: Results) -> Figure:
-    """Posteriors of the step that is furthest from Gaussian, accuracies of discriminators by step, modes by seed."""
-    of = lambda kind: [e for e in results["rows"] if e["config"]["kind"] == kind]
-    posteriors, few, everything = of("posterior"), of("few"), of("all")
-    figure = Figure((15, 10), layout="constrained")
-    above, middle, below = figure.subfigures(3, 1)
-    for axes, entry in zip(above.subplots(1, len(posteriors)), posteriors, strict=True):
-        _posterior(axes, entry)
-    panels = list(middle.subplots(1, len(few), sharey=True))
+    """Accuracies of discriminators by step, and modes by seed."""
+    few, everything = ([e for e in results["rows"] if e["config"]["kind"] == kind] for kind in ("few", "all"))
+    figure = Figure((14, 7), layout="constrained")
+    above, below = figure.subfigures(2, 1)
+    panels = list(above.subplots(1, len(few), sharey=True))
     for axes, entry in zip(panels, few, strict=True):
         _accuracies(axes, entry)
     panels[0].set_ylabel("share told right")
@@ -27,18 +24,6 @@ def plot(results: Results) -> Figure:
     for axes, rows in zip(below.subplots(1, 2, sharey=True), (few, everything), strict=True):
         _modes(axes, rows)
     return figure
-
-
-def _posterior(axes: Axes, entry: dict[str, Any]) -> None:
-    curves, measured = entry["runs"]["1"]["curves"], entry["measured"]
-    for k, (x, density, gaussian) in enumerate(zip(*(curves[n] for n in ("x", "density", "gaussian")), strict=True)):
-        axes.plot(x, density, color=f"C{k}", lw=1.2)
-        axes.plot(x, gaussian, color=f"C{k}", lw=0.9, ls=":")
-    steps, worst = entry["config"]["steps"], curves["worst"]
-    where = "the data" if worst == 0 else f"level {worst}"
-    nats = measured["nats_of_the_worst_step"]["mean"]
-    axes.set_title(f"T = {steps}: level {worst + 1} to {where}\n{nats:.2g} nats from a Gaussian", fontsize="medium")
-    axes.set(yticks=[], xlabel="$z_s$ given $z_t$ at 3 quantiles" if steps == 1 else "")
 
 
 def _accuracies(axes: Axes, entry: dict[str, Any]) -> None:

@@ -1,19 +1,22 @@
-"""The exact reverse steps of a mixture on the line, and what the committed results of `why_ddgan` must show."""
+"""The exact reverse steps of a mixture on the line, and what the committed results of `why_ddgan_steps` must show."""
 
 from __future__ import annotations
 
 import json
 import math
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
+from etils import epath
 
-from experiments import common
+from experiments import common, models, why_ddgan
 from experiments import why_ddgan_posterior as exact
+from experiments.common import Row
 from experiments.why_ddgan_posterior import DATA, Mixture
 
-RESULTS = pathlib.Path(common.__file__).parent / "results" / "why_ddgan.json"
+RESULTS = pathlib.Path(common.__file__).parent / "results" / "why_ddgan_steps.json"
 
 
 def test_one_gaussian_has_gaussian_reverse_steps_whatever_their_size() -> None:
@@ -60,10 +63,31 @@ def test_many_small_steps_are_gaussian() -> None:
     assert many.min() > -1e-12
 
 
-@pytest.mark.skipif(not RESULTS.exists(), reason="why_ddgan has not been run")
 def test_committed_steps_are_multimodal_if_few_and_gaussian_if_many() -> None:
-    rows = {e["name"]: e["measured"] for e in json.loads(RESULTS.read_text("utf-8"))["rows"]}
-    chains = [m for name, m in rows.items() if name.startswith("q(z_s|z_t)")]
+    chains = [e["measured"] for e in json.loads(RESULTS.read_text("utf-8"))["rows"]]
     nats = [m["nats_of_all_steps"]["mean"] for m in chains]
     assert nats == sorted(nats, reverse=True) and nats[0] > 1 and nats[-1] < 1e-3
-    assert chains[0]["modes"]["mean"] > 2.99 and chains[-1]["modes"]["mean"] < 1.001
+    assert chains[0]["modes_of_a_step"]["mean"] > 2.99 and chains[-1]["modes_of_a_step"]["mean"] < 1.001
+
+
+@pytest.mark.slow
+def test_a_tiny_gan_is_measured_on_few_points_and_on_all(tmp_path: pathlib.Path) -> None:
+    """Accuracies are of both checkpoints, and of as many held-out points as training points."""
+    tiny: dict[str, Any] = {"model.width": 8, "data.batch_size": 32, "training.num_steps": 20, "training.log_every": 5}
+    tiny |= {"training.steps_per_call": 5, "training.checkpoint_every": 10}
+    tiny |= {"sampling.num_images": 200, "sampling.batch_size": 200}
+    few = {"data.name": "npz", "data.batch_size": 32}
+    entries = [
+        Row("500 points, T = 4", {"kind": "few", **models.identity(why_ddgan.FILE, {**tiny, **few})}),
+        Row("all points, GAN", {"kind": "all", **models.identity(why_ddgan.FILE, {**tiny, **why_ddgan.GANS["GAN"]})}),
+    ]
+    about = {"experiment": "why_ddgan", "scale": "mini", "hardware": "cpu", "data": "points", "command": "test"}
+    measure = lambda row, seed: why_ddgan.measure(row, seed, epath.Path(tmp_path))
+    results = common.fill(tmp_path / "r.json", about, entries, 1, measure)
+    assert common.problems(results) == []
+    on_few, on_all = (entry["measured"] for entry in results["rows"])
+    assert results["rows"][0]["runs"]["1"]["curves"]["steps"] == [10, 20]
+    assert on_few["accuracy_train"]["n"] == on_few["accuracy_held_out"]["n"] == why_ddgan.JUDGED
+    assert 0 < on_few["gap_at_data"]["n"] < why_ddgan.JUDGED / 2  # one level of four
+    assert {"modes", "diverged"} <= on_all.keys() and "gap" not in on_all
+    why_ddgan.EXPERIMENT.plot(results)
