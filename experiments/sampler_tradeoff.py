@@ -168,7 +168,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
         images, _, evaluations = made.solved(model, config["tolerance"], count, seed)
         assert evaluations is not None
         return Outcome({**quality(features.extract(found, images), train), "evaluations": mean_of(evaluations[None])})
-    images = made.images_of(model, sampler, config["evaluations"], count, seed)
+    images = made.prepared(model, sampler, config["evaluations"], count, seed)()
     measured = quality(features.extract(found, images), train)
     if sampler == "ancestral" and model.config.method != "sde":
         measured["bits_per_dim"] = mean_of(made.bound_of_steps(model, config["evaluations"], seed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -83,14 +83,14 @@ def fields_of(method: str, sampler: str, evaluations: int) -> dict[str, Any]:
     }
 
 
-def images_of(model: models.Model, sampler: str, evaluations: int, count: int, seed: int) -> np.ndarray:
-    """[count, …] samples by so many evaluations of the network for each."""
+def prepared(model: models.Model, sampler: str, evaluations: int, count: int, seed: int) -> Callable[[], np.ndarray]:
+    """What draws [count, …] samples by so many evaluations of the network for each; compiled by its first call."""
     fields = fields_of(model.config.method, sampler, evaluations) | {"seed": seed, "batch_size": min(count, 500)}
     config = models.with_fields(model.config, {f"sampling.{name}": value for name, value in fields.items()})
     method = methods.build(config)
     if sampler == "predictor_corrector" and config.method != "sde":
         method = corrected(method, config.data.vocabulary or None, tuple(config.data.shape))
-    return np.asarray(report.sample(config, method, model.params, model.mesh, count)[0])
+    return lambda: np.asarray(report.sample(config, method, model.params, model.mesh, count)[0])
 
 
 def solved(model: models.Model, tolerance: float, count: int, seed: int) -> report.Drawn:

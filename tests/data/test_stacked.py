@@ -41,6 +41,18 @@ def test_stacked_digits_are_channels_with_a_margin_and_every_digit_is_twice_in_e
     assert len(data.load("stacked_mnist", "test", path=path).source) == 16
 
 
+def test_halved_stacked_digits_are_averages_of_the_whole_ones(tmp_path: Path) -> None:
+    """Of 2 × 2 pixels, rounded. Labels and their order stay."""
+    path = digits(tmp_path / "mnist.npz")
+    whole, half = (data.load("stacked_mnist", "test", path=path, shape=(n, n, 3)) for n in (32, 16))
+    assert half.shape == (16, 16, 3) and half.version != whole.version
+    for k in range(16):
+        large, small = whole.source[k], half.source[k]
+        means = large["image"].reshape(16, 2, 16, 2, 3).mean((1, 3))
+        np.testing.assert_array_equal(small["image"], np.floor(means + 0.5))
+        assert small["label"] == large["label"]
+
+
 def test_stacked_digits_without_labels_are_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs the labels of mnist"):
         data.load("stacked_mnist", "train", path=digits(tmp_path / "mnist.npz", labels=False))

@@ -13,14 +13,16 @@ from vdm_jax.data.sources import Record, Source
 from vdm_jax.errors import UserError
 
 SIZE, COPIES = 32, 2
+HALVED = (SIZE // 2, SIZE // 2, 3)
 
 
 @dataclass(frozen=True, eq=False)
 class Stacked:
-    """Record k: the images of source[indices[k]] as channels, zeros around up to 32 × 32; label 100 a + 10 b + c."""
+    """Record k: the images of source[indices[k]] as channels, by `pad`; label 100 a + 10 b + c."""
 
     source: Source
     indices: np.ndarray  # int [M, 3]
+    half: bool = False
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -28,20 +30,31 @@ class Stacked:
     def __getitem__(self, index: int) -> Record:
         records = [self.source[int(k)] for k in self.indices[index]]
         image = np.concatenate([record["image"] for record in records], axis=-1)
-        margins = [((SIZE - side) // 2, SIZE - side - (SIZE - side) // 2) for side in image.shape[:2]]
         label = sum(record["label"] * 10**place for record, place in zip(records, (2, 1, 0), strict=True))
-        return {"image": np.pad(image, (*margins, (0, 0))), "label": label}
+        return {"image": pad(image[None], self.half)[0], "label": label}
+
+
+def pad(images: np.ndarray, half: bool = False) -> np.ndarray:
+    """uint8 [N, h, w, C] → zeros around up to [N, 32, 32, C]; half: averages of 2 × 2 pixels of that, rounded."""
+    margins = [((SIZE - side) // 2, SIZE - side - (SIZE - side) // 2) for side in images.shape[1:3]]
+    images = np.pad(images, ((0, 0), *margins, (0, 0)))
+    if not half:
+        return images
+    cells = images.reshape(len(images), SIZE // 2, 2, SIZE // 2, 2, -1).astype(np.uint16)
+    return ((cells.sum((2, 4)) + 2) // 4).astype(np.uint8)
 
 
 def stacked_mnist(part: str, path: str, shape: Sequence[int] | None) -> tuple[Stacked, str]:
-    """stacked_mnist: uint8 [32, 32, 3] of the digits that lie at `path` as those of `mnist` do.
+    """stacked_mnist: uint8 [32, 32, 3], or [16, 16, 3] of averages, of the digits that lie at `path` as `mnist`'s do.
 
     Every digit is twice in each channel, by permutations of a fixed seed: 120,000 records of 60,000 digits (the sizes
     of the dataset class released with DDGAN, whose permutations have no seed).
     """
+    half = shape is not None and tuple(shape) == HALVED
     digits, version = read_idx_set(part, path, None, name="mnist")
     if "label" not in digits[0]:
         raise UserError(f"stacked_mnist needs the labels of mnist, which data.path={path!r} lacks; fetch them too")
     rng = np.random.default_rng([SPLIT_SEED, int(part == "test")])
     column = lambda: np.concatenate([rng.permutation(len(digits)) for _ in range(COPIES)])
-    return Stacked(digits, np.stack([column() for _ in range(3)], axis=-1)), f"stacked, seed 0, of {version}"
+    indices = np.stack([column() for _ in range(3)], axis=-1)
+    return Stacked(digits, indices, half), f"stacked{', halved' * half}, seed 0, of {version}"

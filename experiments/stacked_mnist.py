@@ -1,0 +1,202 @@
+"""StackedMNIST (table 3 of Xiao, Kreis & Vahdat 2022): how many of 1,000 modes samples cover, and how evenly.
+
+Every channel of a sample is a digit to a classifier of single digits, trained here; a mode is a triple of digits. Of N
+samples, `modes` is how many triples occur and `kl_nats` is KL(their shares ‖ the data's), the data's being the product
+of the digits' shares in a channel. A perfect sampler is not at 0 but at 999/(2N), in row and column.
+
+    MNIST=PATH python -m experiments.stacked_mnist --mini --seeds=1
+
+PATH: a folder with the idx files of `mnist` or an .npz file, unless they lie in a usual place. The paper's table has
+no N and no classifier; its code for it was never released.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
+
+from experiments import common, models
+from experiments.common import Measured, Outcome, Results, Row, mean_of
+from vdm_jax import data
+from vdm_jax.data import stacked
+from vdm_jax.evaluation import features, report
+from vdm_jax.evaluation.frechet import distance
+from vdm_jax.presets.gan import DDGAN_ABLATIONS, STACKED_MINI
+
+FILE = "configs/ddgan_stackedmnist.py"
+PATH = os.environ.get("MNIST", "")
+SAMPLES, DRAWS, SHOWN, MODES = 20_000, 20, 24, 1000
+CLASSIFIER = features.Settings(steps=2000)
+SIZES: dict[str, dict[str, Any]] = {"mini": STACKED_MINI, "paper": {}}
+MODELS: dict[str, dict[str, dict[str, Any]]] = {
+    "mini": {"DDGAN, T = 4": {}},
+    "paper": {"DDGAN, T = 4": {}, "GAN": {**DDGAN_ABLATIONS["T1"], "training.r1_every": 0}},
+}
+QUOTED = {
+    "VEEGAN": (762, 2.173),
+    "PacGAN": (992, 0.277),
+    "PresGAN": (1000, 0.115),
+    "InclusiveGAN": (997, 0.200),
+    "StyleGAN2": (940, 0.424),
+    "Adversarial DSM": (1000, 1.49),
+    "VAEBM": (1000, 0.087),
+    "DDGAN of the paper": (1000, 0.071),
+}
+
+
+def config_of(scale: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """What a row says of its model."""
+    return models.identity(FILE, {**SIZES[scale], **changes})
+
+
+def rows(scale: str) -> list[Row]:
+    shape = tuple(models.load_config(FILE, SIZES[scale]).data.shape)
+    shared = {"samples": SAMPLES, "shape": shape, "classifier": CLASSIFIER._asdict()}
+    found = [
+        Row("perfect sampler", {"kind": "perfect", "samples": SAMPLES, "draws": DRAWS}),
+        Row("test images by their labels", {"kind": "labels", **shared}),
+        Row("test images, classified", {"kind": "test", **shared}),
+    ]
+    found += [Row(name, {"kind": "model", **shared, **config_of(scale, own)}) for name, own in MODELS[scale].items()]
+    return found + [Row(f"{k} (quoted)", {}, {"modes": m, "kl_nats": kl}, True) for k, (m, kl) in QUOTED.items()]
+
+
+def coverage(triples: np.ndarray, expected: np.ndarray) -> dict[str, Measured]:
+    """Of modes [N] in 0 … 999 and the data's shares [1000]: the modes that occur and KL(shares ‖ expected), nats.
+
+    Its standard error is by the delta method, √(Var ln(share/expected)/N); `floor` is its mean for a perfect sampler.
+    """
+    counts = np.bincount(triples, minlength=MODES)
+    ratio = np.log(counts[triples] / len(triples) / expected[triples])
+    return {
+        "modes": Measured(float(np.sum(counts > 0)), None, len(triples)),
+        "kl_nats": mean_of(ratio),
+        "floor": Measured((MODES - 1) / (2 * len(triples))),
+    }
+
+
+@lru_cache(maxsize=1)
+def expected() -> np.ndarray:
+    """Shares of the 1,000 triples in the training data, whose channels are permuted on their own: [1000]."""
+    digits = data.load("mnist", "train", path=PATH)
+    share = np.bincount([digits.source[k]["label"] for k in range(digits.num_examples)], minlength=10)
+    share = share / share.sum()
+    return np.einsum("a,b,c->abc", share, share, share).reshape(-1)
+
+
+def dataset(shape: tuple[int, ...], split: str) -> data.Dataset:
+    return data.load("stacked_mnist", split, path=PATH, shape=shape)
+
+
+@lru_cache(maxsize=1)
+def digit_classifier(shape: tuple[int, ...], workdir: epath.Path) -> tuple[features.Classifier, np.ndarray, np.ndarray]:
+    """A classifier of single channels of such images, and the features of the training and the test digits."""
+    file = workdir / f"digits-{shape[0]}.npz"
+    if not file.exists():
+        arrays = {}
+        for split in ("train", "test"):
+            images, labels = features.images_and_labels(data.load("mnist", split, path=PATH))
+            arrays |= {f"x_{split}": stacked.pad(images, shape == stacked.HALVED), f"y_{split}": labels}
+        workdir.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as stream:
+            np.savez(stream, **arrays)
+    found = features.classifier(workdir, "npz", path=str(file), settings=CLASSIFIER)
+    images = (features.images_and_labels(data.load("npz", split, path=str(file)))[0] for split in ("train", "test"))
+    train, test = (features.extract(found, part) for part in images)
+    return found, train, test
+
+
+def classified(found: features.Classifier, images: np.ndarray) -> np.ndarray:
+    """[N, H, W, 3] → 100 a + 10 b + c, int [N]."""
+    digits = [features.labels(found, images[..., k : k + 1]) for k in range(3)]
+    return 100 * digits[0] + 10 * digits[1] + digits[2]
+
+
+def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
+    config, count = row.config, row.config["samples"]
+    if config["kind"] == "perfect":
+        rng = np.random.default_rng(seed)
+        draws = [coverage(rng.choice(MODES, count, p=expected()), expected()) for _ in range(config["draws"])]
+        of = {name: mean_of([draw[name].mean for draw in draws]) for name in ("modes", "kl_nats")}
+        return Outcome({**of, "floor": draws[0]["floor"]})
+    shape = tuple(config["shape"])
+    if config["kind"] in ("labels", "test"):
+        images, labels = features.images_and_labels(dataset(shape, "test"), count)
+        if config["kind"] == "labels":
+            return Outcome(coverage(labels, expected()))
+    found, train, test = digit_classifier(shape, workdir)
+    if config["kind"] == "test":
+        triples, own = classified(found, images), test
+        more = {
+            "digit_accuracy": Measured(found.about["accuracy"], n=found.about["test_images"]),
+            "accuracy": mean_of(triples == labels),
+        }
+    else:
+        images, more = samples(config, seed, workdir), {}
+        triples = classified(found, images)
+        own = np.concatenate([features.extract(found, images[..., k : k + 1]) for k in range(3)])
+    d = distance(own, train)
+    frechet = Measured(d.corrected, d.standard_error, len(own))
+    curves = {"images": images[:SHOWN].tolist(), "counts": np.bincount(triples, minlength=MODES).tolist()}
+    return Outcome({**coverage(triples, expected()), "frechet": frechet, **more}, curves)
+
+
+def samples(config: Any, seed: int, workdir: epath.Path) -> np.ndarray:
+    """uint8 [N, H, W, 3]."""
+    own = {**config["overrides"], "training.seed": seed, "data.path": PATH}
+    model = models.trained(models.load_config(config["file"], own), workdir)
+    drawn = models.with_fields(model.config, {"sampling.seed": seed, "sampling.batch_size": 500})
+    images = report.sample(drawn, model.method, model.params, model.mesh, config["samples"])[0]
+    return np.asarray(jax.device_get(images))
+
+
+def plot(results: Results) -> Figure:
+    """Test images and samples of the first seed, and how often the modes occur, from the most frequent down."""
+    shown = [e for e in results["rows"] if e["config"].get("kind") in ("test", "model")]
+    figure = Figure((4.2 * (1 + len(shown)), 4.4), layout="constrained")
+    *pictures, counts = figure.subplots(1, 1 + len(shown))
+    for axes, entry in zip(pictures, shown, strict=True):
+        curves, measured = entry["runs"]["1"]["curves"], entry["measured"]
+        axes.imshow(_grid(np.asarray(curves["images"], np.uint8)), interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(f"{entry['name']}\n{measured['modes']['mean']:g} modes, KL {measured['kl_nats']['mean']:.3f}")
+        counts.plot(sorted(curves["counts"], reverse=True), label=entry["name"])
+    counts.set(title="how often each mode occurs", xlabel="modes, most frequent first", ylabel=f"of {SAMPLES:,}")
+    counts.legend(frameon=False)
+    return figure
+
+
+def _grid(images: np.ndarray, columns: int = 6) -> np.ndarray:
+    """[N, H, W, 3] → rows of `columns` images."""
+    height, width = images.shape[1:3]
+    return images.reshape(-1, columns, height, width, 3).swapaxes(1, 2).reshape(-1, columns * width, 3)
+
+
+EXPERIMENT = common.Experiment(
+    "stacked_mnist",
+    "StackedMNIST: modes and their shares",
+    "`modes`: triples of digits, of 1,000, that occur among the samples as a classifier of single digits reads their "
+    "channels; `kl_nats`: KL of their shares to the data's, whose mean is `floor` = 999/(2N) for a perfect sampler of "
+    "N samples; `n` is N. The row `test images, classified` is what real images reach with this classifier, its "
+    "`digit_accuracy` is that of single test digits and `accuracy` of whole triples: what lies between it and `test "
+    "images by their labels` are the classifier's errors. `frechet`: the distance between single channels and training "
+    "digits in the classifier's features, without its O(1/N) bias; it is not FID. The classifier names a digit for any "
+    "picture, so coverage says nothing of quality. The paper's numbers are of 32 × 32 pixels, a far larger network and "
+    "an N and a classifier that it does not tell: they do not compare with a small-scale run.",
+    lambda scale: (
+        f"StackedMNIST {'×'.join(map(str, models.load_config(FILE, SIZES[scale]).data.shape))} "
+        f"({dataset(tuple(models.load_config(FILE, SIZES[scale]).data.shape), 'test').version})"
+    ),
+    rows,
+    measure,
+    plot,
+)
+
+if __name__ == "__main__":
+    common.main(EXPERIMENT)
