@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from flax.serialization import msgpack_serialize
 
-from tests.convert.torch_files import archive, program, storage, tensor
+from tests.convert.torch_files import archive, pt
 from vdm_jax import config as configs
 from vdm_jax.convert import formats, guided_diffusion, improved_diffusion
 from vdm_jax.errors import UserError
@@ -142,18 +142,8 @@ def test_advice_is_python() -> None:
 def test_a_file_for_another_method_names_the_method(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(FILES["flax_msgpack"][0])
     assert "'vdm', 'ddpm' and 'sde' can" in refused(tmp_path / "weights", "classifier")
-    assert "'ddpm', 'classifier' and 'ddgan' can" in refused(GOLDENS / "torch" / "state_dict.pt", "sde")
+    assert "'ddpm', 'sde', 'classifier' and 'ddgan' can" in refused(GOLDENS / "torch" / "state_dict.pt", "vdm")
     assert "'ddpm' can" in refused(GOLDENS / "ddpm_tf.npz", "vdm")
-
-
-def pt(flat: dict[str, np.ndarray]) -> bytes:
-    """A .pt file of those tensors."""
-    values, storages = {}, {}
-    for i, (name, a) in enumerate(flat.items()):
-        strides = tuple(step // a.itemsize for step in np.empty(a.shape, a.dtype).strides)
-        values[name] = tensor(shape=a.shape, strides=strides, of=storage(str(i), size=a.size))
-        storages[str(i)] = a.tobytes()
-    return archive(program(values), storages)
 
 
 def saved(tmp_path: Path, made: configs.ConfigDict, to_original: Callable) -> tuple[str, Any, Any]:

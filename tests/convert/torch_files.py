@@ -8,6 +8,8 @@ import pickletools
 import zipfile
 from collections.abc import Mapping
 
+import numpy as np
+
 EMPTY_DICT = b"ccollections\nOrderedDict\n)R"
 
 
@@ -56,3 +58,13 @@ def archive(
             members.writestr(root + name, raw)
         members.writestr(root + "version", b"3\n")
     return file.getvalue()
+
+
+def pt(flat: dict[str, np.ndarray]) -> bytes:
+    """A .pt file of those tensors."""
+    values, storages = {}, {}
+    for i, (name, a) in enumerate(flat.items()):
+        strides = tuple(step // a.itemsize for step in np.empty(a.shape, a.dtype).strides)
+        values[name] = tensor(shape=a.shape, strides=strides, of=storage(str(i), size=a.size))
+        storages[str(i)] = a.tobytes()
+    return archive(program(values), storages)

@@ -55,6 +55,7 @@ def batch_of(config: ConfigDict, count: int, seed: int = 0) -> tuple[dict[str, j
     return {"image": jnp.asarray(x, jnp.int32), "conditioning": jnp.zeros(count)}, keys
 
 
+@pytest.mark.slow
 def test_at_the_start_it_is_uniform_and_only_it_is_trained(silent: None) -> None:
     config = make()
     method = methods.build(config)

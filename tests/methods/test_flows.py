@@ -20,6 +20,7 @@ from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.methods import networks, sde
 from vdm_jax.methods.base import example_keys
+from vdm_jax.methods.conditioning import Guided
 from vdm_jax.plan import programs
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -37,6 +38,7 @@ def gaussian(**sampling: Any) -> ConfigDict:
     return config
 
 
+@pytest.mark.slow
 def test_samples_are_what_the_flow_makes_of_their_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """z_0 = z_1 √(Var z_0/Var z_1) and the same between; evaluations are of 6 a step; an image is alone."""
     monkeypatch.setattr(networks, "apply", lambda net, params, keys, z, level, cond: jnp.zeros_like(z))
@@ -63,16 +65,21 @@ def moved(method: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_it_agrees_with_many_steps_of_heun() -> None:
-    """A VDM's perceptron on points, its flow bent by random weights."""
+@pytest.mark.parametrize("guided", [False, True])
+def test_it_agrees_with_many_steps_of_heun(guided: bool) -> None:
+    """A VDM's perceptron on points, its flow bent by random weights; with a guidance weight for every image."""
     config = points()
     config.sampling.tolerance = 1e-4
+    cond: Any = jnp.zeros(6)
+    if guided:
+        config.model.num_classes, config.model.null_class, config.training.label_dropout = 3, True, 0.1
+        cond = Guided(jnp.arange(6) % 3, jnp.arange(6.0) / 2)
     keys = example_keys(jax.random.key(1), jnp.arange(6))
     found = {}
     for sampler, steps in (("adaptive", 1), ("heun", 400)):
         config.sampling.sampler = sampler
         method = methods.build(config)
-        found[sampler] = jit(method.sample, static_argnums=(3, 4))(moved(method), keys, jnp.zeros(6), steps, ())
+        found[sampler] = jit(method.sample, static_argnums=(3, 4))(moved(method), keys, cond, steps, ())
     x, _, evaluations = found["adaptive"]
     np.testing.assert_allclose(x, found["heun"][0], atol=2e-2 * float(jnp.abs(x).max()))
     assert np.all(evaluations % 6 == 1) and float(jnp.std(x)) > 0.1

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import zlib
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
+from tests.convert.torch_files import pt
 from vdm_jax.config import base, check
+from vdm_jax.convert import formats, ncsn
 from vdm_jax.errors import UserError
 from vdm_jax.networks.refinenet import EPSILON, RefineNet, enlarged, instance_norm_plus
 
@@ -23,39 +25,21 @@ GOLDEN = Path(__file__).parent.parent / "convert" / "goldens" / "ncsn.npz"
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def shapes(net: RefineNet, channels: int) -> dict[str, tuple[int, ...]]:
-    made = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 4, 4, channels)), jnp.zeros(1), jnp.zeros(1))
-    return {path: leaf.shape for path, leaf in flatten_dict(made["params"], sep="/").items()}
+def made() -> ConfigDict:
+    config = base()
+    config.method, config.schedule.kind = "sde", "ve_sde"
+    config.model.update(network="refinenet", told="index", width=8, groups=4)
+    config.training.update(num_timesteps=5, weighting="simple")
+    return config
 
 
-@pytest.mark.parametrize(("width", "channels", "parameters"), [(128, 3, 30_117_635), (64, 1, 7_638_657)])
+@pytest.mark.parametrize(
+    ("width", "channels", "parameters"), [(128, 3, 30_117_635), pytest.param(64, 1, 7_638_657, marks=pytest.mark.slow)]
+)
 def test_it_is_as_large_as_the_original(width: int, channels: int, parameters: int) -> None:
     """CIFAR-10's network and MNIST's, ten levels."""
-    leaves = shapes(RefineNet(width, 10), channels)
+    leaves = ncsn.shapes(width, 10, channels)
     assert sum(int(np.prod(shape)) for shape in leaves.values()) == parameters and len(leaves) == 173
-
-
-def original_name(path: str) -> str:
-    """Our leaf → the authors' name of it."""
-    rules = (
-        (r"^(begin|end)/", r"\1_conv/"),
-        (r"^norm/", r"normalizer/"),
-        (r"^stage(\d)_(\d)/", r"res\1/\2/"),
-        (r"/norm([12])/", r"/normalize\1/"),
-        (r"^(res2/0/(conv2|shortcut))/", r"\1/conv/"),
-        (r"/adapt(\d)/", r"/adapt_convs/\1/"),
-        (r"/out/", r"/output_convs/"),
-        (r"/(norm|conv)(\d)_(\d)/", lambda m: f"/{int(m[2]) + 1}_{int(m[3]) + 1}_{m[1]}/"),
-        (r"/fuse_norm(\d)/", r"/msf/norms/\1/"),
-        (r"/fuse(\d)/", r"/msf/convs/\1/"),
-        (r"/pool_norm(\d)/", r"/crp/norms/\1/"),
-        (r"/pool(\d)/", r"/crp/convs/\1/"),
-        (r"embedding$", "embed/weight"),
-        (r"kernel$", "weight"),
-    )
-    for pattern, name in rules:
-        path = re.sub(pattern, name, path)
-    return path.replace("/", ".")
 
 
 def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -71,18 +55,60 @@ def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return normal.astype(np.float32)
 
 
-def test_output_is_the_original_s() -> None:
+@cache
+def golden() -> dict[str, np.ndarray]:
     with np.load(GOLDEN) as file:
-        golden = dict(file)
-    theirs = {name: tuple(shape) for name, shape in json.loads(golden["shapes"].tobytes()).items()}
-    net, flat = RefineNet(8, 5), {}
-    for path in shapes(net, 3):
-        leaf = value(original_name(path), theirs.pop(original_name(path)))
-        flat[path] = leaf.transpose(2, 3, 1, 0) if leaf.ndim == 4 else leaf
-    assert not theirs
-    out = jit(net.apply)({"params": unflatten_dict(flat, sep="/")}, golden["z"], golden["t"], jnp.zeros(2))
-    assert np.abs(golden["out"]).max() > 3 and np.abs(golden["out"][0] - golden["out"][1]).max() > 3
-    np.testing.assert_allclose(out, golden["out"], rtol=1e-4, atol=5e-5)
+        return dict(file)
+
+
+@cache
+def theirs() -> dict[str, np.ndarray]:
+    """Parameters of the original, which says itself what they are called."""
+    shapes = json.loads(golden()["shapes"].tobytes())
+    return {name: value(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+convert = partial(ncsn.from_original, width=8, levels=5, channels=3)
+
+
+def test_output_is_the_original_s() -> None:
+    g = golden()
+    out = jit(RefineNet(8, 5).apply)({"params": convert(theirs())}, g["z"], g["t"], jnp.zeros(2))
+    assert np.abs(g["out"]).max() > 3 and np.abs(g["out"][0] - g["out"][1]).max() > 3
+    np.testing.assert_allclose(out, g["out"], rtol=1e-4, atol=5e-5)
+
+
+def refused(flat: dict[str, np.ndarray], **changes: int) -> str:
+    with pytest.raises(UserError) as error:
+        convert(flat, **changes)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_what_is_not_the_network_s_is_named() -> None:
+    missing = {k: v for k, v in theirs().items() if k != "refine3.crp.convs.1.weight"}
+    one = np.zeros(1, np.float32)
+    assert "refine3.crp.convs.1.weight of shape (8, 8, 3, 3) is missing" in refused(missing)
+    assert "more of shape (1,) is not expected" in refused({**theirs(), "more": one})
+    assert "no begin_conv and normalizer" in refused({"x": one})
+    text = refused(theirs(), width=16, levels=10, channels=1)
+    assert "model.width: 8 in the weights, 16 in the config" in text
+    assert "data.shape: 3 in the weights, 1 in the config" in text
+    assert "training.num_timesteps: 5 in the weights, 10 in the config" in text
+
+
+def test_a_file_is_loaded(tmp_path: Path) -> None:
+    """Of a network under DataParallel, whose names begin with 'module.'; another network is told which it should be."""
+    path = str(tmp_path / "ncsn.pt")
+    Path(path).write_bytes(pt({f"module.{name}": leaf for name, leaf in theirs().items()}))
+    config = made()
+    config.data.shape = (8, 8, 3)
+    params, step = formats.load(path, config, {"network": convert(theirs())})
+    assert step == 0
+    jax.tree.map(np.testing.assert_array_equal, params["network"], convert(theirs()))
+    config.model.network = "multiscale"
+    with pytest.raises(UserError, match=r"takes NCSN's alone; set config\.model\.network='refinenet'"):
+        formats.load(path, config, None)
 
 
 def draws(*shapes: tuple[int, ...]) -> list[np.ndarray]:
@@ -147,10 +173,7 @@ def test_every_parameter_of_the_level_that_is_told_is_trained_and_no_other() -> 
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], sentence: str) -> None:
-    config = base()
-    config.method, config.schedule.kind = "sde", "ve_sde"
-    config.model.update(network="refinenet", told="index", width=8, groups=4)
-    config.training.update(num_timesteps=5, weighting="simple")
+    config = made()
     check(config)
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=sentence):

@@ -21,6 +21,7 @@ from vdm_jax.convert import (
     ddpm_tf,
     guided_diffusion,
     improved_diffusion,
+    ncsn,
     score_sde,
     torch_zip,
     unet_tables,
@@ -144,7 +145,7 @@ def _openai(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
 
 
 _KINDS = {
-    "torch_zip": "a PyTorch file: improved-diffusion's, guided-diffusion's or denoising-diffusion-gan's",
+    "torch_zip": "a PyTorch file: improved-diffusion's, guided-diffusion's, NCSN's or denoising-diffusion-gan's",
     "npz": "an .npz file, exported from DDPM's TensorFlow weights",
     "flax_msgpack": "a Flax msgpack file",
     "clu": "a checkpoint of google-research/vdm",
@@ -152,7 +153,7 @@ _KINDS = {
 _READERS: dict[str, dict[str, Callable[[str, ConfigDict, Any], tuple[Any, int]]]] = {
     "vdm": {"clu": vdm.load, "flax_msgpack": vdm.load},
     "ddpm": {"torch_zip": _openai, "npz": ddpm_tf.load, "flax_msgpack": score_sde.load},
-    "sde": {"flax_msgpack": score_sde.load},
+    "sde": {"flax_msgpack": score_sde.load, "torch_zip": ncsn.load},
     "dequantiser": {},
     "classifier": {"torch_zip": guided_diffusion.load},
     "ddgan": {"torch_zip": ddgan.load},

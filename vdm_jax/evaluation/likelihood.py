@@ -120,6 +120,7 @@ def sentence(result: dict[str, Any]) -> str:
     source = f" of {result['weights_from']}" if "weights_from" in result else ""
     given = f" given {result['given']}" if "given" in result else ""
     more = "".join(f", {k} {result[k]:.4f}" for k in also)
+    more += f", with uniform noise {result['uniform']:.4f}" if "uniform" in result else ""
     return (
         f"{result['split']} {words(name)}{given} {result[name]:.4f} "
         f"± {float('nan') if error is None else error:.4f}{more} "
