@@ -103,7 +103,7 @@ def test_training_gives_the_area_mean_of_the_image(exact: None) -> None:
         assert abs(error.mean() - 0.75 * known) < 4 * error.std() / np.sqrt(count)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
+@pytest.mark.parametrize("sampler", ["ddim", pytest.param("ancestral", marks=pytest.mark.slow)])
 def test_samples_have_the_block_means_that_were_given(sampler: str, exact: None) -> None:
     low = np.random.default_rng(0).normal(size=(300, SIDE, SIDE, 1)).astype(np.float32)
     x = drawn(methods.build(settings(sampling__sampler=sampler)), Conditioning(jnp.zeros(300), jnp.asarray(low)), 300)
@@ -111,6 +111,7 @@ def test_samples_have_the_block_means_that_were_given(sampler: str, exact: None)
     np.testing.assert_allclose(np.std(x - repeated(low)), SPREAD * np.sqrt(0.75), rtol=0.2)  # of 40 steps
 
 
+@pytest.mark.slow
 def test_a_notebook_gives_what_is_enlarged(exact: None) -> None:
     """Samples have the block means that were given, variations those of their images."""
     config = settings()
