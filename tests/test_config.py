@@ -78,7 +78,11 @@ def test_base_is_locked_and_fresh() -> None:
 
 
 ILLEGAL: list[tuple[str, Any, str]] = [
-    ("method", "ddpmm", r"'ddpmm' is not one of 'vdm', 'ddpm', 'sde', 'classifier', 'ddgan'; did you mean 'ddpm'\?$"),
+    (
+        "method",
+        "ddpmm",
+        r"'ddpmm' is not one of 'vdm', 'ddpm', 'sde', 'dequantiser', 'classifier', 'ddgan'; did you mean 'ddpm'\?$",
+    ),
     ("data.shape", (8, 0, 1), r"config.data.shape=\(8, 0, 1\) must be at least 1"),
     ("data.shape", (8, "a", 1), r"config.data.shape=.* is not a tuple of int"),
     ("data.shape", (8, 8.0, 1), r"config.data.shape=.* is not a tuple of int"),
