@@ -8,7 +8,8 @@ width 128, 30,117,635 parameters (counted, in the authors' code too); σ geometr
 which is r = .316, and no denoising at the end. All but the parameters is read in the authors' code, FID and IS are
 quoted. Differences: N(0, σ_1²) samples at the start for uniform ones, a mean over pixels for half a sum (which Adam
 does not see). The bits/dim that an evaluation prints are a bound of a network asked between its levels, which takes
-itself to be at the nearest: no number of the papers. Ours: none at this size yet.
+itself to be at the nearest: no number of the papers. The authors' weights load once they are saved again
+(`vdm_jax.convert.ncsn`). Ours: none at this size yet.
 
 `ncsnpp` has NCSN++'s U-Net and optimiser in its place. `v2` is NCSNv2 (Song & Ermon 2020): 232 levels from 50 to .01,
 5 steps at each, r = .176 (6.2·10⁻⁶), EMA .999, denoising; FID 10.87 (recalled); its network is not here, NCSN++'s

@@ -68,15 +68,15 @@ def test_log_q_is_the_change_of_variables_and_every_number_moves(x64):
 def test_the_bound_tightens_to_the_probability_of_the_level(x64):
     """p = N(m, s²) in five bins, one coupling whose s and t are free for every level, the expectation by quadrature."""
     vocabulary, mean, deviation = 5, 0.1, 0.3
-    levels, u = jnp.arange(vocabulary), (jnp.arange(400) + 0.5) / 400
-    grid = jnp.broadcast_to(u, (vocabulary, 400)).reshape(-1, 1)
-    x = jnp.repeat(levels, 400).reshape(-1, 1)
+    levels, u = jnp.arange(vocabulary), (jnp.arange(100) + 0.5) / 100
+    grid = jnp.broadcast_to(u, (vocabulary, 100)).reshape(-1, 1)
+    x = jnp.repeat(levels, 100).reshape(-1, 1)
 
     def bound(free):
-        log_s, t = (jnp.repeat(a, 400).reshape(-1, 1) for a in free)
+        log_s, t = (jnp.repeat(a, 100).reshape(-1, 1) for a in free)
         moved, log_q = dequantisation.variational(grid, 1, lambda k, kept: (log_s, t))
         log_p = normal.logpdf(dequantisation.dequantise(x, moved, vocabulary), mean, deviation)[:, 0]
-        return (log_q - log_p).reshape(vocabulary, 400).mean(1) + dequantisation.bin_nats(1, vocabulary)
+        return (log_q - log_p).reshape(vocabulary, 100).mean(1) + dequantisation.bin_nats(1, vocabulary)
 
     optimizer = optax.adam(0.05)
 
@@ -87,7 +87,7 @@ def test_the_bound_tightens_to_the_probability_of_the_level(x64):
             updates, state = optimizer.update(jax.grad(lambda f: bound(f).sum())(free), state)
             return optax.apply_updates(free, updates), state
 
-        return jax.lax.fori_loop(0, 300, step, (free, optimizer.init(free)))[0]
+        return jax.lax.fori_loop(0, 200, step, (free, optimizer.init(free)))[0]
 
     start = (jnp.zeros(vocabulary), jnp.zeros(vocabulary))
     edges = np.linspace(-1, 1, vocabulary + 1)
@@ -96,5 +96,5 @@ def test_the_bound_tightens_to_the_probability_of_the_level(x64):
     centre = 2 * (np.arange(vocabulary) + 0.5) / vocabulary - 1  # with no flow it is the bound of uniform noise
     moment = np.square(centre - mean) + (2 / vocabulary) ** 2 / 12
     closed = 0.5 * (moment / deviation**2 + np.log(2 * np.pi * deviation**2)) - np.log(2 / vocabulary)
-    np.testing.assert_allclose(uniform + exact, closed, rtol=1e-5)
-    assert np.all(tuned > -1e-4) and np.all(tuned < 0.1 * uniform + 1e-4) and uniform.max() > 0.2
+    np.testing.assert_allclose(uniform + exact, closed, rtol=1e-4)
+    assert np.all(tuned > -1e-3) and np.all(tuned < 0.1 * uniform + 1e-3) and uniform.max() > 0.2

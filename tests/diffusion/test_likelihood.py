@@ -212,19 +212,25 @@ def test_runs_through_the_unet():
     np.testing.assert_allclose(log_p, log_normal(z_1, 1.0) + 16 * growth, rtol=2e-3)
 
 
-def test_travel_s_error_falls_with_its_tolerance_on_the_way_too(x64):
-    """Gaussian data: z_γ = z_1 √(Var z_γ / Var z_1) on every path, here from noise to data."""
+def travelled(tolerance):
+    """Errors at the data and on the way, and evaluations; z_γ = z_1 √(Var z_γ / Var z_1) of Gaussian data."""
     z_1, seen = normal((2, 5)), jnp.asarray([3.0, -2.0, -9.0])
     scale = lambda gamma: np.sqrt(float(marginal(level(gamma)) / marginal(level(GAMMA_1))))
+    ode = gaussian_ode(tolerance=tolerance)
+    run = jit(lambda z: likelihood.travel(ode, z, None, ode.gamma_1, ode.gamma_0, seen))
+    last, path, evaluations = run(z_1)
+    on_the_way = max(np.abs(p - scale(float(g)) * z_1).max() for p, g in zip(path, seen, strict=True))
+    return np.abs(last - scale(GAMMA_0) * z_1).max(), on_the_way, evaluations.mean()
 
-    def errors(tolerance):
-        ode = gaussian_ode(tolerance=tolerance)
-        run = jit(lambda z: likelihood.travel(ode, z, None, ode.gamma_1, ode.gamma_0, seen))
-        last, path, evaluations = run(z_1)
-        on_the_way = max(np.abs(p - scale(float(g)) * z_1).max() for p, g in zip(path, seen, strict=True))
-        return np.abs(last - scale(GAMMA_0) * z_1).max(), on_the_way, evaluations.mean()
 
-    coarse, fine = errors(1e-3), errors(1e-6)
-    assert coarse[0] < 5e-2 and fine[0] < 1e-4 and fine[0] < coarse[0] / 50
-    assert coarse[1] < 5e-2 and fine[1] < 1e-3 and fine[1] < coarse[1] / 10
+def test_travel_from_noise_to_data_is_the_closed_form_on_the_way_too(x64):
+    end, on_the_way, evaluations = travelled(1e-6)
+    assert end < 1e-4 and on_the_way < 1e-3 and evaluations > 30
+
+
+@pytest.mark.slow
+def test_travel_s_error_falls_with_its_tolerance(x64):
+    coarse, fine = travelled(1e-3), travelled(1e-6)
+    assert coarse[0] < 5e-2 and fine[0] < coarse[0] / 50
+    assert coarse[1] < 5e-2 and fine[1] < coarse[1] / 10
     assert fine[2] > 1.5 * coarse[2]

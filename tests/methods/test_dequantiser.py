@@ -104,7 +104,7 @@ def test_training_tightens_the_bound(silent: None) -> None:
     assert 0.6 * lost - 3 * error < gain.mean() < lost + 3 * error and error < 0.2 * lost
 
 
-@pytest.mark.parametrize("shape", [(4, 4, 2), (5,)])
+@pytest.mark.parametrize("shape", [(4, 4, 2), pytest.param((5,), marks=pytest.mark.slow)])
 def test_a_coupling_says_nothing_at_the_start(shape: tuple[int, ...]) -> None:
     net, f = Coupling(8, 1), jnp.ones((2, *shape))
     params = net.init(jax.random.key(0), f, f)["params"]

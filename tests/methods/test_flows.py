@@ -85,6 +85,7 @@ def test_it_agrees_with_many_steps_of_heun(guided: bool) -> None:
     assert np.all(evaluations % 6 == 1) and float(jnp.std(x)) > 0.1
 
 
+@pytest.mark.slow
 def test_evaluations_are_written_and_told(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     config = points()
     config.sampling.update(sampler="adaptive", tolerance=1e-2, num_images=5, num_steps=3)

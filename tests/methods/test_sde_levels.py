@@ -99,7 +99,7 @@ def test_vp_is_told_the_number_of_the_level_of_ddpm_that_has_its_noise() -> None
     assert np.abs(told(np.log(np.expm1(b))) - t * (N - 1)).max() < 4  # the original's number, of a level nearby
 
 
-@pytest.mark.parametrize("kind", ["vp_sde", "ve_sde"])
+@pytest.mark.parametrize("kind", [pytest.param("vp_sde", marks=pytest.mark.slow), "ve_sde"])
 def test_training_draws_the_levels_whose_numbers_it_tells(kind: str) -> None:
     config = make(kind, training__num_timesteps=50)
     model = model_of(config)

@@ -71,6 +71,7 @@ def theirs() -> dict[str, np.ndarray]:
 convert = partial(ncsn.from_original, width=8, levels=5, channels=3)
 
 
+@pytest.mark.slow
 def test_output_is_the_original_s() -> None:
     g = golden()
     out = jit(RefineNet(8, 5).apply)({"params": convert(theirs())}, g["z"], g["t"], jnp.zeros(2))

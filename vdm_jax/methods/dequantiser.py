@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -58,14 +58,13 @@ class Dequantiser(sde.SDE):
     def dequantised(self, params: Params, x: Array, keys: Array) -> tuple[Array, Array]:
         """Levels → (f, log q(u|x) [b]), u from the same uniform noise as the SDE's own."""
         centres = decoders.encode(x, self.vocabulary)
-        apply: Any = partial(self._couple, params[DEQUANTISER], centres)
-        u, log_q = dequantisation.variational(self.uniform(keys), self.config.model.couplings, apply)
+        couple = partial(self._couple, params[DEQUANTISER], centres)
+        u, log_q = dequantisation.variational(self.uniform(keys), self.config.model.couplings, couple)
         return dequantisation.dequantise(x, u, self.vocabulary), log_q
 
     def _couple(self, params: Params, f: Array, number: int, kept: Array) -> tuple[Array, Array]:
-        found: Any = self.coupling.apply({"params": params[f"coupling{number}"]}, kept, f)
-        log_s, t = found
-        return log_s, t
+        found = self.coupling.apply({"params": params[f"coupling{number}"]}, kept, f)
+        return cast(tuple[Array, Array], found)
 
     def loss(self, params: Params, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
         """The bound in bits/dim, per example; the network is asked as in an evaluation, without dropout."""
