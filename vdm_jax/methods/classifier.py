@@ -3,7 +3,7 @@
 Which choices make it: the table of the diffusion model that it is to guide, levels drawn as that model's are, and the
 cross-entropy of the label at z_t, unweighted. It gives no samples and no likelihood; an evaluation measures the
 cross-entropy and how often the label is found, by level. The label is what the batch has as 'conditioning'.
-Unlike in the original weights of kernels alone decay.
+Weights of kernels alone decay, unlike in the original.
 """
 
 from __future__ import annotations
