@@ -29,16 +29,16 @@ def test_coverage_of_known_triples() -> None:
 def test_a_perfect_sampler_is_at_the_floor_and_its_error_is_right() -> None:
     rng = np.random.default_rng(0)
     data = rng.dirichlet(np.full(1000, 20.0))
-    draws = [stacked_mnist.coverage(rng.choice(1000, 20_000, p=data), data)["kl_nats"].mean for _ in range(100)]
+    draws = [stacked_mnist.coverage(rng.choice(1000, 20_000, p=data), data)["kl_nats"].mean for _ in range(60)]
     np.testing.assert_allclose(np.mean(draws), 999 / 40_000, rtol=0.02)
     # far from the data the error is that of the delta method
     other = rng.dirichlet(np.full(1000, 2.0))
-    far = [stacked_mnist.coverage(rng.choice(1000, 20_000, p=other), data)["kl_nats"] for _ in range(100)]
-    np.testing.assert_allclose(np.std([m.mean for m in far]), far[0].standard_error, rtol=0.25)
+    far = [stacked_mnist.coverage(rng.choice(1000, 20_000, p=other), data)["kl_nats"] for _ in range(60)]
+    np.testing.assert_allclose(np.std([m.mean for m in far]), far[0].standard_error, rtol=0.3)
 
 
 def test_every_channel_is_a_digit_of_the_triple(monkeypatch) -> None:
-    monkeypatch.setattr(features, "labels", lambda found, images: images[:, 0, 0, 0])
+    monkeypatch.setattr(features, "labels", lambda found, images: images[:, 0, 0, 0].astype(int))
     images = np.zeros((2, 4, 4, 3), np.uint8)
     images[:, 0, 0] = [(1, 2, 3), (9, 0, 4)]
     np.testing.assert_array_equal(stacked_mnist.classified(None, images), [123, 904])
