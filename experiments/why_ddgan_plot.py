@@ -16,7 +16,7 @@ def plot(results: Results) -> Figure:
     few, everything = ([e for e in results["rows"] if e["config"]["kind"] == kind] for kind in ("few", "all"))
     figure = Figure((14, 7), layout="constrained")
     above, below = figure.subfigures(2, 1)
-    panels = list(above.subplots(1, len(few), sharey=True))
+    panels = list(above.subplots(1, len(few), sharey=True, squeeze=False)[0])
     for axes, entry in zip(panels, few, strict=True):
         _accuracies(axes, entry)
     panels[0].set_ylabel("share told right")
