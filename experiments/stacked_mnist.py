@@ -108,7 +108,7 @@ def digit_classifier(shape: tuple[int, ...], workdir: epath.Path) -> tuple[featu
     """A classifier of single channels of such images, and the features of the training and the test digits."""
     file = workdir / f"digits-{shape[0]}.npz"
     if not file.exists():
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for split in ("train", "test"):
             images, labels = features.images_and_labels(data.load("mnist", split, path=PATH))
             arrays |= {f"x_{split}": stacked.pad(images, shape == stacked.HALVED), f"y_{split}": labels}
@@ -116,8 +116,8 @@ def digit_classifier(shape: tuple[int, ...], workdir: epath.Path) -> tuple[featu
         with file.open("wb") as stream:
             np.savez(stream, **arrays)
     found = features.classifier(workdir, "npz", path=str(file), settings=CLASSIFIER)
-    images = (features.images_and_labels(data.load("npz", split, path=str(file)))[0] for split in ("train", "test"))
-    train, test = (features.extract(found, part) for part in images)
+    loaded = (features.images_and_labels(data.load("npz", split, path=str(file)))[0] for split in ("train", "test"))
+    train, test = (features.extract(found, part) for part in loaded)
     return found, train, test
 
 

@@ -15,7 +15,8 @@ def plot(results: Results) -> Figure:
     """Accuracies of discriminators by step, and modes by seed."""
     few, everything = ([e for e in results["rows"] if e["config"]["kind"] == kind] for kind in ("few", "all"))
     figure = Figure((14, 7), layout="constrained")
-    above, below = figure.subfigures(2, 1)
+    halves: Any = figure.subfigures(2, 1)
+    above, below = halves
     panels = list(above.subplots(1, len(few), sharey=True, squeeze=False)[0])
     for axes, entry in zip(panels, few, strict=True):
         _accuracies(axes, entry)

@@ -14,7 +14,7 @@ on log p(x) of Gaussian reverse steps loses even where their means and variances
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -151,5 +151,5 @@ def drawn(data: Mixture, steps: int, index: int, count: int = 241) -> dict[str, 
     low, high = q.means.min(1, keepdims=True) - reach, q.means.max(1, keepdims=True) + reach
     x = low + (high - low) * np.linspace(0, 1, count)
     gaussian = np.exp(-0.5 * np.square(x - mean) / spread) / np.sqrt(2 * math.pi * spread)
-    listed = lambda values: np.round(values, 4).tolist()
+    listed: Any = lambda values: np.round(values, 4).tolist()
     return {"x": listed(x), "density": listed(np.exp(log_density(q, x))), "gaussian": listed(gaussian)}
