@@ -152,7 +152,10 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
         own = np.concatenate([features.extract(found, images[..., k : k + 1]) for k in range(3)])
     d = distance(own, train)
     frechet = Measured(d.corrected, d.standard_error, len(own))
-    curves = {"images": images[:SHOWN].tolist(), "counts": np.bincount(triples, minlength=MODES).tolist()}
+    curves = {
+        "images": images[:SHOWN].reshape(SHOWN, -1).tolist(),
+        "counts": np.bincount(triples, minlength=MODES).tolist(),
+    }
     return Outcome({**coverage(triples, expected()), "frechet": frechet, **more}, curves)
 
 
@@ -176,7 +179,10 @@ def plot(results: Results) -> Figure:
     *pictures, counts = figure.subplots(1, 1 + len(shown))
     for axes, entry in zip(pictures, shown, strict=True):
         curves, measured = entry["runs"]["1"]["curves"], entry["measured"]
-        axes.imshow(_grid(np.asarray(curves["images"], np.uint8)), interpolation="nearest")
+        axes.imshow(
+            _grid(np.asarray(curves["images"], np.uint8).reshape(SHOWN, *entry["config"]["shape"])),
+            interpolation="nearest",
+        )
         axes.set(xticks=[], yticks=[])
         axes.set_title(f"{entry['name']}\n{measured['modes']['mean']:g} modes, KL {measured['kl_nats']['mean']:.3f}")
         counts.plot(sorted(curves["counts"], reverse=True), label=entry["name"])
