@@ -10,7 +10,9 @@
 Quoted; 250 steps each. A DDPM of 256 × 256 images that is told the label and given the image at 64 × 64, enlarged and
 laid beside z: in training the area mean of the image. Width 192, 2 blocks a level, 4 heads, batch 256, 500,000 steps,
 Adam 1e-4; 311,795,910 parameters. Published weights: 64_256_upsampler.pt. `improved` is Improved DDPM's (T = 4000, Adam
-3e-4; 279,792,390 parameters; upsample_cond_500K.pt). Ours: none. Cost: not yet planned.
+3e-4; 279,792,390 parameters; upsample_cond_500K.pt). Ours: none.
+Cost: 3,738 GFLOP an image and step, 4.8e20 FLOP; at an assumed 300 TFLOP/s, 18 days of one accelerator.
+Slices: not yet planned.
 
 Two commands make the cascade; the second takes the first's images and labels:
 

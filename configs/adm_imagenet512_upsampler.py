@@ -11,7 +11,9 @@
 Quoted. As `adm_imagenet256_upsampler.py`, where the two commands of a cascade stand; given the image at 128 × 128.
 Width 192, 2 blocks a level, 64 channels a head, attention at 32 and 16, batch 256, 1,050,000 steps, Adam 1e-4;
 308,835,270 parameters. Published weights: 128_512_upsampler.pt. The classifier of the guided rows was trained with
-batch 1024 and 6e-5 and is not among the published ones. Ours: none. Cost: not yet planned.
+batch 1024 and 6e-5 and is not among the published ones. Ours: none.
+Cost: 14,924 GFLOP an image and step, 4.0e21 FLOP; at an assumed 300 TFLOP/s, 155 days of one accelerator.
+Slices: not yet planned.
 
 data.path: a folder with train/ and test/ of 512 × 512 images, a subfolder for each class. Variants: `ddim25`, `mini` as
 that of 256.

@@ -11,7 +11,10 @@
 Quoted; 250 of T = 1000 levels, cosine β. The released classifier is meant for a scale of 1.0. Width 192, 3 blocks a
 level, batch 2048, 540,000 steps, Adam 3e-4, dropout .1; 295,904,454 parameters, the classifier (4 blocks a level, batch
 1024, 6e-4, weight decay .2) 65,438,568. Published weights: 64x64_diffusion.pt (the one whose q, k and v are in the
-'new' order) and, for `classifier`, 64x64_classifier.pt. Ours: none. Cost: not yet planned.
+'new' order) and, for `classifier`, 64x64_classifier.pt. Ours: none.
+Cost: 630 GFLOP an image and step, 7.0e20 FLOP; at an assumed 300 TFLOP/s, 27 days of one accelerator (the classifier
+109 GFLOP, 3.4e19 FLOP, 31 hours).
+Slices: not yet planned.
 
 Images: labelled ones, so the NEW downsampled ImageNet; the paper's were halved by boxes and cut by its own code, and
 its classifier saw crops of larger ones, which `--config.data.augment="('flip','crop')"` takes of a folder of those.

@@ -25,7 +25,7 @@ Parameters: generator 48,432,515, discriminator 12,741,633, counted in the origi
 step, 351,000 steps: 7.2e18 FLOP; at an assumed 300 TFLOP/s, 7 hours of one accelerator.
 
 Variants: those of the table; `mini` for two CPU cores. They combine: `T2,mini`.
-Cost on TPUs: not yet planned.
+Slices: not yet planned.
 """
 
 from typing import Any
