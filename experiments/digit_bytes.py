@@ -1,7 +1,7 @@
 """The digits with their 17 values spread over 256: an image's noise is then as fine as a byte, as it is in photographs.
 
-Value v becomes a byte drawn once, evenly, from those whose interval of [0, 1] has its middle in that of v. A model
-of these bytes pays log2(256/17) = 3.91 bits/dim for the draw and, beyond that, what it pays for the digits.
+Value v becomes ⌊256 (v + u)/17⌋, u uniform and drawn once. A model of these bytes pays log2(256/17) = 3.91 bits/dim for
+the draw (a little less, where a byte meets two values) and, beyond that, what it pays for the digits.
 """
 
 from __future__ import annotations

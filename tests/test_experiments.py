@@ -280,3 +280,13 @@ def test_swirl_is_near_the_entropy_of_its_data_and_more_steps_help():
         assert -4 * excess["standard_error"] < excess["mean"] < 0.3 + 4 * excess["standard_error"]
     first, last = (rows[f"samples, {n} steps"]["nats_of_samples"] for n in (5, 250))
     assert first["mean"] > last["mean"] + 4 * math.hypot(first["standard_error"], last["standard_error"])
+
+
+def test_likelihoods_of_one_data_set_stand_beside_the_quoted_ones():
+    """Every measured row has its error; flows of score SDEs agree, and lie below the bounds of DDPMs."""
+    entries = json.loads((RESULTS / "likelihood_table.json").read_text("utf-8"))["rows"]
+    ours = {e["name"]: e["measured"]["bits_per_dim"] for e in entries if not e["quoted"]}
+    assert all(0.01 < m["standard_error"] < 0.1 and m["n"] == 297 for m in ours.values()) and len(ours) == 7
+    sub_vp, scoreflow = (m["mean"] for name, m in ours.items() if "score SDE" in name or "ScoreFlow" in name)
+    assert abs(sub_vp - scoreflow) < 0.05
+    assert all(m["mean"] > sub_vp + 0.5 for name, m in ours.items() if "DDPM" in name)
