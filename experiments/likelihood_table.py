@@ -109,11 +109,12 @@ def plot(results: Results) -> Figure:
 EXPERIMENT = common.Experiment(
     "likelihood_table",
     "Bits/dim: ours on one data set, and the lectures' table",
-    "Rows of ours share data, images and the number of training steps of their config, not the network. Bounds are of "
-    "continuous time (VDM) or of T levels (DDPM); the flow's numbers are of dequantised data or of q(z_0|x). Columns "
-    "of quoted rows: CIFAR-10 without and with augmentation, ImageNet OLD 32 and 64; NEW is another data set. Found: score "
-    "SDEs and ScoreFlow cannot be told apart; a VDM's flow is another model than its ancestral steps, and a worse one of "
-    "digits than its own bound; DDPMs pay for levels far below the eighth between the values of digits (see iddpm_nll).",
+    "Rows of ours share data, images and the number of training steps of their config, not the network. Bounds are "
+    "of continuous time (VDM) or of T levels (DDPM); the flow's numbers are of dequantised data or of q(z_0|x). "
+    "Columns of quoted rows: CIFAR-10 without and with augmentation, ImageNet OLD 32 and 64; NEW is another data "
+    "set. Found: score SDEs and ScoreFlow cannot be told apart; a VDM's flow is another model than its ancestral "
+    "steps, and a worse one of digits than its own bound; DDPMs pay for levels far below the eighth between the "
+    "values of digits (see iddpm_nll).",
     models.data_of,
     rows,
     measure,
