@@ -188,6 +188,7 @@ def test_an_export_of_the_graph_s_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got["params"]["model/conv_in/W"], flat()["model/conv_in/W"])
 
 
+@pytest.mark.slow
 def test_loaded_weights_fit_the_network_of_the_config(exported: Path) -> None:
     config = configs.base()
     config.method, config.model.network, config.model.family = "ddpm", "multiscale", "ddpm"

@@ -89,7 +89,7 @@ def apply(name: str, params: dict, **changes: object) -> np.ndarray:
 
 
 # what compiles for long and differs from the others in a part or two
-LONG = {"ddpmpp", "ncsnpp_vp", "ncsnpp_256"}
+LONG = {"ddpm", "ddpmpp", "ncsnpp_vp", "ncsnpp_256"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in CASES])
@@ -325,6 +325,7 @@ def test_the_method_turns_the_original_s_score_into_our_eps(monkeypatch: pytest.
     np.testing.assert_allclose(eps, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_discrete_checkpoints_want_a_network_that_is_told_numbers() -> None:
     """NCSN++ of the discrete VE config has the leaves of the one under VP: no frequencies."""
     config = sde_config()

@@ -153,7 +153,7 @@ def test_the_update_without_noise_collapses(x64):
     np.testing.assert_allclose(end_variance(sde, steps, 5000), 0.731, atol=3.5 * 0.731 * np.sqrt(2 / 5000))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param("sub_vp", marks=pytest.mark.slow), "ve", "vp"])
 def test_tweedie_scores_and_the_last_step(kind, x64):
     """(α E[x|z] − z)/σ² is the score of the mixture, (E[y|z] − z)/t for VE of variance t; x̂ is E[x|z]."""
     z = jnp.linspace(-3, 3, 13)[:, None]

@@ -79,6 +79,7 @@ def test_resumed_run_equals_straight_run(
     assert [row["step"] for row in lines(directory)] == [4, 5, 8, 10]
 
 
+@pytest.mark.slow
 def test_logged_values_are_means_since_the_line_before(straight: Any, tmp_path: Any) -> None:
     config, directory = points(), epath.Path(tmp_path)
     config.training.log_every = 1
