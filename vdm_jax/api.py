@@ -62,6 +62,8 @@ class Model(NamedTuple):
             model = model._judged(classifier, inputs.numbers("classifier_scale", classifier_scale, count))
         config, method = model.config, model.method
         assert method.sample is not None
+        if label is None and method.classes and config.model.low_resolution:
+            raise UserError("this upsampler is told what its images show: give the label of each, or one of all")
         if label is None and method.classes:
             label = asked(config, method.classes, np.arange(count))
         told = inputs.labels(config, label, count, method.classes if classifier is not None else 0)
@@ -83,16 +85,20 @@ class Model(NamedTuple):
         num_steps: int | None = None,
         repeats: int = 1,
         labels: Labels = None,
+        low_resolution: np.ndarray | None = None,
     ) -> np.ndarray:
         """Images that keep their known pixels and have new ones elsewhere, [N, …] (see `diffusion.editing`).
 
         known: bool, [N, H, W, C] or what broadcasts to it. repeats: how often each transition is taken; more of
-        them make the new pixels go better with the known ones.
+        them make the new pixels go better with the known ones. low_resolution: what an upsampler is to be given, since
+        the means of `images` would tell it the pixels that are to be replaced.
         """
         x = inputs.images(self.config, images)
+        if self.config.model.low_resolution and low_resolution is None:
+            raise UserError("an upsampler's new pixels are those of a small image: give inpaint its low_resolution")
         mask = jnp.broadcast_to(jnp.asarray(known, bool), x.shape)
         edited = lambda step, f: editing.resampled(editing.inpaint(step, f, mask), repeats)
-        return np.where(mask, images, self._edited(x, edited, 1.0, seed, num_steps, labels))
+        return np.where(mask, images, self._edited(x, edited, 1.0, seed, num_steps, labels, low_resolution))
 
     def vary(
         self,
@@ -192,8 +198,12 @@ class Model(NamedTuple):
         seed: int,
         num_steps: int | None,
         labels: Labels,
+        low: np.ndarray | None = None,
     ) -> np.ndarray:
-        """What the wrapped sampler makes of images [N, …], noised by a share of its steps; of pure noise at 1."""
+        """What the wrapped sampler makes of images [N, …], noised by a share of its steps; of pure noise at 1.
+
+        low: what an upsampler is given, the area means of the images unless it is said.
+        """
         edited = self._with({"sampling.num_steps": num_steps})
         chain_of, count = edited.method.chain, edited.config.sampling.num_steps
         if chain_of is None:
@@ -208,8 +218,11 @@ class Model(NamedTuple):
             z, _ = samplers.run(wrapped(chain.step, f), z, chain.path_keys(keys), steps)
             return chain.end(z, keys)
 
-        batch = {"image": x, "conditioning": inputs.labels(self.config, labels, len(x))}
-        told = of_batch(self.config, batch, self.method.encode)
+        label = inputs.labels(self.config, labels, len(x))
+        if low is None:
+            told = of_batch(self.config, {"image": x, "conditioning": label}, self.method.encode)
+        else:
+            told = inputs.beside(self.config, self.method, label, low)
         return np.asarray(jax.jit(run)(self.params, x, told))
 
     def _ode(self, gamma: float | None = None) -> likelihood.ODE:

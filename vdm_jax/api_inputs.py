@@ -55,7 +55,8 @@ def beside(config: ConfigDict, method: Method, label: Array, low: np.ndarray | N
     if low is None or np.shape(low) != shape:
         what = "nothing" if low is None else f"images of shape {np.shape(low)}"
         raise UserError(f"this model is an upsampler and enlarges images of shape {shape}, not {what}: low_resolution")
-    if levels and (np.min(low) < 0 or np.max(low) > levels - 1):
+    numbers("low_resolution", low, None)
+    if levels and np.size(low) and (np.min(low) < 0 or np.max(low) > levels - 1):
         raise UserError(f"low_resolution must be levels 0 to {levels - 1}, these go to {np.max(low)}")
     return Conditioning(label, method.encode(jnp.asarray(low)))
 
@@ -69,8 +70,11 @@ def guided(config: ConfigDict, told: Any, weight: float | np.ndarray, count: int
     return Guided(told, jnp.broadcast_to(jnp.asarray(numbers("guidance_weight", weight, count)), (count,)))
 
 
-def numbers(name: str, given: float | np.ndarray, count: int) -> np.ndarray:
-    """A finite number, or one for each of `count` samples."""
-    if not np.all(np.isfinite(given)) or np.shape(given) not in ((), (count,)):
+def numbers(name: str, given: float | np.ndarray, count: int | None) -> np.ndarray:
+    """Finite numbers: one, or one for each of `count` samples, or of any shape if count is None."""
+    array = np.asarray(given)
+    if array.dtype.kind not in "iufb" or not np.all(np.isfinite(array)):
+        raise UserError(f"{name} must be finite numbers")
+    if count is not None and array.shape not in ((), (count,)):
         raise UserError(f"{name} is a finite number or one for each of the {count} samples")
-    return np.asarray(given, np.float32)
+    return array.astype(np.float32)

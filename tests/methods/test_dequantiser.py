@@ -138,3 +138,8 @@ def test_a_run_starts_from_an_sde_s_network(silent: None, tmp_path: Any, monkeyp
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         make(**changes)
+
+
+def test_an_sde_with_a_null_class_can_have_one() -> None:
+    """No label is dropped while the network rests, whose null class was trained before."""
+    make(model__num_classes=3, model__null_class=True)

@@ -121,6 +121,13 @@ def test_a_notebook_gives_what_is_enlarged(exact: None) -> None:
     varied = model.vary(x, 0.5)
     assert np.abs(varied - x).max() > 0.1
     np.testing.assert_allclose(area(varied, SIDE), area(x, SIDE), atol=1e-5)
+    hole = np.zeros((3, 4, 4, 1), bool)
+    filled = model.inpaint(x, hole, num_steps=8, low_resolution=low)  # all new, of what is given alone
+    np.testing.assert_allclose(area(filled, SIDE), low, atol=1e-5)
+    with pytest.raises(UserError, match="give inpaint its low_resolution"):
+        model.inpaint(x, hole)
+    with pytest.raises(UserError, match="low_resolution must be finite"):
+        model.sample(3, low_resolution=np.where(low > 0, np.nan, low))
     for wrong, sentence in ((None, "not nothing"), (x, r"not images of shape \(3, 4, 4, 1\)")):
         with pytest.raises(UserError, match=f"enlarges images of shape .*{sentence}"):
             model.sample(3, low_resolution=wrong)
@@ -197,6 +204,14 @@ def test_without_a_file_the_images_of_the_split_are_made_small() -> None:
         ({"labels": np.full(5, 3)}, {}, r"labels 3 to 3, and this upsampler is told 0 to 2"),
         ({"labels": np.zeros(4, int)}, {}, r"5 samples and labels of shape \(4,\)"),
         ({"samples": np.zeros((0, 2, 2, 1), int)}, {}, r"holds no samples"),
+        ({"samples": np.full((5, 2, 2, 1), "a")}, {}, r"samples of the type <U1"),
+        ({"labels": np.full(5, "a")}, {}, r"labels of the type <U1"),
+        # a classifier knows no null class, though the model does
+        (
+            {"labels": np.full(5, 3)},
+            {"model__null_class": True, "training__label_dropout": 0.1, "sampling__classifier": "judge"},
+            r"told 0 to 2",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(arrays: Any, changes: Any, sentence: str, tmp_path: Any) -> None:

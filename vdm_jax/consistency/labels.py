@@ -12,7 +12,7 @@ def check_classes(given: Given) -> None:
         "config.model.null_class=True stands beside the labels, of which config.model.num_classes=0 has none; set both",
     )
     demand(
-        null == (given["training.label_dropout"] > 0),
+        null == (given["training.label_dropout"] > 0) or (null and given["method"] == "dequantiser"),
         f"config.training.label_dropout={given['training.label_dropout']:g} and config.model.null_class={null} "
         "go together: dropped labels become the null class, which nothing else trains; set both, or 0.0 and False",
     )

@@ -99,10 +99,12 @@ def _arrays(path: str, where: str) -> tuple[np.ndarray, np.ndarray | None]:
             if not isinstance(arrays, np.lib.npyio.NpzFile) or "samples" not in arrays:
                 raise ValueError("it has no array named samples")
             images, labels = arrays["samples"], arrays.get("labels")
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # of zip files
         raise UserError(f"{where} is no file of samples as --mode=sample writes them ({error})") from error
     if not images.size:
         raise UserError(f"{where} holds no samples; write it again")
+    if images.dtype.kind not in "iuf":
+        raise UserError(f"{where} holds samples of the type {images.dtype}, which are no images; write it again")
     return images, labels
 
 
@@ -111,8 +113,10 @@ def _checked(config: ConfigDict, classes: int, labels: np.ndarray | None) -> np.
     where = f"config.sampling.low_resolution={config.sampling.low_resolution!r}"
     if labels is None:
         raise UserError(f"{where} holds no labels, which this upsampler is told; say one by config.sampling.label")
-    highest = classes - 1 + config.model.null_class
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() > highest:
+    if labels.dtype.kind not in "iu":
+        raise UserError(f"{where} holds labels of the type {labels.dtype}; they must be integers, write it again")
+    highest = classes - 1 + (config.model.null_class and not config.sampling.classifier)  # a classifier knows no ∅
+    if labels.min() < 0 or labels.max() > highest:
         raise UserError(
             f"{where} holds labels {labels.min()} to {labels.max()}, and this upsampler is told 0 to {highest}; say "
             "one by config.sampling.label, or give samples of a model of the same classes"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jax.experimental import multihost_utils
 
+from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report, samples
 from vdm_jax.training import checkpoints
 from vdm_jax.training.metrics import EVALUATED_TRAIN, TRAIN, read
@@ -47,7 +48,10 @@ def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) 
     if evaluating:
         evaluate(run, weights, number)
     if sampling:
-        report.sample_grid(run.config, run.method, weights, run.mesh, run.directory, number)
+        try:
+            report.sample_grid(run.config, run.method, weights, run.mesh, run.directory, number)
+        except UserError as error:  # a picture that cannot be drawn yet is no reason to stop
+            run.progress.say(f"no samples of step {number}: {error}")
     if not missing_only:
         run.preemption.steps_begin()
     return True
