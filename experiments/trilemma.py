@@ -120,12 +120,15 @@ def plot(results: Results) -> Figure:
     abscissae = (("evaluations", "evaluations of the network"), ("processor_seconds", "seconds of a core for an image"))
     for axes, (y, ylabel) in zip(panels, ordinates, strict=True):
         for panel, (x, xlabel) in zip(axes, abscissae, strict=True):
+            panel.set_xscale("log")
             for name, marker in zip([GAN, *LINES], "*os^D", strict=True):
                 own = [e["measured"] for e in drawn if e["config"]["line"] == name]
+                if not own:
+                    continue
                 means, errors = ([m[y][key] for m in own] for key in ("mean", "standard_error"))
                 panel.errorbar([m[x]["mean"] for m in own], means, errors, fmt=f"{marker}-", capsize=3, label=name)
             panel.axhline(test["measured"][y]["mean"], color="k", ls="--", lw=1, label="test images")
-            panel.set(xscale="log", xlabel=xlabel if y == "recall" else "")
+            panel.set_xlabel(xlabel if y == "recall" else "")
         axes[0].set_ylabel(ylabel)
     for panel in panels[0]:
         panel.set_yscale("symlog", linthresh=1)
