@@ -145,13 +145,18 @@ def judged(
 EXPERIMENT = common.Experiment(
     "why_ddgan",
     "What diffusion does for a GAN: its discriminator, and which runs diverge",
-    f"GANs on 25 Gaussians, short runs of small perceptrons, trained on {FEW} points or on all 50,000; "
-    "T = 4 is a denoising diffusion GAN, and R1 is told apart from diffusion. `diverged`: the share of seeds with a "
-    f"loss that is not finite or fewer than {TOO_FEW} of 25 modes at the end, which was fixed beforehand; modes of "
-    "every seed are in the JSON. `accuracy_train`, `_held_out` and `_samples`: share of training points, of points "
-    "never trained on and of samples, noised as in training, that the discriminator of the last step tells right; "
-    "`gap`: of training and held-out points under the same noise; `gap_at_data`: where it judges clean data, which is "
-    "one step in T; `logit_gap`: of mean logits. Points that repeat under different noise count as independent in ±.",
+    "GANs on 25 Gaussians, short runs of "
+    f"small perceptrons, trained on {FEW} points or on all 50,000; T = 4 is a denoising diffusion GAN, and R1 is "
+    "told apart from diffusion. `diverged`: the share of seeds with a loss that is not finite or fewer than "
+    f"{TOO_FEW} of 25 modes at the end, which was fixed beforehand; modes of every seed are in the JSON. "
+    "`accuracy_train`, `_held_out` and `_samples`: share of training points, of points never trained on and of "
+    "samples, noised as in training, that the discriminator of the last step tells right; `gap`: of training and "
+    "held-out points under the same noise; `gap_at_data`: where it judges clean data, which is one step in T; "
+    "`logit_gap`: of mean logits. Points that repeat under different noise count as independent in ±. Found, of "
+    "4,000 steps: diffusion hides single points from the discriminator (`gap`), but where it judges clean data it "
+    "knows them nearly as well as a GAN's; a GAN without R1 collapsed to four modes in one seed of three, with R1 "
+    "in none; T = 4 fell below ten modes too, evenly and slowly, not by collapse (`kl_nats`), and covers 24 after "
+    "15,000 steps (gaussians25).",
     lambda scale: models.describe_data(models.load_config(FILE, {})),
     rows,
     measure,

@@ -91,3 +91,17 @@ def test_a_tiny_gan_is_measured_on_few_points_and_on_all(tmp_path: pathlib.Path)
     assert 0 < on_few["gap_at_data"]["n"] < why_ddgan.JUDGED / 2  # one level of four
     assert {"modes", "diverged"} <= on_all.keys() and "gap" not in on_all
     why_ddgan.EXPERIMENT.plot(results)
+
+
+def test_committed_runs_say_what_the_notes_do() -> None:
+    """A GAN knows its few points better than a diffused one; a seed without R1 collapsed, none with it."""
+    entries = json.loads(RESULTS.with_name("why_ddgan.json").read_text("utf-8"))["rows"]
+    found = {entry["name"]: entry["measured"] for entry in entries}
+    assert list(found) == [row.name for row in why_ddgan.rows("mini")]
+    gap = {name: m["gap"]["mean"] for name, m in found.items() if "gap" in m}
+    assert min(gap["500 points, GAN"], gap["500 points, GAN with R1"]) > 3 * max(
+        v for k, v in gap.items() if "T = 4" in k
+    )
+    assert found["all points, GAN"]["diverged"]["mean"] > 0 == found["all points, GAN with R1"]["diverged"]["mean"]
+    kl = {name: m["kl_nats"]["mean"] for name, m in found.items()}
+    assert kl["all points, GAN"] > 2 * kl["all points, T = 4 without R1"]
