@@ -77,6 +77,7 @@ def apply(params: dict) -> np.ndarray:
     return np.asarray(compiled()({"params": params}, g["z"], g["t"], np.zeros(2)))
 
 
+@pytest.mark.slow
 def test_network_gives_the_output_of_the_original() -> None:
     expected = golden()["out"]
     assert np.abs(expected).max() > 1 and np.abs(expected[0] - expected[1]).max() > 0.5

@@ -156,6 +156,7 @@ def saved(tmp_path: Path, made: configs.ConfigDict, to_original: Callable) -> tu
     return str(tmp_path / "ema_0.9999_500000.pt"), params, like
 
 
+@pytest.mark.slow
 def test_improved_diffusion_s_file_becomes_the_parameters_of_the_config(tmp_path: Path) -> None:
     made = config()
     s = families.settings("improved", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), outputs=2)

@@ -296,6 +296,7 @@ def sde_config() -> configs.ConfigDict:
     return config
 
 
+@pytest.mark.slow
 def test_loaded_weights_fit_the_method_of_the_config(saved: Path) -> None:
     config = sde_config()
     init = partial(networks.init, networks.network(config), shape=SHAPE)

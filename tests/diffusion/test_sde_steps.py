@@ -15,7 +15,8 @@ from vdm_jax.diffusion import prediction, reverse, samplers, sde_schedules, sde_
 from vdm_jax.diffusion.process import SUB_VP, VE, VP, noise
 
 PROCESSES = {"vp": VP, "sub_vp": SUB_VP, "ve": VE}
-KINDS = sorted(PROCESSES)
+# sub-VP, the longest to compile, is slow; all processes stand in test_flows_of_all_processes_are_one
+KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "sub_vp")) for kind in sorted(PROCESSES)]
 GOLDENS = Path(__file__).parents[1] / "goldens" / "score_sde" / "steps.npz"
 
 
@@ -49,7 +50,7 @@ def test_euler_maruyama_of_a_gaussian(kind, x64):
         np.testing.assert_allclose(n, step.frm.sigma * np.sqrt(h) * eps, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("sub_vp", marks=pytest.mark.slow), "ve", "vp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_reverse_sde_keeps_the_marginals_as_steps_shrink(kind, x64):
     """Variance under the exact recursion of N steps: the data's, with an error that halves as N doubles."""
     process, keys, errors = PROCESSES[kind], keys_of(1), []
@@ -137,6 +138,7 @@ def end_variance(rule, steps, count):
     return float(np.var(end))
 
 
+@pytest.mark.slow
 def test_the_update_without_noise_collapses(x64):
     """400 log-spaced steps in the variance t of VE from 100 to 10⁻⁴ on a mixture of variance .7225:
     flow .737, reverse SDE .731, and the SDE's drift without its noise .0056."""
@@ -153,7 +155,7 @@ def test_the_update_without_noise_collapses(x64):
     np.testing.assert_allclose(end_variance(sde, steps, 5000), 0.731, atol=3.5 * 0.731 * np.sqrt(2 / 5000))
 
 
-@pytest.mark.parametrize("kind", [pytest.param("sub_vp", marks=pytest.mark.slow), "ve", "vp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_tweedie_scores_and_the_last_step(kind, x64):
     """(α E[x|z] − z)/σ² is the score of the mixture, (E[y|z] − z)/t for VE of variance t; x̂ is E[x|z]."""
     z = jnp.linspace(-3, 3, 13)[:, None]
