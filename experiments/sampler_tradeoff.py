@@ -165,9 +165,10 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
         model = made.regressed(config, seed, workdir)
     found, train, _ = reference(model.config.data.name, model.config.data.path, workdir)
     if sampler == "adaptive":
-        images, _, evaluations = made.solved(model, config["tolerance"], count, seed)
-        assert evaluations is not None
-        return Outcome({**quality(features.extract(found, images), train), "evaluations": mean_of(evaluations[None])})
+        drawn = made.solved(model, config["tolerance"], count, seed)
+        assert drawn.evaluations is not None
+        evaluations = mean_of(drawn.evaluations[None])
+        return Outcome({**quality(features.extract(found, drawn.images), train), "evaluations": evaluations})
     images = made.prepared(model, sampler, config["evaluations"], count, seed)()
     measured = quality(features.extract(found, images), train)
     if sampler == "ancestral" and model.config.method != "sde":

@@ -98,7 +98,7 @@ def solved(model: models.Model, tolerance: float, count: int, seed: int) -> repo
     fields = {"sampler": "adaptive", "tolerance": tolerance, "denoise": False, "seed": seed}
     fields["batch_size"] = min(count, 500)
     config = models.with_fields(model.config, {f"sampling.{name}": value for name, value in fields.items()})
-    return report.draw(config, methods.build(config), model.params, model.mesh, count)
+    return report.sample(config, methods.build(config), model.params, model.mesh, count)
 
 
 def bound_of_steps(model: models.Model, count: int, seed: int) -> np.ndarray:

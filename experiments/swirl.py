@@ -97,7 +97,7 @@ def samples(model: models.Model, num_steps: int, seed: int) -> Outcome:
     config = models.with_fields(model.config, {"sampling.num_steps": num_steps, "sampling.seed": seed})
     last = num_steps == SAMPLE_STEPS[-1]
     keep = tuple(int(s * num_steps) for s in STATES) if last else ()
-    points, path = report.sample(config, model.method, model.params, model.mesh, config.sampling.num_images, keep)
+    points, path, *_ = report.sample(config, model.method, model.params, model.mesh, config.sampling.num_images, keep)
     strip = [*(states[:SHOWN] for states in path), points[:SHOWN]] if last else []
     nats = data_nats(np.asarray(points, np.float64))
     measured = {"nats_of_samples": mean_of(nats), "fraction_off": mean_of(nats > OFF)}

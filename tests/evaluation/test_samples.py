@@ -35,7 +35,7 @@ def drawn(config: ConfigDict, method: Method, params: Any, count: int, keep: tup
     results = []
     for size, devices in SIZES:
         config.sampling.batch_size = size
-        results.append(report.sample(config, method, params, mesh_of(devices), count, keep))
+        results.append(report.sample(config, method, params, mesh_of(devices), count, keep)[:2])
     return results
 
 
@@ -80,7 +80,7 @@ def test_trajectory_ends_where_the_sample_is(tmp_path: Any) -> None:
     config.sampling.num_steps = 5
     method = methods.build(config)
     params = random_params(method)
-    final, path = report.sample(config, method, params, mesh_of(2), 4, (4,))
+    final, path, *_ = report.sample(config, method, params, mesh_of(2), 4, (4,))
     np.testing.assert_allclose(report.sample(config, method, params, mesh_of(2), 4)[0], final, atol=1e-5)
     sigma_0 = 1 / (1 + math.exp(-float(method.schedule(params).gamma_0)))
     np.testing.assert_allclose(final, path[-1] / math.sqrt(1 - sigma_0), rtol=1e-5)

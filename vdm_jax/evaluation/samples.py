@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax.evaluation import pictures
 from vdm_jax.evaluation.processes import placed, say
-from vdm_jax.evaluation.wanted import wanted
+from vdm_jax.evaluation.wanted import Wanted, wanted
 from vdm_jax.methods import flows
 from vdm_jax.methods.base import Method, example_keys
 from vdm_jax.methods.conditioning import Conditioning, Guided
@@ -44,11 +44,12 @@ def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[in
 
 
 class Drawn(NamedTuple):
-    """Samples [N, …], the latents [K, N, …] after the K steps to keep, and the evaluations of the network [N], where
-    they are not the same for all."""
+    """Samples [N, …], the latents [K, N, …] after the K steps to keep, what the samples were to be, and the evaluations
+    of the network [N], where they are not the same for all."""
 
     images: np.ndarray
     states: np.ndarray
+    wanted: Wanted
     evaluations: np.ndarray | None
 
 
@@ -60,26 +61,12 @@ def sample(
     count: int,
     keep: tuple[int, ...] = (),
     weight: float | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`count` samples [count, …], and the latents [K, count, …] after the K steps to keep.
+) -> Drawn:
+    """`count` samples and their latents after the K steps to keep.
 
     Image k depends on k, what it is to be (`wanted`), the seed and the guidance weight w (the first of the config
     unless one is given); every process returns all of them.
     """
-    drawn = draw(config, method, params, mesh, count, keep, weight)
-    return drawn.images, drawn.states
-
-
-def draw(
-    config: ConfigDict,
-    method: Method,
-    params: Any,
-    mesh: Mesh,
-    count: int,
-    keep: tuple[int, ...] = (),
-    weight: float | None = None,
-) -> Drawn:
-    """`sample`, with what it took."""
     section = config.sampling
     assert method.sample is not None
     size = round_up(min(section.batch_size, count), mesh)
@@ -98,23 +85,23 @@ def draw(
     images, paths, *counts = zip(*parts, strict=True)
     evaluations = np.concatenate(counts[0])[:count] if counts else None
     flows.check_solved(config, *([] if evaluations is None else [evaluations]))
-    return Drawn(np.concatenate(images)[:count], np.concatenate(paths, axis=1)[:, :count], evaluations)
+    return Drawn(np.concatenate(images)[:count], np.concatenate(paths, axis=1)[:, :count], asked, evaluations)
 
 
-def sample_grid(config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int) -> Drawn:
-    """Samples as samples/<stem>.png, with the states of their strip.
+def sample_grid(
+    config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
+) -> list[Drawn]:
+    """Samples of each guidance weight, and as samples/<stem>.png.
 
-    Labels in turn stand in columns. Of several guidance weights the first samples of each are a row; samples and
-    states come one weight after the other. What an upsampler enlarged has the same places in <stem>_given.png.
+    Labels in turn stand in columns. Of several guidance weights the first samples of each are a row. What an upsampler
+    enlarged has the same places in <stem>_given.png.
     """
-    section, weights = config.sampling, tuple(config.sampling.guidance)
+    section = config.sampling
     keep = tuple(np.unique(np.linspace(0, section.num_steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
-    parts = [draw(config, method, params, mesh, section.num_images, keep, weight) for weight in weights]
+    parts = [sample(config, method, params, mesh, section.num_images, keep, weight) for weight in section.guidance]
     if jax.process_index() == 0:
-        _save_grid(config, method, [p.images for p in parts], directory / "samples", stem(config, step))
-    counts = [p.evaluations for p in parts if p.evaluations is not None]
-    images, states = np.concatenate([p.images for p in parts]), np.concatenate([p.states for p in parts], axis=1)
-    return Drawn(images, states, np.concatenate(counts) if counts else None)
+        _save_grid(config, method, parts, directory / "samples", stem(config, step))
+    return parts
 
 
 def stem(config: ConfigDict, step: int) -> str:
@@ -124,23 +111,25 @@ def stem(config: ConfigDict, step: int) -> str:
     return f"{step}{label}" + (f"_scale{section.classifier_scale:g}" if section.classifier else "")
 
 
-def _save_grid(config: ConfigDict, method: Method, parts: list[np.ndarray], folder: epath.Path, name: str) -> None:
-    """parts: samples [N, …] of each guidance weight."""
+def _save_grid(config: ConfigDict, method: Method, parts: list[Drawn], folder: epath.Path, name: str) -> None:
+    """parts: samples of each guidance weight."""
     section, vocabulary = config.sampling, config.data.vocabulary or None
     folder.mkdir(parents=True, exist_ok=True)
     if vocabulary is None:
         titles = [f"w = {weight:g}" if weight else "samples" for weight in section.guidance]
-        pictures.save_points(folder / f"{name}.png", dict(zip(titles, parts, strict=True)))
+        points = [part.images for part in parts]
+        pictures.save_points(folder / f"{name}.png", dict(zip(titles, points, strict=True)))
         return
     columns = method.classes if section.label < 0 and 0 < method.classes <= COLUMNS else None
     first = section.num_images
     if len(parts) > 1:
         columns = first = min(first, columns or COLUMNS)
-    pictures.save_samples(folder / f"{name}.png", np.concatenate([part[:first] for part in parts]), vocabulary, columns)
-    low = wanted(config, method.classes, first).low
+    shown = np.concatenate([part.images[:first] for part in parts])
+    pictures.save_samples(folder / f"{name}.png", shown, vocabulary, columns)
+    low = parts[0].wanted.low
     if low is not None:
-        times = parts[0].shape[1] // low.shape[1]
-        given = np.concatenate([low.repeat(times, 1).repeat(times, 2)] * len(parts))
+        times = shown.shape[1] // low.shape[1]
+        given = np.concatenate([low[:first].repeat(times, 1).repeat(times, 2)] * len(parts))
         pictures.save_samples(folder / f"{name}_given.png", given, vocabulary, columns)
 
 
@@ -150,15 +139,17 @@ def write_samples(
     """Grid, arrays (.npz) and noise-to-image strip, and a word on what they took; returns what process 0 wrote."""
     folder, vocabulary, name = directory / "samples", config.data.vocabulary or None, stem(config, step)
     weights, each = config.sampling.guidance, config.sampling.num_images
-    images, states, evaluations = sample_grid(config, method, params, mesh, directory, step)
+    parts = sample_grid(config, method, params, mesh, directory, step)
     arrays, strip = folder / f"{name}.npz", folder / f"{name}_strip.png"
     if jax.process_index() == 0:
+        images = np.concatenate([part.images for part in parts])
         content: dict[str, Any] = {"samples": images}
         if method.classes:
-            content["labels"] = np.tile(wanted(config, method.classes, each).label, len(weights))
+            content["labels"] = np.concatenate([part.wanted.label for part in parts])
             content["guidance"] = np.repeat(np.asarray(weights, np.float32), each)
-        if evaluations is not None:
-            content["evaluations"] = evaluations
+        counts = [part.evaluations for part in parts if part.evaluations is not None]
+        if counts:
+            content["evaluations"] = evaluations = np.concatenate(counts)
             say(
                 f"evaluations of the network for each sample: {np.mean(evaluations):.1f} on average, "
                 f"{evaluations.min()} to {evaluations.max()} (tolerance {config.sampling.tolerance:g})"
@@ -166,6 +157,7 @@ def write_samples(
         with arrays.open("wb") as file:
             np.savez_compressed(file, **content)
         rows = STRIP_ROWS if vocabulary else STRIP_POINTS
+        states = np.concatenate([part.states for part in parts], axis=1)
         pictures.save_strip(strip, states[:, :rows], images[:rows], vocabulary)
     given = [folder / f"{name}_given.png"] if config.model.low_resolution and vocabulary else []
     return [folder / f"{name}.png", *given, arrays, strip]
