@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from experiments import models
 from vdm_jax import data
 
 LEVELS = 256
@@ -24,14 +25,13 @@ def spread(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def file(workdir: epath.Path) -> str:
     """The path of the data set as an `.npz` file; written if it isn't there."""
-    path = workdir / "digits256.npz"
-    if not path.exists():
-        arrays: dict[str, Any] = {}
-        for number, part in enumerate(("train", "test")):
-            source = data.load("digits", part).source
-            arrays[f"x_{part}"] = spread(source.images, np.random.default_rng([17, number]))
-            arrays[f"y_{part}"] = source.labels
-        workdir.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as stream:
-            np.savez(stream, **arrays)
-    return str(path)
+    return models.npz_file(workdir / "digits256.npz", _arrays)
+
+
+def _arrays() -> dict[str, Any]:
+    arrays = {}
+    for number, part in enumerate(("train", "test")):
+        source = data.load("digits", part).source
+        arrays[f"x_{part}"] = spread(source.images, np.random.default_rng([17, number]))
+        arrays[f"y_{part}"] = source.labels
+    return arrays

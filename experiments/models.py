@@ -79,6 +79,15 @@ def describe_data(config: ConfigDict) -> str:
     return f"{dataset.name} ({dataset.version}), {dataset.split}, {dataset.num_examples:,} examples"
 
 
+def npz_file(path: epath.Path, arrays: Callable[[], Mapping[str, Any]]) -> str:
+    """The path of an `.npz` data set of an experiment's own; written if it isn't there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as stream:
+            np.savez(stream, **arrays())
+    return str(path)
+
+
 def trained(config: ConfigDict, workdir: epath.Path, start: Callable[[], Model] | None = None) -> Model:
     """The model of a config, trained in its own directory of `workdir`; at once if it was trained before.
 

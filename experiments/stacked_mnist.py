@@ -106,17 +106,17 @@ def dataset(shape: tuple[int, ...], split: str) -> data.Dataset:
 @lru_cache(maxsize=1)
 def digit_classifier(shape: tuple[int, ...], workdir: epath.Path) -> tuple[features.Classifier, np.ndarray, np.ndarray]:
     """A classifier of single channels of such images, and the features of the training and the test digits."""
-    file = workdir / f"digits-{shape[0]}.npz"
-    if not file.exists():
-        arrays: dict[str, Any] = {}
+
+    def arrays() -> dict[str, Any]:
+        found: dict[str, Any] = {}
         for split in ("train", "test"):
             images, labels = features.images_and_labels(data.load("mnist", split, path=PATH))
-            arrays |= {f"x_{split}": stacked.pad(images, shape == stacked.HALVED), f"y_{split}": labels}
-        workdir.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as stream:
-            np.savez(stream, **arrays)
-    found = features.classifier(workdir, "npz", path=str(file), settings=CLASSIFIER)
-    loaded = (features.images_and_labels(data.load("npz", split, path=str(file)))[0] for split in ("train", "test"))
+            found |= {f"x_{split}": stacked.pad(images, shape == stacked.HALVED), f"y_{split}": labels}
+        return found
+
+    file = models.npz_file(workdir / f"digits-{shape[0]}.npz", arrays)
+    found = features.classifier(workdir, "npz", path=file, settings=CLASSIFIER)
+    loaded = (features.images_and_labels(data.load("npz", split, path=file))[0] for split in ("train", "test"))
     train, test = (features.extract(found, part) for part in loaded)
     return found, train, test
 

@@ -67,13 +67,12 @@ def rows(scale: str) -> list[Row]:
 
 def few_points(workdir: epath.Path) -> str:
     """An .npz file with the first points of the training data, and held-out ones."""
-    file = workdir / f"gaussians25-{FEW}.npz"
-    if not file.exists():
+
+    def arrays() -> dict[str, Any]:
         train, test = (data.load("gaussians25", split).source.images for split in ("train", "test"))
-        workdir.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as stream:
-            np.savez(stream, x_train=train[:FEW], x_test=test[:JUDGED])
-    return str(file)
+        return {"x_train": train[:FEW], "x_test": test[:JUDGED]}
+
+    return models.npz_file(workdir / f"gaussians25-{FEW}.npz", arrays)
 
 
 def trained(config: Mapping[str, Any], seed: int, workdir: epath.Path) -> models.Model | None:
