@@ -171,7 +171,7 @@ def single(config: dict[str, Any], seed: int) -> Outcome:
         "tv_own_variance": average(matched[1]),
         "kl_step_variance": average(lecture[0]),
         "tv_step_variance": average(lecture[1]),
-        "share_multimodal": average(mixture.modes(step) > 1),
+        "share_multimodal": average(mixture.modes(step.density) > 1),
     }
     curves = {}
     if step_variance in SHOWN:

@@ -103,8 +103,7 @@ def distances(reverse: Reverse, variance: np.ndarray | float) -> tuple[np.ndarra
     return kl, 0.5 * np.abs(reverse.density - np.exp(log_normal)).sum(1) * width
 
 
-def modes(reverse: Reverse) -> np.ndarray:
-    """How many local maxima p(z_s|z_t) has of a hundredth of its highest or more, [N]."""
-    p = reverse.density
+def modes(p: np.ndarray) -> np.ndarray:
+    """How many local maxima densities on grids, [N, M], have of a hundredth of their highest or more, [N]."""
     top = (p[:, 1:-1] > p[:, :-2]) & (p[:, 1:-1] >= p[:, 2:]) & (p[:, 1:-1] > 0.01 * p.max(1, keepdims=True))
     return top.sum(1)

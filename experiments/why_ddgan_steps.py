@@ -22,7 +22,7 @@ STEPS = (1, 2, 4, 8, 50, 1000)
 
 
 def rows(scale: str) -> list[Row]:
-    line = {"weights": DATA.weights.tolist(), "means": DATA.means.tolist(), "variance": DATA.variance}
+    line = {"weights": DATA.shares.tolist(), "means": DATA.means.tolist(), "variance": float(DATA.deviations[0] ** 2)}
     return [Row(f"T = {steps}", {**line, "steps": steps}) for steps in STEPS]
 
 

@@ -54,7 +54,7 @@ def test_distance_of_a_gaussian_from_gaussians_is_the_closed_form():
     kl, tv = mixture.distances(step, 0.2)
     np.testing.assert_allclose(kl, 0.5 * (0.5 - 1 - np.log(0.5)), rtol=1e-5)
     np.testing.assert_allclose(tv, 0.16636, atol=1e-3)  # ∫ |N(0, 1) − N(0, 2)|/2
-    assert mixture.modes(step)[0] == 1 and max(abs(d[0]) for d in mixture.distances(step, 0.1)) < 1e-6
+    assert mixture.modes(step.density)[0] == 1 and max(abs(d[0]) for d in mixture.distances(step, 0.1)) < 1e-6
 
 
 def test_one_noise_must_not_be_taken_for_the_other():

@@ -14,13 +14,14 @@ from etils import epath
 from experiments import common, models, why_ddgan
 from experiments import why_ddgan_posterior as exact
 from experiments.common import Row
-from experiments.why_ddgan_posterior import DATA, Mixture
+from experiments.mixture import Mixture
+from experiments.why_ddgan_posterior import DATA
 
 RESULTS = pathlib.Path(common.__file__).parent / "results" / "why_ddgan_steps.json"
 
 
 def test_one_gaussian_has_gaussian_reverse_steps_whatever_their_size() -> None:
-    one = Mixture(np.ones(1), np.array([0.3]), 0.7**2)
+    one = Mixture(np.ones(1), np.array([0.3]), np.array([0.7]))
     for steps in (1, 2, 4):
         for of in exact.of_steps(one, steps):
             assert abs(of.nats) < 1e-12 and of.modes == pytest.approx(1, abs=1e-12)
@@ -30,8 +31,7 @@ def test_a_posterior_is_prior_times_likelihood() -> None:
     """On a grid, for the middle step of four."""
     step, z = exact.chain(4)[1], np.array([-1.3, 0.0, 0.4])
     x = np.linspace(-8, 8, 8001)
-    below = exact.noised(DATA, step.alpha_s, step.variance_s)
-    prior = (below.weights * np.exp(exact.log_normal(x[:, None], below.means, below.variance))).sum(1)
+    prior = DATA.at(step.alpha_bar_s).density(x)
     likelihood = np.exp(exact.log_normal(z[:, None], math.sqrt(1 - step.beta) * x, step.beta))
     product = prior * likelihood
     product /= product.sum(1, keepdims=True) * (x[1] - x[0])
@@ -44,10 +44,10 @@ def test_the_only_step_of_one_is_the_data_whatever_z_is() -> None:
     (step,) = exact.chain(1)
     q = exact.posterior(DATA, step, np.array([-2.0, 0.0, 2.0]))
     np.testing.assert_allclose(q.means, np.tile(DATA.means, (3, 1)), atol=1e-3)
-    np.testing.assert_allclose(q.weights, np.tile(DATA.weights, (3, 1)), atol=0.02)
+    np.testing.assert_allclose(q.shares, np.tile(DATA.shares, (3, 1)), atol=0.02)
     (of,) = exact.of_steps(DATA, 1)
     x = np.linspace(-2, 2, 20_001)
-    log_p = exact.log_density(Mixture(DATA.weights[None], DATA.means[None], DATA.variance), x[None])[0]
+    log_p = exact.log_density(exact.Posterior(DATA.shares[None], DATA.means[None], DATA.deviations), x[None])[0]
     p = np.exp(log_p) * (x[1] - x[0])
     mean = p @ x
     assert of.nats == pytest.approx(
