@@ -5,7 +5,7 @@
 * training is stable and covers the modes: runs that diverge over seeds, on all points. A run has diverged if its loss
   is not finite, or it ends with fewer than 10 of 25 modes.
 
-  python -m experiments.why_ddgan --mini --seeds=5
+  python -m experiments.why_ddgan --mini --seeds=3
 """
 
 from __future__ import annotations

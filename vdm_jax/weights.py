@@ -17,6 +17,7 @@ from vdm_jax.errors import UserError
 from vdm_jax.fields import field_table
 from vdm_jax.methods import classifier_guidance
 from vdm_jax.methods.base import Method
+from vdm_jax.methods.dequantiser import DEQUANTISER
 from vdm_jax.training import checkpoints, workdir
 
 # Fields that decide which parameters there are and what they mean.
@@ -51,13 +52,19 @@ def place(path: str) -> tuple[epath.Path, int | None]:
     return location, None
 
 
+def saved_config(path: str) -> Any:
+    """What a working directory at a path, or of a checkpoint there, says of its model; None for published files."""
+    location, _ = place(path)
+    return workdir.saved_config(location) if location.is_dir() else None
+
+
 def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     """(params on one device, step they were saved at); UserError if they do not belong to the config."""
     location, step = place(path)
     if not workdir.exists(location):
         raise UserError(f"no weights at {path}; give a working directory, one of its checkpoints, or a published file")
     like = jax.eval_shape(method.init, jax.random.key(0))
-    saved = workdir.saved_config(location) if location.is_dir() else None
+    saved = saved_config(path)
     if saved is None:
         return formats.load(path, config, like)
     harmless = ("model.cdf", "model.dropout", *(() if config.model.variance == "learned" else _FIXED))
@@ -116,8 +123,7 @@ def judge_of(config: ConfigDict) -> ConfigDict | None:
 
 def _dequantised(path: str, config: ConfigDict, method: Method) -> tuple[Any, str]:
     """The network of an SDE at a path beside the flow of a new dequantiser; a dequantiser as it is."""
-    location, _ = place(path)
-    saved = workdir.saved_config(location) if location.is_dir() else None
+    saved = saved_config(path)
     if saved is not None and saved["method"] == config.method:
         return load(path, config, method)[0], ""
     plain, defaults = ConfigDict(config.to_dict()), field_table()
@@ -125,8 +131,8 @@ def _dequantised(path: str, config: ConfigDict, method: Method) -> tuple[Any, st
     for name in ("couplings", "coupling_width", "coupling_depth"):
         plain.model[name] = defaults[f"model.{name}"].default
     params, _ = load(path, plain, methods.build(plain))
-    new = jax.jit(lambda: method.init(jax.random.key(config.training.seed))["dequantiser"])()
-    return {**params, "dequantiser": new}, f"the network is that of {path}; the dequantiser starts as uniform noise"
+    new = jax.jit(lambda: method.init(jax.random.key(config.training.seed))[DEQUANTISER])()
+    return {**params, DEQUANTISER: new}, f"the network is that of {path}; the dequantiser starts as uniform noise"
 
 
 def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:
@@ -134,13 +140,12 @@ def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:
     of another method, or a method or a format that knows no labels."""
     if config.method not in ("vdm", "ddpm", "sde"):
         return None
-    location, _ = place(path)
-    if (saved := workdir.saved_config(location) if location.is_dir() else None) is not None:
+    if (saved := saved_config(path)) is not None:
         model = saved["model"]
         if saved["method"] != config.method:
             return None
         return model.get("num_classes", 0), bool(model.get("null_class", False))
-    if not location.exists() or formats.sniff(path) != "torch_zip":
+    if not place(path)[0].exists() or formats.sniff(path) != "torch_zip":
         return None
     names = torch_zip.read(path)
     return (len(names["label_emb.weight"]) if "label_emb.weight" in names else 0), False
