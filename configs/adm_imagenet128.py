@@ -55,4 +55,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.head_channels = 0
     config.training.num_steps = 4_360_000
     config.sampling.classifier_scale = 0.5
-    return with_variant(config, variant, VARIANTS, in_order=True)
+    return with_variant(config, variant, VARIANTS)

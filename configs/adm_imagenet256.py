@@ -51,4 +51,4 @@ VARIANTS = {
 def get_config(variant: str = "") -> ConfigDict:
     config = adm_images("folder", 256)
     config.training.num_steps = 1_980_000
-    return with_variant(config, variant, VARIANTS, in_order=True)
+    return with_variant(config, variant, VARIANTS)

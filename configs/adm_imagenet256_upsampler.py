@@ -47,4 +47,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.heads = 4
     config.model.head_channels = 0
     config.training.num_steps = 500_000
-    return with_variant(config, variant, VARIANTS, in_order=True)
+    return with_variant(config, variant, VARIANTS)

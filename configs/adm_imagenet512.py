@@ -33,4 +33,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config = adm_images("folder", 512)
     config.training.num_steps = 1_940_000
     config.sampling.classifier_scale = 4.0
-    return with_variant(config, variant, VARIANTS, in_order=True)
+    return with_variant(config, variant, VARIANTS)

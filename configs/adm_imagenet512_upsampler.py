@@ -31,4 +31,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config = adm_upsampler("folder", 512, 128)
     config.model.attention_at = (32, 16)
     config.training.num_steps = 1_050_000
-    return with_variant(config, variant, VARIANTS, in_order=True)
+    return with_variant(config, variant, VARIANTS)

@@ -52,4 +52,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.schedule.kind = "ddpm_cosine"
     config.training.num_steps = 540_000
     config.optimizer.learning_rate = 3e-4
-    return with_variant(config, variant, VARIANTS, in_order=True)
+    return with_variant(config, variant, VARIANTS)

@@ -30,4 +30,4 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.dropout = 0.1
     config.optimizer.learning_rate = 2e-4
     config.training.num_steps = 800_000
-    return with_variant(config, variant, VARIANTS, in_order=True)
+    return with_variant(config, variant, VARIANTS)

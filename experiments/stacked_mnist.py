@@ -24,7 +24,6 @@ from matplotlib.figure import Figure
 from experiments import common, models
 from experiments.common import Measured, Outcome, Results, Row, mean_of
 from vdm_jax import data, methods, weights
-from vdm_jax.data import stacked
 from vdm_jax.evaluation import features, report
 from vdm_jax.evaluation.frechet import distance
 from vdm_jax.presets.gan import DDGAN_ABLATIONS, STACKED_MINI
@@ -38,7 +37,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "mini": {**STACKED_MINI, "training.keep_every": 1000},
     "paper": {"training.keep_every": 50_000},
 }
-AFTER = {"mini": (1000,), "paper": (50_000, 150_000)}  # steps of training
+AFTER = {"mini": (1000, 5000, 10_000), "paper": (50_000, 150_000)}  # steps of training
 MODELS: dict[str, dict[str, dict[str, Any]]] = {
     "mini": {"DDGAN": {}},
     "paper": {"DDGAN": {}, "GAN": {**DDGAN_ABLATIONS["T1"], "training.r1_every": 0}},
@@ -106,18 +105,10 @@ def dataset(shape: tuple[int, ...], split: str) -> data.Dataset:
 @lru_cache(maxsize=1)
 def digit_classifier(shape: tuple[int, ...], workdir: epath.Path) -> tuple[features.Classifier, np.ndarray, np.ndarray]:
     """A classifier of single channels of such images, and the features of the training and the test digits."""
-
-    def arrays() -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for split in ("train", "test"):
-            images, labels = features.images_and_labels(data.load("mnist", split, path=PATH))
-            found |= {f"x_{split}": stacked.pad(images, shape == stacked.HALVED), f"y_{split}": labels}
-        return found
-
-    file = models.npz_file(workdir / f"digits-{shape[0]}.npz", arrays)
-    found = features.classifier(workdir, "npz", path=file, settings=CLASSIFIER)
-    loaded = (features.images_and_labels(data.load("npz", split, path=file))[0] for split in ("train", "test"))
-    train, test = (features.extract(found, part) for part in loaded)
+    single = (*shape[:2], 1)
+    found = features.classifier(workdir, "mnist", path=PATH, shape=single, settings=CLASSIFIER)
+    parts = (data.load("mnist", split, path=PATH, shape=single) for split in ("train", "test"))
+    train, test = (features.extract(found, features.images_and_labels(part)[0]) for part in parts)
     return found, train, test
 
 
@@ -208,8 +199,8 @@ EXPERIMENT = common.Experiment(
     "digits in the classifier's features, without its O(1/N) bias; it is not FID. The classifier names a digit for any "
     "picture, so coverage says nothing of quality. The paper's numbers are of 32 × 32 pixels, a far larger network and "
     "an N and a classifier that it does not tell: they do not compare with a small-scale run, which is of averages of "
-    "2 × 2 pixels, batches of 32 and a generator of about half a million weights, and of the first steps of a training "
-    "whose rate has hardly begun to fall.",
+    "2 × 2 pixels, batches of 32 and a generator of about half a million weights; before the end of the training its "
+    "rate has not yet fallen.",
     lambda scale: (
         f"StackedMNIST {'×'.join(map(str, models.load_config(FILE, SIZES[scale]).data.shape))} "
         f"({dataset(tuple(models.load_config(FILE, SIZES[scale]).data.shape), 'test').version})"

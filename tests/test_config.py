@@ -66,6 +66,9 @@ def test_packaged_configs_and_all_their_variants_are_legal(path: str) -> None:
         ("adm_imagenet256", ("ddim25", "uncond", "mini")),
         ("adm_imagenet256_upsampler", ("mini", "improved", "ddim25")),
         ("ddpm_cifar10", ("fast50", "mini")),
+        ("ncsn_cifar10", ("v2", "mini")),
+        ("iddpm_cifar10", ("linear_1k", "vlb", "mini")),
+        ("score_sde_cifar10", ("ve", "ode", "mini")),
     ],
 )
 def test_variants_say_the_same_in_any_order(path: str, names: tuple[str, ...]) -> None:
@@ -74,6 +77,26 @@ def test_variants_say_the_same_in_any_order(path: str, names: tuple[str, ...]) -
     assert one == other
     if "ddim25" in names:
         assert one.sampling.respacing == "ddim25" and one.model.width == 32
+
+
+def test_annealed_langevin_steps_visit_all_levels_in_small_runs_too() -> None:
+    for names, levels in (("mini", 10), ("v2,mini", 232)):
+        config = load(f"configs/ncsn_cifar10.py:{names}")
+        assert config.training.num_timesteps == config.sampling.num_steps == levels
+        assert config.training.num_steps <= 2000
+
+
+@pytest.mark.parametrize(
+    ("file", "field"),
+    [
+        ("score_sde_cifar10.py:ve,subvp", "schedule.kind"),
+        ("iddpm_cifar10.py:vlb,simple,mini", "training.weighting"),
+        ("ddgan_cifar10.py:T1,T4", "schedule.num_timesteps"),
+    ],
+)
+def test_variants_that_exclude_each_other_are_a_sentence(file: str, field: str) -> None:
+    with pytest.raises(UserError, match=rf"exclude each other: config\.{field} is .*; choose one"):
+        load(f"configs/{file}")
 
 
 def test_defaults_of_the_table_are_legal_and_described() -> None:
@@ -156,6 +179,8 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"sampling.respacing": "ddim300", "sampling.num_steps": 300}, r"respacing='ddim300': no integer stride visits"),
     ({"sampling.respacing": "10,x"}, r"respacing='10,x' is not of the form '250'"),
     ({"sampling.respacing": "10,10,3,2,2"}, r"visits 27 levels; set config.sampling.num_steps=27"),
+    ({"sampling.num_steps": 1}, r"num_steps=1 starts with noise at level 1 of 1000, where 100% .*respacing='even1'"),
+    ({"sampling.respacing": "1,1", "sampling.num_steps": 2, "schedule.kind": "ddpm_cosine"}, r"at level 501 of 1000"),
     ({"sampling.num_steps": 1001}, r"num_steps=1001 is more than the 1000 levels of the schedule; try 1000"),
     (
         {"schedule.kind": "ddpm_linear", "schedule.num_timesteps": 20},

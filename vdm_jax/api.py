@@ -19,7 +19,7 @@ from vdm_jax.diffusion import editing, likelihood, samplers
 from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import q_sample
 from vdm_jax.errors import UserError
-from vdm_jax.methods import classifier_guidance, flows
+from vdm_jax.methods import chains, classifier_guidance, flows
 from vdm_jax.methods.base import Method, example_keys
 from vdm_jax.methods.conditioning import asked, of_batch
 from vdm_jax.training import workdir
@@ -74,6 +74,7 @@ class Model(NamedTuple):
         keys = example_keys(jax.random.key(seed), jnp.arange(count))
         samples, path, *evaluations = jax.device_get(run(model.params, keys, told, steps, keep))
         flows.check_solved(config, *evaluations)
+        chains.check_finite(samples)
         return (samples, path) if trajectory else samples
 
     def inpaint(
@@ -223,7 +224,9 @@ class Model(NamedTuple):
             told = of_batch(self.config, {"image": x, "conditioning": label}, self.method.encode)
         else:
             told = inputs.beside(self.config, self.method, label, low)
-        return np.asarray(jax.jit(run)(self.params, x, told))
+        samples = np.asarray(jax.jit(run)(self.params, x, told))
+        chains.check_finite(samples)
+        return samples
 
     def _ode(self, gamma: float | None = None) -> likelihood.ODE:
         """The probability flow; UserError if γ is not on it."""

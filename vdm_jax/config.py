@@ -64,19 +64,29 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> Iterato
             yield f"{prefix}{name}", tuple(value) if isinstance(value, list | tuple) else value
 
 
-def with_variant(
-    config: ConfigDict, variant: str, variants: Mapping[str, Mapping[str, Any]], *, in_order: bool = False
-) -> ConfigDict:
+# What two variants of a config cannot both decide; other fields are the later one's.
+_EXCLUSIVE = ("method", "schedule.kind", "schedule.num_timesteps", "training.weighting", "model.prediction")
+
+
+def with_variant(config: ConfigDict, variant: str, variants: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
     """Apply the named changes; several with commas: 'mini,no_fourier'.
 
-    in_order: of `variants`, not as they are named, where what one sets is another's to change.
+    They are applied in the order of `variants`, however they are named: a later one changes what an earlier one set.
+    Raises UserError for a name that is unknown, or if two make different models (`_EXCLUSIVE`).
     """
     names = list(filter(None, variant.split(",")))
     for name in names:
         if name not in variants:
             raise UserError(f"unknown variant {name!r}; {nearest(name, variants)}")
-    for name in sorted(names, key=list(variants).index) if in_order else names:
+    set_by: dict[str, str] = {}
+    for name in sorted(names, key=list(variants).index):
         for path, value in variants[name].items():
+            other = set_by.setdefault(path, name)
+            if path in _EXCLUSIVE and variants[other][path] != value:
+                raise UserError(
+                    f"the variants {other!r} and {name!r} exclude each other: config.{path} is "
+                    f"{variants[other][path]!r} in one and {value!r} in the other; choose one"
+                )
             _set(config, path, value)
     return config
 

@@ -122,9 +122,9 @@ FIELDS = {
     "model.depth: 2 in the weights, 1 in the config": {"depth": 1},
     "model.attention_at: (8,) in the weights, (4, 8) in the config": {"attention_at": (4, 8)},
     "model.attention_at: (8,) in the weights, (16,) in the config": {"attention_at": (16,)},
-    "model.variance: 1.0 in the weights, 2 in the config": {"outputs": 2},
+    "model.variance: 'beta' or 'posterior' in the weights, 'learned' in the config": {"outputs": 2},
     "model.heads: 1 in the weights, 4 in the config": {"heads": 4},
-    "model.groups: 32 in the weights, 16 in the config": {"groups": 16},
+    "model.groups: 32 in all such weights, 16 in the config": {"groups": 16},
 }
 
 

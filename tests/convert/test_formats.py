@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import msgpack
 import numpy as np
 import pytest
@@ -71,7 +72,8 @@ FILES = {
     "pickle": [pickle.dumps({"a": np.zeros(3)}, protocol) for protocol in (2, 3, 4, 5)],
     "npy": [saved_array()],
     "hdf5": [b"\x89HDF\r\n\x1a\n" + bytes(100)],
-    "zip": [zipped("a/model.bin"), zipped("model.npz"), zipped("data.pkl"), npz(), b"PK\x03\x04"],
+    "zip": [zipped("a/model.bin"), zipped("model.npz"), zipped("data.pkl"), npz()],
+    "cut_short": [b"PK\x03\x04", archive()[:-40], zipped("a/model.bin")[:30]],
     "unknown": [b"", b"hello", b"\x80", b"\x81\x01\x02", bytes(1000), msgpack.packb([1, 2]), b"{" * 100, b"\xde"],
 }
 CASES = [(kind, raw) for kind, contents in FILES.items() for raw in contents]
@@ -123,7 +125,7 @@ def refused(path: Path, method: str = "ddpm") -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["torchscript", "safetensors", "pickle", "npy", "hdf5", "zip", "unknown"])
+@pytest.mark.parametrize("kind", ["torchscript", "safetensors", "pickle", "npy", "hdf5", "zip", "cut_short", "unknown"])
 def test_what_is_not_read_gets_a_sentence(tmp_path: Path, kind: str) -> None:
     (tmp_path / "weights").write_bytes(FILES[kind][0])
     assert formats.REFUSED[kind] in refused(tmp_path / "weights")
@@ -154,6 +156,18 @@ def saved(tmp_path: Path, made: configs.ConfigDict, to_original: Callable) -> tu
     params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), like)
     (tmp_path / "ema_0.9999_500000.pt").write_bytes(pt(to_original(params["network"])))
     return str(tmp_path / "ema_0.9999_500000.pt"), params, like
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    made = config("classifier", "adm")
+    params = {"classifier": {"a": jnp.ones(3), "b": jnp.asarray([1.0, jnp.nan]), "n": jnp.arange(3)}}
+    assert formats.first_not_finite(params) == "classifier/b" and formats.first_not_finite({"a": jnp.ones(2)}) is None
+    (tmp_path / "weights.pt").write_bytes((GOLDENS / "torch" / "state_dict.pt").read_bytes())
+    reader = {"classifier": {"torch_zip": lambda path, config, like: (params, 7)}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(formats, "_READERS", reader)
+        with pytest.raises(UserError, match=r"weights\.pt has NaN or infinite numbers in what becomes classifier/b"):
+            formats.load(str(tmp_path / "weights.pt"), made, None)
 
 
 @pytest.mark.slow

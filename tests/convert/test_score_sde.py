@@ -153,7 +153,7 @@ FIELDS = {
     "model.attention_at: (4,) in the weights, (8,) in the config": {"attention_at": (8,)},
     "model.attention_at: (4,) in the weights, (4, 2) in the config": {"attention_at": (4, 2)},
     "model.attention_at: (4,) in the weights, () in the config": {"attention_at": ()},
-    "model.variance: 1.0 in the weights, 2 in the config": {"outputs": 2},
+    "model.variance: 'beta' or 'posterior' in the weights, 'learned' in the config": {"outputs": 2},
     "model.heads: 1 in the weights, 4 in the config": {"heads": 4},
     "model.groups: 32 in the weights, 16 in the config": {"groups": 16},
     "model.family: 'none' in the weights, 'residual' in the config": {"pyramid_in": "residual", "fir": True},

@@ -9,6 +9,7 @@ import pytest
 
 from vdm_jax import data
 from vdm_jax.data.arrays import GAUSSIANS_DEVIATION, gaussians25_centres
+from vdm_jax.data.padding import Padded
 from vdm_jax.errors import UserError
 
 
@@ -51,6 +52,24 @@ def test_halved_stacked_digits_are_averages_of_the_whole_ones(tmp_path: Path) ->
         means = large["image"].reshape(16, 2, 16, 2, 3).mean((1, 3))
         np.testing.assert_array_equal(small["image"], np.floor(means + 0.5))
         assert small["label"] == large["label"]
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_single_digits_have_the_margin_and_the_averages_of_stacked_ones(tmp_path: Path, name: str) -> None:
+    path = digits(tmp_path / "mnist.npz")
+    given = data.load(name, "train", path=path)
+    assert data.load(name, "train", path=path, shape=(28, 28, 1)).version == given.version
+    for side in (16, 32):
+        single = data.load(name, "train", path=path, shape=(side, side, 1))
+        stacked = data.load("stacked_mnist", "train", path=path, shape=(side, side, 3))
+        assert single.shape == (side, side, 1) and "padded" in single.version
+        channels = {record["image"][..., 0].tobytes() for record in (stacked.source[k] for k in range(80))}
+        assert channels == {single.source[k]["image"].tobytes() for k in range(40)}
+    lazy = Padded(given.source, 16)
+    np.testing.assert_array_equal(
+        lazy[3]["image"], data.load(name, "train", path=path, shape=(16, 16, 1)).source[3]["image"]
+    )
+    assert lazy[3]["label"] == 3 and lazy.labels is not None and lazy.labels[3] == 3
 
 
 def test_stacked_digits_without_labels_are_a_sentence(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import pytest
 
 from tests.diffusion.closed_forms import level
 from vdm_jax.diffusion import decoders, losses
+from vdm_jax.errors import UserError
+from vdm_jax.methods import chains
 
 NODES = np.linspace(-8, 8, 161)
 WEIGHTS = np.exp(-0.5 * NODES**2) / np.sum(np.exp(-0.5 * NODES**2))
@@ -107,3 +109,14 @@ def test_continuous_data_have_a_gaussian_decoder(x64):
     draws = decoders.decode(many, noise, None, jax.random.split(jax.random.key(0), len(many)))
     np.testing.assert_allclose(np.mean(draws), 0.5 / noise.alpha, atol=0.01)
     np.testing.assert_allclose(np.std(draws), np.exp(-1.0), rtol=0.02)
+
+
+def test_what_is_not_finite_has_no_level():
+    z, noise = jnp.asarray([[0.0, jnp.nan, jnp.inf]]), level(-3.0)
+    for found in (decoders.decode(z, noise, 4), decoders.decode_from_ends(z, 4)):
+        assert found[0, 0] in (1, 2) and (found[0, 1:] == decoders.NOT_FINITE).all()
+    with pytest.raises(UserError, match="1 of 2 samples are NaN or infinite"):
+        chains.check_finite(np.asarray([[0, 3], [1, decoders.NOT_FINITE]]))
+    chains.check_finite(np.asarray([[0.5, -1.0]], np.float32))
+    with pytest.raises(UserError, match="1 of 1 samples"):
+        chains.check_finite(np.asarray([[0.5, np.nan]], np.float32))

@@ -91,6 +91,10 @@ class TestImportance:
         history = times.History(jnp.ones((4, 10)), jnp.array([10, 10, 9, 10]))
         np.testing.assert_array_equal(times.importance(history), np.full(4, 0.25))
 
+    def test_uniform_if_all_losses_are_0(self) -> None:
+        history = times.History(jnp.zeros((4, 10)), jnp.full(4, 10))
+        np.testing.assert_allclose(times.importance(history), np.full(4, 0.25))
+
     def test_draws_follow_the_probabilities_and_weights_undo_them(self) -> None:
         p = jnp.array([0.5, 0.0, 0.3, 0.2])
         index = times.draw_levels(jax.random.split(jax.random.key(0), 40_000), p)

@@ -49,6 +49,14 @@ def test_ve_is_told_the_number_of_the_nearest_sigma_the_largest_first() -> None:
     assert halves.mean() < 0.1
 
 
+def test_two_levels_never_share_a_number() -> None:
+    with pytest.raises(UserError, match=r"schedule.t_min=0.001 gives two of the 1000 levels .*set it below 0.0005"):
+        make("ve_sde", schedule__t_min=1e-3)
+    model = model_of(make("ve_sde", schedule__t_min=4e-4))
+    _, gamma = sde_levels.trained(model.config, model.schedule, (jnp.arange(N) + 0.5) / N)
+    np.testing.assert_array_equal(np.sort(model.level_of(gamma).t), np.arange(N))
+
+
 def test_ve_s_output_is_the_score_times_the_sigma_of_the_level_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its score of data in [0, 1] is h/σ_i whatever σ the data have: ε̂ = −σ h/σ_i."""
     model = model_of(make("ve_sde"))

@@ -114,6 +114,12 @@ def _check_indexed(given: Given) -> None:
         f"config.training.num_timesteps={levels} levels of DDPM must be more than "
         f"config.schedule.beta_max={given['schedule.beta_max']:g}: the last beta is one over the other",
     )
+    least = given["schedule.t_min"]
+    demand(
+        kind != "ve_sde" or 2 * least * (levels - 1) < 1,
+        f"config.schedule.t_min={least:g} gives two of the {levels} levels of config.model.told='index' one number; "
+        f"set it below {0.5 / max(levels - 1, 1):.1g}",
+    )
     wants_flow = given["evaluation.estimator"] == "ode" or given["sampling.sampler"] == "adaptive"
     demand(
         kind != "ve_sde" or not wants_flow,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from vdm_jax.consistency.demand import Given, demand
 from vdm_jax.errors import UserError
+
+# ᾱ of the level that sampling starts at with nothing but noise.
+MOST_SIGNAL = 0.1
 
 
 def _check_table(given: Given) -> int:
@@ -82,12 +87,28 @@ def _check_respacing(given: Given, total: int) -> None:
         f"config.sampling.num_steps={steps} is more than the {total} levels of the schedule; try {total}",
     )
     try:
-        visited = len(tables.spaced(total, spacing or str(steps)))
+        visited = tables.spaced(total, spacing or str(steps))
     except ValueError as error:
         raise UserError(f"config.sampling.respacing={error}") from error
     demand(
-        visited == steps,
-        f"config.sampling.respacing={spacing!r} visits {visited} levels; set config.sampling.num_steps={visited}",
+        len(visited) == steps,
+        f"config.sampling.respacing={spacing!r} visits {len(visited)} levels; "
+        f"set config.sampling.num_steps={len(visited)}",
+    )
+    table = tables.betas(
+        given["schedule.kind"],
+        given["schedule.num_timesteps"],
+        low=given["schedule.beta_min"],
+        high=given["schedule.beta_max"],
+        step_variance=given["schedule.step_variance"],
+        remaining=given["schedule.remaining"],
+    )
+    left = math.prod(1 - table[: visited[-1] + 1])
+    which = f"respacing={spacing!r}" if spacing else f"num_steps={steps}"
+    demand(
+        left <= MOST_SIGNAL or visited[-1] == total - 1,
+        f"config.sampling.{which} starts with noise at level {visited[-1] + 1} of {total}, where {left:.0%} of the "
+        f"variance should be an image's; set config.sampling.respacing='even{steps}', which starts at the last",
     )
 
 

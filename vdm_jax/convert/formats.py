@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -42,6 +44,7 @@ REFUSED = {
     'numpy.savez("new.npz", **{n: r.get_tensor(n) for n in r.get_variable_to_shape_map()})',
     "npy": "one array; weights of many are an .npz file",
     "hdf5": "an HDF5 file, which no original that is known here writes",
+    "cut_short": "a zip archive that is cut short or damaged; copy it again",
     "zip": "a zip archive, but neither PyTorch's nor numpy's; if it was packed for the way, unpack it",
     "directory": "a directory without a checkpoint in it; give the file",
     "unknown": "no file of weights that is known here: PyTorch's .pt, numpy's .npz, Flax's msgpack",
@@ -107,7 +110,7 @@ def _zip(stream: Any) -> str:
         with zipfile.ZipFile(stream) as archive:
             names = archive.namelist()
     except DAMAGED:
-        return "zip"
+        return "cut_short"
     if root := torch_zip.root_of(names):
         return "torchscript" if torch_zip.is_script(names, root) else "torch_zip"
     return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
@@ -133,7 +136,21 @@ def load(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
         *others, last = (f"'{method}'" for method, readers in _READERS.items() if kind in readers)
         suited = f"{', '.join(others)} and {last}" if others else last
         raise UserError(f"{path} is {_KINDS[kind]}, which config.method={config.method!r} can't take; {suited} can")
-    return _READERS[config.method][kind](path, config, like)
+    try:
+        params, step = _READERS[config.method][kind](path, config, like)
+    except UserError as error:  # some are of what is in the file and do not name it
+        raise error if path in str(error) else UserError(f"{path}: {error}") from error
+    if wrong := first_not_finite(params):
+        raise UserError(f"{path} has NaN or infinite numbers in what becomes {wrong}; take other weights")
+    return params, step
+
+
+def first_not_finite(params: Any) -> str | None:
+    """The path of the first leaf that is not finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
+            return jax.tree_util.keystr(path, simple=True, separator="/")
+    return None
 
 
 def _openai(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:

@@ -39,6 +39,10 @@ _FIELDS = {
 }
 
 
+# Channels of the output over those of the image.
+_HEADS = {1: "'beta' or 'posterior'", 2: "'learned'"}
+
+
 class Leaf(NamedTuple):
     """One of our leaves, blocks by number; its shape here and in the original."""
 
@@ -125,7 +129,9 @@ def differences(found: Mapping[str, Any], s: Settings, shape: Shape, **asked: An
         if name == "attends":
             sizes = lambda attends: tuple(shape[0] >> i for i, yes in enumerate(attends) if yes)
             name, value, wanted = "attention_at", sizes(value), s.attention_at
-        differing.append(f"{_FIELDS.get(name, f'model.{name}')}: {value!r} in the weights, {wanted!r} in the config")
+        shown = lambda value, name=name: _HEADS.get(value, repr(value)) if name == "outputs" else repr(value)
+        where = "in all such weights" if name == "groups" else "in the weights"
+        differing.append(f"{_FIELDS.get(name, f'model.{name}')}: {shown(value)} {where}, {shown(wanted)} in the config")
     return differing
 
 

@@ -8,6 +8,7 @@ from etils import epath
 
 from vdm_jax.data import idx, prepared
 from vdm_jax.data.arrays import npz
+from vdm_jax.data.padding import padded
 from vdm_jax.data.paths import existing
 from vdm_jax.data.sources import Source
 from vdm_jax.errors import UserError
@@ -24,13 +25,17 @@ _IDX_REMEDY = {
 
 
 def read_idx_set(part: str, path: str, shape: Sequence[int] | None, *, name: str) -> tuple[Source, str]:
-    """mnist, fashion_mnist: uint8 [28, 28, 1] with labels.
+    """mnist, fashion_mnist: uint8 [28, 28, 1] with labels; by `shape` (32, 32, 1) with a margin or (16, 16, 1) halved.
 
     path: a folder with the idx files or with TFDS data sets, an `.npz` file, or '' for the usual
     places.
     """
+    return padded(*_read_idx_set(part, path, name), shape)
+
+
+def _read_idx_set(part: str, path: str, name: str) -> tuple[Source, str]:
     if path.endswith(".npz"):
-        return npz(part, path, shape)
+        return npz(part, path, None)
     places = [existing(path, f"the folder with the files of {name}")] if path else _usual(name)
     for folder in places:
         found = idx.read(part, folder)

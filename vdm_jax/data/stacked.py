@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from vdm_jax.data.named import read_idx_set
+from vdm_jax.data.padding import HALVED, PADDED, pad
 from vdm_jax.data.paths import SPLIT_SEED
 from vdm_jax.data.sources import Record, Source
 from vdm_jax.errors import UserError
 
-SIZE, COPIES = 32, 2
-HALVED = (SIZE // 2, SIZE // 2, 3)
+COPIES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Stacked:
 
     source: Source
     indices: np.ndarray  # int [M, 3]
-    half: bool = False
+    side: int = PADDED
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -31,17 +31,7 @@ class Stacked:
         records = [self.source[int(k)] for k in self.indices[index]]
         image = np.concatenate([record["image"] for record in records], axis=-1)
         label = sum(record["label"] * 10**place for record, place in zip(records, (2, 1, 0), strict=True))
-        return {"image": pad(image[None], self.half)[0], "label": label}
-
-
-def pad(images: np.ndarray, half: bool = False) -> np.ndarray:
-    """uint8 [N, h, w, C] → zeros around up to [N, 32, 32, C]; half: averages of 2 × 2 pixels of that, rounded."""
-    margins = [((SIZE - side) // 2, SIZE - side - (SIZE - side) // 2) for side in images.shape[1:3]]
-    images = np.pad(images, ((0, 0), *margins, (0, 0)))
-    if not half:
-        return images
-    cells = images.reshape(len(images), SIZE // 2, 2, SIZE // 2, 2, -1).astype(np.uint16)
-    return ((cells.sum((2, 4)) + 2) // 4).astype(np.uint8)
+        return {"image": pad(image[None], self.side)[0], "label": label}
 
 
 def stacked_mnist(part: str, path: str, shape: Sequence[int] | None) -> tuple[Stacked, str]:
@@ -50,11 +40,11 @@ def stacked_mnist(part: str, path: str, shape: Sequence[int] | None) -> tuple[St
     Every digit is twice in each channel, by permutations of a fixed seed: 120,000 records of 60,000 digits (the sizes
     of the dataset class released with DDGAN, whose permutations have no seed).
     """
-    half = shape is not None and tuple(shape) == HALVED
+    half = shape is not None and tuple(shape) == (HALVED, HALVED, 3)
     digits, version = read_idx_set(part, path, None, name="mnist")
     if "label" not in digits[0]:
         raise UserError(f"stacked_mnist needs the labels of mnist, which data.path={path!r} lacks; fetch them too")
     rng = np.random.default_rng([SPLIT_SEED, int(part == "test")])
     column = lambda: np.concatenate([rng.permutation(len(digits)) for _ in range(COPIES)])
     indices = np.stack([column() for _ in range(3)], axis=-1)
-    return Stacked(digits, indices, half), f"stacked{', halved' * half}, seed 0, of {version}"
+    return Stacked(digits, indices, HALVED if half else PADDED), f"stacked{', halved' * half}, seed 0, of {version}"

@@ -18,6 +18,8 @@ from jax import Array
 
 from vdm_jax.diffusion.process import Noise, expand, sum_except_batch
 
+NOT_FINITE = -1  # the level of what is none
+
 
 def encode(x: Array, vocabulary: int | None) -> Array:
     """Levels 0 … V−1 → bin centres in (−1, 1); float32. Continuous data (vocabulary None) pass."""
@@ -52,7 +54,8 @@ def log_prob(x: Array, z: Array, level: Noise, vocabulary: int | None) -> Array:
 def decode(z: Array, level: Noise, vocabulary: int | None, keys: Array | None = None) -> Array:
     """z_0 → data: the most likely level, or with keys [B] a draw of p(x|z_0).
 
-    Returns int32 levels for discrete data and z_0/α_0 (plus e^{γ_0/2} noise) for continuous data.
+    Returns int32 levels for discrete data, −1 where z_0 is not finite, and z_0/α_0 (plus e^{γ_0/2} noise) for
+    continuous data.
     """
     if vocabulary is None:
         mean = z / expand(level.alpha, z.ndim)
@@ -61,9 +64,8 @@ def decode(z: Array, level: Noise, vocabulary: int | None, keys: Array | None = 
         eps = jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], z.dtype))(keys)
         return mean + expand(jnp.exp(0.5 * level.gamma), z.ndim) * eps
     every = logits(z, level, vocabulary)
-    if keys is None:
-        return jnp.argmax(every, axis=-1).astype(jnp.int32)
-    return jax.vmap(jax.random.categorical)(keys, every).astype(jnp.int32)
+    found = jnp.argmax(every, axis=-1) if keys is None else jax.vmap(jax.random.categorical)(keys, every)
+    return _where_finite(z, found)
 
 
 def encode_to_ends(x: Array, vocabulary: int | None) -> Array:
@@ -77,10 +79,14 @@ def encode_to_ends(x: Array, vocabulary: int | None) -> Array:
 
 
 def decode_from_ends(z: Array, vocabulary: int | None) -> Array:
-    """The nearest level, int32; real numbers, without a vocabulary, as they are."""
+    """The nearest level, int32, −1 where z is not finite; real numbers, without a vocabulary, as they are."""
     if vocabulary is None:
         return z
-    return jnp.clip(jnp.round((z + 1) * ((vocabulary - 1) / 2)), 0, vocabulary - 1).astype(jnp.int32)
+    return _where_finite(z, jnp.clip(jnp.round((z + 1) * ((vocabulary - 1) / 2)), 0, vocabulary - 1))
+
+
+def _where_finite(z: Array, levels: Array) -> Array:
+    return jnp.where(jnp.isfinite(z), levels, NOT_FINITE).astype(jnp.int32)
 
 
 def discretised_gaussian(x: Array, mean: Array, log_scale: Array, vocabulary: int, cdf: str = "exact") -> Array:

@@ -59,8 +59,8 @@ def kept(shape: tuple[int, ...], number: int) -> np.ndarray:
 
 def variational(u: Array, couplings: int, couple: Couple) -> tuple[Array, Array]:
     """Uniform u [B, …] → u′ ~ q(u′|x) and log q(u′|x) [B], which is −log |∂u′/∂u|; couple: for these x."""
-    tiny = jnp.finfo(u.dtype).tiny
-    v = jnp.log(jnp.maximum(u, tiny)) - jnp.log1p(-jnp.minimum(u, 1 - jnp.finfo(u.dtype).epsneg))
+    least = jnp.finfo(u.dtype).epsneg  # as far from 0 as the greatest u is from 1
+    v = jnp.log(jnp.maximum(u, least)) - jnp.log1p(-jnp.minimum(u, 1 - least))
     log_slope = lambda v: jax.nn.log_sigmoid(v) + jax.nn.log_sigmoid(-v)  # of the sigmoid
     change = -log_slope(v)
     for number in range(couplings):

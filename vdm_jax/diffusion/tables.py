@@ -47,6 +47,13 @@ def constant_betas(step_variance: float, remaining: float) -> np.ndarray:
     return np.full(constant_levels(step_variance, remaining), step_variance, np.float64)
 
 
+def betas(kind: str, num_levels: int, *, low: float, high: float, step_variance: float, remaining: float) -> np.ndarray:
+    """β of all levels, float64 [T], of a kind: 'ddpm_linear', 'ddpm_cosine' or 'constant_sigma'."""
+    if kind == "ddpm_linear":
+        return linear_betas(num_levels, low, high)
+    return cosine_betas(num_levels) if kind == "ddpm_cosine" else constant_betas(step_variance, remaining)
+
+
 def vp_betas(num_levels: int, low: float = 0.1, high: float = 20.0, t_min: float = 1e-3) -> np.ndarray:
     """β_i = 1 − e^{B(t_{i−1}) − B(t_i)} of the VP SDE in T large steps, float64 [T] (Xiao et al. 2022, appendix B).
 

@@ -57,14 +57,16 @@ def no_history(num_levels: int, length: int = 10) -> History:
 
 
 def importance(history: History) -> Array:
-    """p_ℓ ∝ √E[L_ℓ²] over the last losses, [T], mixed with .001 of uniform; uniform until every level has H losses.
+    """p_ℓ ∝ √E[L_ℓ²] over the last losses, [T], mixed with .001 of uniform.
 
-    It minimises the variance of L_ℓ/p_ℓ (Nichol & Dhariwal 2021, eq. 18).
+    Uniform until every level has H losses, or if all are 0. It minimises the variance of L_ℓ/p_ℓ (Nichol & Dhariwal
+    2021, eq. 18).
     """
     num_levels, length = history.losses.shape
     root = jnp.sqrt(jnp.mean(jnp.square(history.losses), axis=-1))
-    mixed = (1 - UNIFORM) * root / jnp.sum(root) + UNIFORM / num_levels
-    return jnp.where(jnp.all(history.counts == length), mixed, 1 / num_levels)
+    total = jnp.sum(root)
+    mixed = (1 - UNIFORM) * root / total + UNIFORM / num_levels
+    return jnp.where(jnp.all(history.counts == length) & (total > 0), mixed, 1 / num_levels)
 
 
 def remember(history: History, index: Array, losses: Array) -> History:

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import zipfile
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -82,15 +83,21 @@ class Classifier(NamedTuple):
 
 
 def classifier(
-    workdir: epath.Path, name: str, *, path: str = "", vocabulary: int | None = None, settings: Settings | None = None
+    workdir: epath.Path,
+    name: str,
+    *,
+    path: str = "",
+    shape: Sequence[int] | None = None,
+    vocabulary: int | None = None,
+    settings: Settings | None = None,
 ) -> Classifier:
     """The classifier of a labelled data set of `vdm_jax.data`, from `workdir` or trained and kept there.
 
-    name, path, vocabulary: as for `data.load`. The same settings and data give the same classifier. Raises
+    name, path, shape, vocabulary: as for `data.load`. The same settings and data give the same classifier. Raises
     UserError for data without labels.
     """
     settings = settings or Settings()
-    train, test = (data.load(name, split, path=path, vocabulary=vocabulary) for split in ("train", "test"))
+    train, test = (data.load(name, split, path=path, shape=shape, vocabulary=vocabulary) for split in ("train", "test"))
     if train.vocabulary is None or "label" not in train.source[0] or "label" not in test.source[0]:
         raise UserError(
             f"{name} ({train.version}) has no images with labels, which a classifier needs; choose other data"

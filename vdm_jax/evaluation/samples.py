@@ -17,9 +17,8 @@ from ml_collections import ConfigDict
 from vdm_jax.evaluation import pictures
 from vdm_jax.evaluation.processes import placed, say
 from vdm_jax.evaluation.wanted import Wanted, wanted
-from vdm_jax.methods import flows
+from vdm_jax.methods import chains, conditioning, flows
 from vdm_jax.methods.base import Method, example_keys
-from vdm_jax.methods.conditioning import Conditioning, Guided
 from vdm_jax.training.devices import put_batch, replicated, round_up, under
 
 STRIP_ROWS, STRIP_POINTS, STRIP_STATES = 6, 500, 9
@@ -33,11 +32,7 @@ def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[in
 
     def run(params: Any, batch: dict[str, Array]) -> Any:
         keys = example_keys(jax.random.key(seed), batch["index"])
-        told: Any = batch["conditioning"]
-        if "low" in batch:
-            told = Conditioning(told, batch["low"])
-        if "weight" in batch:
-            told = Guided(told, batch["weight"])
+        told = conditioning.told(batch["conditioning"], batch.get("low"), batch.get("weight"))
         return draw(params, keys, told, num_steps, keep)
 
     return jax.jit(under(mesh, run), out_shardings=replicated(mesh))
@@ -85,7 +80,8 @@ def sample(
     images, paths, *counts = zip(*parts, strict=True)
     evaluations = np.concatenate(counts[0])[:count] if counts else None
     flows.check_solved(config, *([] if evaluations is None else [evaluations]))
-    return Drawn(np.concatenate(images)[:count], np.concatenate(paths, axis=1)[:, :count], asked, evaluations)
+    chains.check_finite(drawn := np.concatenate(images)[:count])
+    return Drawn(drawn, np.concatenate(paths, axis=1)[:, :count], asked, evaluations)
 
 
 def sample_grid(

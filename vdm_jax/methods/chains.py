@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax import Array
 
 from vdm_jax.diffusion import samplers
+from vdm_jax.diffusion.decoders import NOT_FINITE
+from vdm_jax.errors import UserError
 
 
 class Chain(NamedTuple):
@@ -40,3 +43,14 @@ def sampler(chain_of: Callable[[Any, Any, int], Chain]) -> Callable[..., tuple[A
         return run(chain_of(params, cond, num_steps), keys, keep)
 
     return sample
+
+
+def check_finite(samples: np.ndarray) -> None:
+    """Raise UserError if some of [N, …] are not finite, or the level of such a number."""
+    whole = np.isfinite(samples) if samples.dtype.kind == "f" else samples != NOT_FINITE
+    bad = int(np.sum(~whole.reshape(len(samples), -1).all(1)))
+    if bad:
+        raise UserError(
+            f"{bad} of {len(samples)} samples are NaN or infinite: the network gave no finite numbers; take another "
+            "checkpoint (--weights=WORKDIR/checkpoints/STEP) or another config.sampling.sampler"
+        )

@@ -42,6 +42,12 @@ class Guided(NamedTuple):
     weight: Array
 
 
+def told(label: Any, low: Any = None, weight: Any = None) -> Any:
+    """What samples are to be, of its parts: labels [b], the smaller images of an upsampler, the weights of guidance."""
+    found = label if low is None else Conditioning(label, low)
+    return found if weight is None else Guided(found, weight)
+
+
 def label_of(cond: Any) -> Array:
     """The labels [b] in what samples are to be."""
     cond = cond.told if isinstance(cond, Guided) else cond

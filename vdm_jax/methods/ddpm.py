@@ -36,11 +36,14 @@ GROUPS = 100
 def betas_of(config: ConfigDict) -> np.ndarray:
     """β of all levels, float64 [T]."""
     section = config.schedule
-    if section.kind == "ddpm_linear":
-        return tables.linear_betas(section.num_timesteps, section.beta_min, section.beta_max)
-    if section.kind == "ddpm_cosine":
-        return tables.cosine_betas(section.num_timesteps)
-    return tables.constant_betas(section.step_variance, section.remaining)
+    return tables.betas(
+        section.kind,
+        section.num_timesteps,
+        low=section.beta_min,
+        high=section.beta_max,
+        step_variance=section.step_variance,
+        remaining=section.remaining,
+    )
 
 
 def build(config: ConfigDict) -> Method:

@@ -15,9 +15,8 @@ from ml_collections import ConfigDict
 
 from vdm_jax import methods
 from vdm_jax.errors import UserError
-from vdm_jax.methods import classifier_guidance
+from vdm_jax.methods import classifier_guidance, conditioning
 from vdm_jax.methods.base import example_keys
-from vdm_jax.methods.conditioning import Conditioning, Guided
 from vdm_jax.plan import flops
 from vdm_jax.plan.flops import Flops
 from vdm_jax.training import devices
@@ -96,12 +95,10 @@ def sample(config: ConfigDict, chips: list[Any]) -> Program:
     if judge is not None:
         params[classifier_guidance.CLASSIFIER] = jax.eval_shape(methods.build(judge).init, jax.random.key(0))
     keys = jax.eval_shape(lambda: example_keys(jax.random.key(0), jnp.arange(size)))
-    cond: Any = jax.ShapeDtypeStruct((size,), jnp.int32 if method.classes else jnp.float32)
-    if side := config.model.low_resolution:
-        low = jax.ShapeDtypeStruct((size, side, side, config.data.shape[-1]), jnp.float32)
-        cond = jax.eval_shape(Conditioning, cond, low)
-    if any(section.guidance):
-        cond = jax.eval_shape(Guided, cond, jax.ShapeDtypeStruct((size,), jnp.float32))
+    label = jax.ShapeDtypeStruct((size,), jnp.int32 if method.classes else jnp.float32)
+    side, weight = config.model.low_resolution, jax.ShapeDtypeStruct((size,), jnp.float32)
+    low = jax.ShapeDtypeStruct((size, side, side, config.data.shape[-1]), jnp.float32) if side else None
+    cond = conditioning.told(label, low, weight if any(section.guidance) else None)
     traced = jax.jit(draw, in_shardings=(whole, parts, parts)).trace(params, keys, cond)
     counted = flops.count(traced.jaxpr)
     calls = math.ceil(section.num_images / size) * len(section.guidance)

@@ -184,7 +184,7 @@ def restore(saver: Saver, step: int, like: TrainState, iterator: Any) -> TrainSt
 
 def _damaged(place: epath.Path, step: int, found: Sequence[int], damage: Damage) -> UserError:
     before = [other for other in found if other < step]
-    remedy = f"--mode=train goes back to step {max(before)}" if before else "there is no earlier one"
+    remedy = f"--mode=train tries step {max(before)}" if before else "there is no earlier one"
     return UserError(f"the checkpoint {place / str(step)} is damaged ({damage}); {remedy}")
 
 

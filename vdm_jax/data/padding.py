@@ -1,0 +1,53 @@
+"""MNIST's 28 × 28 images with a margin, 32 × 32, or averages of 2 × 2 pixels of that: sides that halve often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vdm_jax.data.sources import Arrays, Record, Source, labels_of
+
+GIVEN, PADDED, HALVED = 28, 32, 16
+
+
+@dataclass(frozen=True, eq=False)
+class Padded:
+    """The records of `source`, their images by `pad`."""
+
+    source: Source
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.source[index]
+        return {**record, "image": pad(record["image"][None], self.side)[0]}
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """All labels, where they are known without reading the records."""
+        return labels_of(self.source)
+
+
+def pad(images: np.ndarray, side: int) -> np.ndarray:
+    """uint8 [N, h, w, C], → zeros around up to 32 × 32; if side is 16, averages of 2 × 2 of that, rounded."""
+    margins = [((PADDED - n) // 2, PADDED - n - (PADDED - n) // 2) for n in images.shape[1:3]]
+    images = np.pad(images, ((0, 0), *margins, (0, 0)))
+    if side == PADDED:
+        return images
+    cells = images.reshape(len(images), HALVED, 2, HALVED, 2, -1).astype(np.uint16)
+    return ((cells.sum((2, 4)) + 2) // 4).astype(np.uint8)
+
+
+def padded(source: Source, version: str, shape: Sequence[int] | None) -> tuple[Source, str]:
+    """28 × 28 images as (32, 32, C) or (16, 16, C) if `shape` is one of these, else as they are."""
+    side = shape[0] if shape is not None and len(shape) == 3 and shape[0] == shape[1] else 0
+    if side not in (PADDED, HALVED) or not len(source) or source[0]["image"].shape[:2] != (GIVEN, GIVEN):
+        return source, version
+    about = f"{'padded' if side == PADDED else 'padded and halved'}, {version}"
+    if isinstance(source, Arrays):
+        return Arrays(pad(source.images, side), source.labels), about
+    return Padded(source, side), about
