@@ -10,11 +10,13 @@ ancestral sampling in T steps is the bound of T steps; the flow's costs what its
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 
 from experiments import common, iddpm_nll, models
 from experiments import sampler_tradeoff_models as made
@@ -41,6 +43,20 @@ class Kind(NamedTuple):
     teacher_steps: int = 0
     adaptive: tuple[float, ...] = ()
     flow: bool = False
+
+
+class Study(NamedTuple):
+    """What is compared: kinds of models, at which evaluations, by how many samples and by which classifier's features.
+
+    data: fields of the data that all models share. path: where it lies, which is no part of a row.
+    """
+
+    kinds: dict[str, Kind]
+    evaluations: dict[str, tuple[int, ...]]
+    samples: dict[str, int]
+    classifier: features.Settings
+    data: Mapping[str, Any] = {}
+    path: str = ""
 
 
 KINDS = {
@@ -85,18 +101,21 @@ REGRESSED: dict[str, dict[str, Any]] = {
 SAMPLES = {"mini": 500, "paper": 50_000}
 EVALUATIONS = {"mini": (2, 4, 8, 16, 32, 64), "paper": (4, 8, 16, 32, 64, 128, 256, 1000)}
 CLASSIFIER = features.Settings()
+DIGITS = Study(KINDS, EVALUATIONS, SAMPLES, CLASSIFIER)
 
 
-def rows(scale: str) -> list[Row]:
-    classifier = CLASSIFIER._asdict()
-    found = [Row("test images", {"kind": "test", "file": KINDS["VDM"].files[scale], "classifier": classifier})]
-    for name, kind in KINDS.items():
+def rows(scale: str, study: Study = DIGITS) -> list[Row]:
+    classifier = study.classifier._asdict()
+    first = next(iter(study.kinds.values()))
+    test = {"kind": "test", "file": first.files[scale], "classifier": classifier}
+    found = [Row("test images", {**test, "overrides": study.data} if study.data else test)]
+    for name, kind in study.kinds.items():
         model = models.identity(kind.files[scale], kind.overrides[scale])
-        drawn = {"kind": "samples", **model, "samples": SAMPLES[scale], "classifier": classifier}
+        drawn = {"kind": "samples", **model, "samples": study.samples[scale], "classifier": classifier}
         found += [
             Row(f"{name}, {sampler}, {n} evaluations", {**drawn, "sampler": sampler, "evaluations": n})
             for sampler in kind.samplers
-            for n in EVALUATIONS[scale]
+            for n in study.evaluations[scale]
             if made.fields_of(model["fields"].get("method", "vdm"), sampler, n)["num_steps"] > 0
         ]
         found += [
@@ -129,13 +148,27 @@ def rows(scale: str) -> list[Row]:
     return found
 
 
+class Reference(NamedTuple):
+    """A classifier and the features of its training and test images."""
+
+    classifier: features.Classifier
+    train: np.ndarray
+    test: np.ndarray
+
+
+def reference(config: ConfigDict, settings: Mapping[str, Any], workdir: epath.Path) -> Reference:
+    """Of the data of a config."""
+    section = config.data
+    return _reference(section.name, section.path, tuple(section.shape), features.Settings(**settings), workdir)
+
+
 @lru_cache(maxsize=1)
-def reference(name: str, path: str, workdir: epath.Path) -> tuple[features.Classifier, np.ndarray, np.ndarray]:
-    """The classifier of a data set, and the features of its training and test images."""
-    found = features.classifier(workdir, name, path=path, settings=CLASSIFIER)
-    images = (features.images_and_labels(data.load(name, split, path=path))[0] for split in ("train", "test"))
-    train, test = (features.extract(found, part) for part in images)
-    return found, train, test
+def _reference(
+    name: str, path: str, shape: tuple[int, ...], settings: features.Settings, workdir: epath.Path
+) -> Reference:
+    found = features.classifier(workdir, name, path=path, shape=shape, settings=settings)
+    parts = (data.load(name, split, path=path, shape=shape) for split in ("train", "test"))
+    return Reference(found, *(features.extract(found, features.images_and_labels(part)[0]) for part in parts))
 
 
 def quality(found: np.ndarray, reference: np.ndarray) -> dict[str, Measured]:
@@ -145,11 +178,12 @@ def quality(found: np.ndarray, reference: np.ndarray) -> dict[str, Measured]:
     return {"frechet": measured(d.plain), "frechet_unbiased": measured(d.corrected)}
 
 
-def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
-    config = row.config
+def measure(row: Row, seed: int, workdir: epath.Path, study: Study = DIGITS) -> Outcome:
+    path = {"data.path": study.path} if study.path else {}
+    config = {**row.config, "overrides": {**row.config.get("overrides", {}), **path}}
     if config["kind"] == "test":
-        section = models.load_config(config["file"], {}).data
-        found, train, test = reference(section.name, section.path, workdir)
+        of = models.load_config(config["file"], config["overrides"])
+        found, train, test = reference(of, config["classifier"], workdir)
         accuracy = Measured(found.about["accuracy"], n=found.about["test_images"])
         return Outcome({**quality(test, train), "accuracy": accuracy}, {"title": found.title})
     model = made.model_of(config["file"], tuple(config["overrides"].items()), seed, workdir)
@@ -163,7 +197,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
         model = made.student_of(config, config["evaluations"], seed, workdir)
     if sampler == "regressed":
         model = made.regressed(config, seed, workdir)
-    found, train, _ = reference(model.config.data.name, model.config.data.path, workdir)
+    found, train, _ = reference(model.config, config["classifier"], workdir)
     if sampler == "adaptive":
         drawn = made.solved(model, config["tolerance"], count, seed)
         assert drawn.evaluations is not None
@@ -176,9 +210,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
     return Outcome(measured)
 
 
-EXPERIMENT = common.Experiment(
-    "sampler_tradeoff",
-    "Quality and bits/dim against the number of network evaluations",
+NOTES = (
     "`frechet` is the Fréchet distance between samples and training images in the features of a small classifier of "
     "the same data, trained for this, whose test accuracy is in the row `test images`; it is not FID and compares with "
     "nothing outside this table. `frechet_unbiased` is without its bias of O(1/N); the row `test images` is what "
@@ -186,11 +218,16 @@ EXPERIMENT = common.Experiment(
     "two. `bits_per_dim` of ancestral rows is the bound of so many steps; the flow's counts what its solver took, "
     "gradients apart, and a coarse solver's number is no likelihood yet. All samplers start from the same noise, so "
     "that their differences are surer than their errors say. Students are of progressive distillation: each starts as "
-    "its teacher and takes one DDIM step for two of its; the regressed one makes at once what sixteen steps of its "
+    "its teacher and takes one DDIM step for two of its; the regressed one makes at once what many steps of its "
     "teacher make of the same noise. The noisy samplers of the score SDE (VP) end with the mean of their last step, "
     "which is counted: where steps take two, one evaluation is left over. Of `adaptive` rows `evaluations` is what the "
-    "solver took on average. VDM (for its bound), DDPM and score SDE (for L_simple) differ in size and in training: "
-    "compare samplers of one model.",
+    "solver took on average. "
+)
+EXPERIMENT = common.Experiment(
+    "sampler_tradeoff",
+    "Quality and bits/dim against the number of network evaluations",
+    NOTES + "VDM (for its bound), DDPM and score SDE (for L_simple) differ in size and in training: compare samplers "
+    "of one model.",
     models.data_of,
     rows,
     measure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -19,20 +20,24 @@ def plot(results: Results) -> Figure:
     for marker, kind in zip("os^D", kinds, strict=False):
         own = [e for e in results["rows"] if e["name"].startswith(f"{kind}, ")]
         _kind(left, right, kind, own, marker)
-    real = test["measured"]["frechet_unbiased"]["mean"]
-    left.axhline(real, color="k", ls="--", lw=1, label="test images")
+    real = test["measured"]["frechet_unbiased"]
+    left.axhline(real["mean"], color="k", ls="--", lw=1, label="test images")
+    farthest = max(max(line.get_ydata()) for line in left.lines if len(line.get_ydata()))
+    least = 10.0 ** math.ceil(math.log10(max(abs(real["mean"]), real["standard_error"], farthest / 300)))
+    decades = range(math.ceil(math.log10(farthest / least)))
+    ticks = [least * step * 10**decade for decade in decades for step in (1, 2, 5)]
     left.set(title="quality of samples", ylabel=test["runs"]["1"]["curves"]["title"].replace(" in the ", "\nin the "))
     right.set(title="likelihood", ylabel="test bits/dim")
-    left.set_yscale("symlog", linthresh=1)
-    left.set_ylim(-0.3, None)
+    left.set_yscale("symlog", linthresh=least)
+    left.set_ylim(-0.3 * least, None)
     right.set_yscale("log")
     sampled = sorted({e["config"]["evaluations"] for e in results["rows"] if "evaluations" in e["config"]})
-    for axes, ticks, places in (
-        (left, sampled, (0, 1, 2, 5, 10, 20, 50)),
+    for axes, evaluations, places in (
+        (left, sampled, [0, *(v for v in ticks if v < 1.5 * farthest)]),
         (right, [*sampled, 128, 256], (2, 3, 5, 10, 20, 50, 100)),
     ):
         axes.set(xscale="log", xlabel="evaluations of the network for an image")
-        axes.set_xticks(ticks, [f"{n:g}" for n in ticks], minor=False)
+        axes.set_xticks(evaluations, [f"{n:g}" for n in evaluations], minor=False)
         axes.set_yticks(places, [f"{v:g}" for v in places], minor=False)
         axes.minorticks_off()
         axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)

@@ -171,7 +171,8 @@ FIELDS: dict[str, dict[str, Field]] = {
         "label_dropout": Field(0.0, "p_uncond, the share of labels replaced by the null class", low=0.0, high=0.99),
         "distill": Field(
             "none",
-            "a student of --weights, best of x or v: one step for two of its teacher's, or for all",
+            "a student of --weights, best of x or v: one step for two of its teacher's, or for all; it has a loss "
+            "and levels of its own, whatever `weighting` and `times` say",
             ("none", "progressive", "one_step"),
         ),
         "student_steps": Field(4, "steps of a student, of 'progressive'; its teacher takes twice as many", low=1),
