@@ -32,9 +32,11 @@ def plot(results: Results) -> Figure:
     left.set_ylim(-0.3 * least, None)
     right.set_yscale("log")
     sampled = sorted({e["config"]["evaluations"] for e in results["rows"] if "evaluations" in e["config"]})
+    flows = any(e["config"]["kind"] == "flow" for e in results["rows"])
+    solved = [n for n in sampled if n > 1] + [128, 256] * flows
     for axes, evaluations, places in (
         (left, sampled, [0, *(v for v in ticks if v < 1.5 * farthest)]),
-        (right, [*sampled, 128, 256], (2, 3, 5, 10, 20, 50, 100)),
+        (right, solved, (2, 3, 5, 10, 20, 50, 100)),
     ):
         axes.set(xscale="log", xlabel="evaluations of the network for an image")
         axes.set_xticks(evaluations, [f"{n:g}" for n in evaluations], minor=False)
