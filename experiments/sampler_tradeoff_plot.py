@@ -11,13 +11,16 @@ from matplotlib.figure import Figure
 from experiments.common import Results
 
 
+STYLES = {"o": "-", "s": "--", "^": "-.", "D": ":"}  # of kinds, which share ten colours
+
+
 def plot(results: Results) -> Figure:
     """Distance and bits/dim against evaluations, ± one standard error."""
     figure = Figure((11.5, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     (test,) = (e for e in results["rows"] if e["config"]["kind"] == "test")
     kinds = list(dict.fromkeys(e["name"].split(", ")[0] for e in results["rows"] if e is not test))
-    for marker, kind in zip("os^D", kinds, strict=False):
+    for marker, kind in zip(STYLES, kinds, strict=False):
         own = [e for e in results["rows"] if e["name"].startswith(f"{kind}, ")]
         _kind(left, right, kind, own, marker)
     real = test["measured"]["frechet_unbiased"]
@@ -53,9 +56,8 @@ def _kind(left: Axes, right: Axes, kind: str, entries: list[Any], marker: str) -
     for sampler in dict.fromkeys(e["config"]["sampler"] for e in drawn):
         same = sorted((e for e in drawn if e["config"]["sampler"] == sampler), key=cost)
         x = [cost(e) for e in same]
-        _line(
-            left, x, [e["measured"]["frechet_unbiased"] for e in same], f"{kind}, {sampler}".replace("_", "–"), marker
-        )
+        far, label = [e["measured"]["frechet_unbiased"] for e in same], f"{kind}, {sampler}".replace("_", "–")
+        _line(left, x, far, label, marker, STYLES[marker])
         if "bits_per_dim" in same[0]["measured"]:
             _line(right, x, [e["measured"]["bits_per_dim"] for e in same], f"{kind}, bound of so many steps", marker)
     color = right.lines[-1].get_color() if any("bits_per_dim" in e["measured"] for e in drawn) else "0.5"
