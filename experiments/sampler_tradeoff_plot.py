@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from experiments.common import Results
 
-
 STYLES = {"o": "-", "s": "--", "^": "-.", "D": ":"}  # of kinds, which share ten colours
 
 
