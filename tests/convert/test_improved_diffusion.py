@@ -112,10 +112,14 @@ def refused(flat: dict[str, np.ndarray], s: Settings = CONDITIONAL, size: tuple[
         ("multipliers: (1.0, 2.0)", "input_blocks.5.0.in_layers.2.weight", {"multipliers": (1, 3)}),
         ("depth: 3 in the weights, 2", "input_blocks.3.0.op.weight of shape (32, 32, 3, 3) is missing", {"depth": 2}),
         ("attention_at: (4,)", "input_blocks.1.1.norm.weight of shape (32,) is missing", {"attention_at": (8, 4)}),
-        ("variance: 2 in the weights, 1", "out.2.weight has the shape (6, 32, 3, 3), not (3,", {"outputs": 1}),
+        (
+            "variance: 'learned' in the weights, 'beta'",
+            "out.2.weight has the shape (6, 32, 3, 3), not (3,",
+            {"outputs": 1},
+        ),
         ("num_classes: 10 in the weights, 0", "label_emb.weight of shape (10, 128) is not exp", {"num_classes": 0}),
         ("scale_shift: True in the weights", "input_blocks.1.0.emb_layers.1.weight", {"scale_shift": False}),
-        ("groups: 32 in the weights, 16", "none, its tensors would fit", {"groups": 16}),
+        ("groups: 32 in all such weights, 16", "none, its tensors would fit", {"groups": 16}),
         ("model.told and schedule.kind: 'improved'", "none, its tensors would fit", {"embedding": "ddpm"}),
     ],
 )

@@ -155,7 +155,7 @@ FIELDS = {
     "model.attention_at: (4,) in the weights, () in the config": {"attention_at": ()},
     "model.variance: 'beta' or 'posterior' in the weights, 'learned' in the config": {"outputs": 2},
     "model.heads: 1 in the weights, 4 in the config": {"heads": 4},
-    "model.groups: 32 in the weights, 16 in the config": {"groups": 16},
+    "model.groups: 32 in all such weights, 16 in the config": {"groups": 16},
     "model.family: 'none' in the weights, 'residual' in the config": {"pyramid_in": "residual", "fir": True},
     "model.family or model.resample_blocks: 'block' in the weights, 'conv' in the config": {"resample": "conv"},
     "schedule.kind: 'ddpm' in the weights, 'fourier' in the config": {"embedding": "fourier"},

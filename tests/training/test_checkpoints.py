@@ -67,7 +67,7 @@ def test_broken_checkpoints_are_a_sentence_and_nothing_is_changed(copy: epath.Pa
 def test_weights_of_a_broken_checkpoint_are_a_sentence(copy: epath.Path) -> None:
     config = points()
     cut_largest(copy / "checkpoints" / "12" / "state")
-    with pytest.raises(UserError, match=r"checkpoints/12 is damaged .*--mode=train goes back to step 9"):
+    with pytest.raises(UserError, match=r"checkpoints/12 is damaged .*--mode=train tries step 9"):
         weights.load(str(copy), config, methods.build(config))
 
 

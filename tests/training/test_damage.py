@@ -237,7 +237,7 @@ def test_a_known_step_is_restored_or_its_damage_told(run: epath.Path) -> None:
         assert position.index == 6
         largest(run / "checkpoints" / "6").unlink()
         before = contents(run)
-        with pytest.raises(UserError, match=r"checkpoints/6 is damaged .*; --mode=train goes back to step 3"):
+        with pytest.raises(UserError, match=r"checkpoints/6 is damaged .*; --mode=train tries step 3"):
             checkpoints.restore(saver, 6, LIKE, position)
     assert contents(run) == before and position.index == 6
 
@@ -260,7 +260,7 @@ def test_weights_are_checked_too(run: epath.Path) -> None:
                 found, _ = checkpoints.restore_weights(run, "ema", shapes)
                 np.testing.assert_array_equal(found["dense"]["kernel"], ema["dense"]["kernel"])
             except UserError as error:
-                assert "checkpoints/9 is damaged" in str(error) and "goes back to step 6" in str(error)
+                assert "checkpoints/9 is damaged" in str(error) and "tries step 6" in str(error)
                 told += 1
             flip(path, eighth * path.stat().st_size)
     assert 2 <= told < 7 * len(places)
