@@ -95,10 +95,7 @@ KINDS = {
 
 def study(scale: str) -> Study:
     evaluations = {"mini": (4, 8, 16, 64), "paper": sampler_tradeoff.EVALUATIONS["paper"]}
-    classifier = features.Settings(steps=600)
-    return Study(
-        KINDS, evaluations, sampler_tradeoff.SAMPLES, classifier, fields(scale), os.environ.get("FASHION_MNIST", "")
-    )
+    return Study(KINDS, evaluations, sampler_tradeoff.SAMPLES, CLASSIFIER, fields(scale))
 
 
 def rows(scale: str) -> list[Row]:
@@ -106,13 +103,13 @@ def rows(scale: str) -> list[Row]:
 
 
 def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
-    return sampler_tradeoff.measure(row, seed, workdir, study("mini"))
+    return sampler_tradeoff.measure(row, seed, workdir, PATH)
 
 
 def described(scale: str) -> str:
     """'fashion_mnist (version), test, 10,000 examples'."""
     shape = fields(scale)["data.shape"]
-    found = data.load("fashion_mnist", "test", path=study(scale).path, shape=shape)
+    found = data.load("fashion_mnist", "test", path=PATH, shape=shape)
     return f"Fashion-MNIST {'×'.join(map(str, shape[:2]))} ({found.version}), test, {found.num_examples:,} examples"
 
 

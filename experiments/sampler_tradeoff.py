@@ -48,7 +48,7 @@ class Kind(NamedTuple):
 class Study(NamedTuple):
     """What is compared: kinds of models, at which evaluations, by how many samples and by which classifier's features.
 
-    data: fields of the data that all models share. path: where it lies, which is no part of a row.
+    data: fields of the data that all models share.
     """
 
     kinds: dict[str, Kind]
@@ -56,7 +56,6 @@ class Study(NamedTuple):
     samples: dict[str, int]
     classifier: features.Settings
     data: Mapping[str, Any] = {}
-    path: str = ""
 
 
 KINDS = {
@@ -178,9 +177,10 @@ def quality(found: np.ndarray, reference: np.ndarray) -> dict[str, Measured]:
     return {"frechet": measured(d.plain), "frechet_unbiased": measured(d.corrected)}
 
 
-def measure(row: Row, seed: int, workdir: epath.Path, study: Study = DIGITS) -> Outcome:
-    path = {"data.path": study.path} if study.path else {}
-    config = {**row.config, "overrides": {**row.config.get("overrides", {}), **path}}
+def measure(row: Row, seed: int, workdir: epath.Path, path: str = "") -> Outcome:
+    """path: where the data lies, which is no part of a row."""
+    placed = {"data.path": path} if path else {}
+    config = {**row.config, "overrides": {**row.config.get("overrides", {}), **placed}}
     if config["kind"] == "test":
         of = models.load_config(config["file"], config["overrides"])
         found, train, test = reference(of, config["classifier"], workdir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 from vdm_jax import data
 from vdm_jax.data.arrays import GAUSSIANS_DEVIATION, gaussians25_centres
-from vdm_jax.data.padding import Padded
+from vdm_jax.data.padding import pad_one
+from vdm_jax.data.sources import Mapped
 from vdm_jax.errors import UserError
 
 
@@ -65,7 +67,7 @@ def test_single_digits_have_the_margin_and_the_averages_of_stacked_ones(tmp_path
         assert single.shape == (side, side, 1) and "padded" in single.version
         channels = {record["image"][..., 0].tobytes() for record in (stacked.source[k] for k in range(80))}
         assert channels == {single.source[k]["image"].tobytes() for k in range(40)}
-    lazy = Padded(given.source, 16)
+    lazy = Mapped(given.source, partial(pad_one, side=16))
     np.testing.assert_array_equal(
         lazy[3]["image"], data.load(name, "train", path=path, shape=(16, 16, 1)).source[3]["image"]
     )

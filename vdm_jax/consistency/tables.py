@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from vdm_jax.consistency.demand import Given, demand
 from vdm_jax.errors import UserError
 
@@ -103,7 +101,7 @@ def _check_respacing(given: Given, total: int) -> None:
         step_variance=given["schedule.step_variance"],
         remaining=given["schedule.remaining"],
     )
-    left = math.prod(1 - table[: visited[-1] + 1])
+    left = float((1 - table[: visited[-1] + 1]).prod())
     which = f"respacing={spacing!r}" if spacing else f"num_steps={steps}"
     demand(
         left <= MOST_SIGNAL or visited[-1] == total - 1,

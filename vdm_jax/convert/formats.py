@@ -139,7 +139,9 @@ def load(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
     try:
         params, step = _READERS[config.method][kind](path, config, like)
     except UserError as error:  # some are of what is in the file and do not name it
-        raise error if path in str(error) else UserError(f"{path}: {error}") from error
+        if path in str(error):
+            raise
+        raise UserError(f"{path}: {error}") from error
     if wrong := first_not_finite(params):
         raise UserError(f"{path} has NaN or infinite numbers in what becomes {wrong}; take other weights")
     return params, step

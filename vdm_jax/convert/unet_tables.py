@@ -129,9 +129,12 @@ def differences(found: Mapping[str, Any], s: Settings, shape: Shape, **asked: An
         if name == "attends":
             sizes = lambda attends: tuple(shape[0] >> i for i, yes in enumerate(attends) if yes)
             name, value, wanted = "attention_at", sizes(value), s.attention_at
-        shown = lambda value, name=name: _HEADS.get(value, repr(value)) if name == "outputs" else repr(value)
+        words = _HEADS if name == "outputs" else {}
         where = "in all such weights" if name == "groups" else "in the weights"
-        differing.append(f"{_FIELDS.get(name, f'model.{name}')}: {shown(value)} {where}, {shown(wanted)} in the config")
+        differing.append(
+            f"{_FIELDS.get(name, f'model.{name}')}: {words.get(value, repr(value))} {where}, "
+            f"{words.get(wanted, repr(wanted))} in the config"
+        )
     return differing
 
 

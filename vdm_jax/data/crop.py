@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-
-from vdm_jax.data.sources import Record, Source, labels_of
 
 LEAST = 0.8  # of the side of an image is in its crop
 
@@ -46,6 +43,11 @@ def crop(images: np.ndarray, drawn: Crops, size: int, highest: int) -> np.ndarra
     return np.stack([_resized(image, size, box, highest) for image, box in zip(images, boxes.tolist(), strict=True)])
 
 
+def whole(image: np.ndarray, size: int, highest: int) -> np.ndarray:
+    """uint8 [R, R, C] → all of it as [size, size, C]: what crops are judged on."""
+    return _resized(image, size, None, highest)
+
+
 def _resized(image: np.ndarray, size: int, box: Sequence[float] | None, highest: int) -> np.ndarray:
     """A box (left, top, right, bottom) of an image uint8 [R, R, C], or all of it → uint8 [size, size, C].
 
@@ -60,24 +62,3 @@ def _resized(image: np.ndarray, size: int, box: Sequence[float] | None, highest:
     else:
         found = np.stack([one(np.ascontiguousarray(image[..., c])) for c in range(image.shape[-1])], axis=-1)
     return np.minimum(found, highest)  # the filter overshoots
-
-
-@dataclass(frozen=True, eq=False)
-class Whole:
-    """The records of `source`, all of each image resized to size × size: what crops are judged on."""
-
-    source: Source
-    size: int
-    highest: int
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Record:
-        record = self.source[index]
-        return record | {"image": _resized(record["image"], self.size, None, self.highest)}
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """Where they are known without reading the records."""
-        return labels_of(self.source)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vdm_jax.data import arrays, crop, folder, imagenet, named, stacked
-from vdm_jax.data.sources import PROBED, Arrays, Source, first_decodable, labels_of, take
+from vdm_jax.data.sources import PROBED, Arrays, Mapped, Source, first_decodable, labels_of, take
 from vdm_jax.errors import Undecodable, UserError
 
 SPLITS = ("train", "fit", "tune", "test")
@@ -120,7 +120,7 @@ def whole(dataset: Dataset, shape: Sequence[int]) -> Dataset:
     """The data set with images of that shape; larger ones, as crops are taken of, whole and resized to it."""
     if not _croppable(dataset, shape) or dataset.vocabulary is None:
         return dataset
-    source = crop.Whole(dataset.source, shape[0], dataset.vocabulary - 1)
+    source = Mapped(dataset.source, partial(crop.whole, size=shape[0], highest=dataset.vocabulary - 1))
     return dataset._replace(source=source, shape=tuple(shape))
 
 

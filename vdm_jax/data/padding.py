@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from vdm_jax.data.sources import Arrays, Record, Source, labels_of
+from vdm_jax.data.sources import Arrays, Mapped, Source
 
 GIVEN, PADDED, HALVED = 28, 32, 16
-
-
-@dataclass(frozen=True, eq=False)
-class Padded:
-    """The records of `source`, their images by `pad`."""
-
-    source: Source
-    side: int
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Record:
-        record = self.source[index]
-        return {**record, "image": pad(record["image"][None], self.side)[0]}
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """All labels, where they are known without reading the records."""
-        return labels_of(self.source)
 
 
 def pad(images: np.ndarray, side: int) -> np.ndarray:
@@ -42,6 +22,11 @@ def pad(images: np.ndarray, side: int) -> np.ndarray:
     return ((cells.sum((2, 4)) + 2) // 4).astype(np.uint8)
 
 
+def pad_one(image: np.ndarray, side: int) -> np.ndarray:
+    """The same of a single image."""
+    return pad(image[None], side)[0]
+
+
 def padded(source: Source, version: str, shape: Sequence[int] | None) -> tuple[Source, str]:
     """28 × 28 images as (32, 32, C) or (16, 16, C) if `shape` is one of these, else as they are."""
     side = shape[0] if shape is not None and len(shape) == 3 and shape[0] == shape[1] else 0
@@ -50,4 +35,4 @@ def padded(source: Source, version: str, shape: Sequence[int] | None) -> tuple[S
     about = f"{'padded' if side == PADDED else 'padded and halved'}, {version}"
     if isinstance(source, Arrays):
         return Arrays(pad(source.images, side), source.labels), about
-    return Padded(source, side), about
+    return Mapped(source, partial(pad_one, side=side)), about

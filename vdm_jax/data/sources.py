@@ -68,6 +68,26 @@ class Subset:
         return self.source[int(self.indices[index])]
 
 
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """The records of `source`, each image by `change`; a function that can be pickled."""
+
+    source: Source
+    change: Callable[[np.ndarray], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.source[index]
+        return record | {"image": self.change(record["image"])}
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Where they are known without reading the records."""
+        return labels_of(self.source)
+
+
 def labels_of(source: Any) -> np.ndarray | None:
     """All labels, int [N], where they are known without reading the records."""
     if isinstance(source, Subset):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vdm_jax.data.named import read_idx_set
-from vdm_jax.data.padding import HALVED, PADDED, pad
+from vdm_jax.data.padding import HALVED, PADDED, pad_one
 from vdm_jax.data.paths import SPLIT_SEED
 from vdm_jax.data.sources import Record, Source
 from vdm_jax.errors import UserError
@@ -31,7 +31,7 @@ class Stacked:
         records = [self.source[int(k)] for k in self.indices[index]]
         image = np.concatenate([record["image"] for record in records], axis=-1)
         label = sum(record["label"] * 10**place for record, place in zip(records, (2, 1, 0), strict=True))
-        return {"image": pad(image[None], self.side)[0], "label": label}
+        return {"image": pad_one(image, self.side), "label": label}
 
 
 def stacked_mnist(part: str, path: str, shape: Sequence[int] | None) -> tuple[Stacked, str]:
