@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import pathlib
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 
 from experiments import common, discrete_bound, gaussian, schedule_invariance, schedule_variance, swirl, tables
 from experiments.common import Measured, Outcome, Row
+from tests.results import RESULTS, measured
 from vdm_jax.diffusion import schedules
 from vdm_jax.errors import UserError
 
@@ -20,7 +20,6 @@ ROWS = [
     Row("b", {"rate": 0.2}, {"loss": 2.5}),
     Row("c", {}, {"loss": 1.0}, True),
 ]
-RESULTS = pathlib.Path(common.__file__).parent / "results"
 
 
 def recorder(calls, fail_at=None):
@@ -195,13 +194,6 @@ def test_density_of_the_swirl_integrates_to_one():
     np.testing.assert_allclose(total * (axis[1] - axis[0]) ** 2, 1, rtol=1e-6)
 
 
-def committed(name):
-    """Rows of a committed result by their names: {row: {metric: {mean, standard_error, …}}}."""
-    return {
-        entry["name"]: entry["measured"] for entry in json.loads((RESULTS / f"{name}.json").read_text("utf-8"))["rows"]
-    }
-
-
 def test_committed_results_are_whole_and_their_tables_and_figures_are_there():
     files = sorted(RESULTS.glob("*.json"))
     names = {file.stem for file in files}
@@ -217,7 +209,7 @@ def test_committed_results_are_whole_and_their_tables_and_figures_are_there():
 
 
 def test_discrete_bounds_lie_above_the_continuous_one_and_the_gap_falls_like_one_over_t():
-    rows = committed("discrete_bound")
+    rows = measured("discrete_bound")
     for prefix, unit in (("", "bits"), ("exact denoiser, ", "nats")):
         steps = [s for s in discrete_bound.STEPS if s]
         found = [rows[f"{prefix}{discrete_bound.label(s)}"] for s in steps]
@@ -230,7 +222,7 @@ def test_discrete_bounds_lie_above_the_continuous_one_and_the_gap_falls_like_one
 
 
 def test_exact_denoiser_has_its_closed_form():
-    for name, m in committed("discrete_bound").items():
+    for name, m in measured("discrete_bound").items():
         if name.startswith("exact"):
             assert (
                 abs(m["nats_per_dim"]["mean"] - m["closed_form_nats"]["mean"]) < 4 * m["nats_per_dim"]["standard_error"]
@@ -238,7 +230,7 @@ def test_exact_denoiser_has_its_closed_form():
 
 
 def test_variance_falls_and_the_bound_stays():
-    rows = committed("schedule_variance")
+    rows = measured("schedule_variance")
     exact = {path: rows[f"exact denoiser, {path} γ"] for path in schedule_variance.PATHS}
     variance = {path: m["variance_nats2"]["mean"] for path, m in exact.items()}
     assert variance["linear"] > 6 * variance["learned"] > 6 * variance["best"]
@@ -256,7 +248,7 @@ def test_variance_falls_and_the_bound_stays():
 
 
 def test_paths_agree_on_the_bound_and_not_on_its_variance():
-    rows = committed("schedule_invariance")
+    rows = measured("schedule_invariance")
     shifts = [m["minus_linear_bits"] for m in rows.values() if "minus_linear_bits" in m]
     assert len(shifts) == 3 and all(abs(m["mean"]) < 3.5 * m["standard_error"] < 0.2 for m in shifts)
     variances = [m["variance_bits2"]["mean"] for m in rows.values()]
@@ -265,7 +257,7 @@ def test_paths_agree_on_the_bound_and_not_on_its_variance():
 
 def test_fourier_features_carry_the_fine_scale():
     """Without them the bits rise at a fixed γ(0); a learned γ(0) rises instead, at the cost of reconstruction."""
-    rows = committed("vdm_ablation")
+    rows = measured("vdm_ablation")
     bits = {name: m["bits_per_dim"]["mean"] for name, m in rows.items() if m}
     assert bits["no Fourier features, γ fixed"] > bits["Fourier features, γ fixed"] + 0.05
     recon = {name: m["reconstruction"]["mean"] for name, m in rows.items() if m}
@@ -274,7 +266,7 @@ def test_fourier_features_carry_the_fine_scale():
 
 
 def test_swirl_is_near_the_entropy_of_its_data_and_more_steps_help():
-    rows = committed("swirl")
+    rows = measured("swirl")
     for name in ("variational bound", "probability-flow ODE"):
         excess = rows[name]["minus_entropy"]
         assert -4 * excess["standard_error"] < excess["mean"] < 0.3 + 4 * excess["standard_error"]

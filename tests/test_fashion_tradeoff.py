@@ -1,20 +1,17 @@
 """Fashion-MNIST's rows compare models of one network; the facts that its committed results must show."""
 
 import json
-import pathlib
+from functools import partial
 
-import numpy as np
 import pytest
 
-from experiments import common, fashion_tradeoff
+from experiments import fashion_tradeoff
+from tests.results import clearly, measured
 
-RESULTS = pathlib.Path(common.__file__).parent / "results" / "fashion_tradeoff.json"
 SAME = ("data.name", "data.shape", "model.network", "model.width", "model.multipliers", "training.num_steps")
 
 
-def committed():
-    """{row: {metric: {mean, standard_error, …}}}."""
-    return {e["name"]: e["measured"] for e in json.loads(RESULTS.read_text("utf-8"))["rows"]}
+committed = partial(measured, "fashion_tradeoff")
 
 
 def test_models_have_one_network_and_rows_know_no_path_of_the_data():
@@ -35,9 +32,6 @@ def test_the_best_bound_is_not_the_best_sampler_and_students_want_few_evaluation
     bits = {kind: rows[f"{kind}, bound of all steps"]["bits_per_dim"]["mean"] for kind in fashion_tradeoff.KINDS}
     assert min(bits, key=bits.get) == "VDM"
     far = lambda name, n: rows[f"{name}, {n} evaluations"]["frechet_unbiased"]
-    clearly = lambda worse, better: (
-        worse["mean"] - better["mean"] > 2 * np.hypot(worse["standard_error"], better["standard_error"])
-    )
     assert clearly(far("VDM, heun", 64), far("score SDE, heun", 64))
     assert clearly(far("DDPM, ancestral", 4), far("DDPM, ddim", 4))
     assert clearly(far("DDPM, ddim", 4), far("DDPM, distilled", 4))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import pathlib
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import pytest
 
 from experiments import guidance_classifiers, guidance_models, guidance_tradeoff, models
 from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, K, settings
+from tests.results import RESULTS, clearly, measured
 from vdm_jax import methods
 from vdm_jax.diffusion.process import expand
 from vdm_jax.methods import classifier_guidance, ddpm, networks
@@ -22,13 +23,10 @@ from vdm_jax.methods.base import example_keys
 from vdm_jax.methods.conditioning import Guided
 from vdm_jax.training import devices
 
-RESULTS = pathlib.Path(guidance_tradeoff.__file__).parent / "results" / "guidance_tradeoff.json"
 Metrics = dict[str, dict[str, Any]]
 
 
-def committed() -> dict[str, Metrics]:
-    """{row: {metric: {mean, standard_error, …}}}."""
-    return {e["name"]: e["measured"] for e in json.loads(RESULTS.read_text("utf-8"))["rows"]}
+committed = partial(measured, "guidance_tradeoff")
 
 
 class OfClass:
@@ -116,17 +114,12 @@ def column(names: list[str], metric: str) -> list[dict[str, Any]]:
     return [rows[name][metric] for name in names]
 
 
-def clearly(larger: dict[str, Any], smaller: dict[str, Any], errors: float = 2.0) -> bool:
-    error = math.hypot(larger["standard_error"] or 0.0, smaller["standard_error"] or 0.0)
-    return bool(larger["mean"] - smaller["mean"] > errors * error)
-
-
 def falls(values: list[dict[str, Any]]) -> bool:
     return all(not clearly(b, a) for a, b in itertools.pairwise(values)) and clearly(values[0], values[-1])
 
 
 def test_committed_rows_are_all_of_the_experiment_and_of_as_many_seeds() -> None:
-    results = json.loads(RESULTS.read_text("utf-8"))
+    results = json.loads((RESULTS / "guidance_tradeoff.json").read_text("utf-8"))
     assert [e["name"] for e in results["rows"]] == [row.name for row in guidance_tradeoff.rows("mini")]
     assert len({tuple(e["runs"]) for e in results["rows"]}) == 1 and results["scale"] == "mini"
 

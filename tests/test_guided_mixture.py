@@ -1,9 +1,8 @@
 """The closed forms of `guided_mixture`, and the facts that its committed results must show."""
 
 import itertools
-import json
 import math
-import pathlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +11,14 @@ import pytest
 
 from experiments import guided_mixture
 from experiments.guided_mixture_model import PLANE, at, network
+from tests.results import measured
 from vdm_jax.diffusion import prediction
 from vdm_jax.diffusion.process import VE, VP
 
-RESULTS = pathlib.Path(guided_mixture.__file__).parent / "results" / "guided_mixture.json"
 SAMPLES = [f"{rule}, {scores} scores" for rule in ("flow", "SDE") for scores in ("exact", "trained")]
 
 
-def committed():
-    """{row: {metric: {mean, standard_error, …}}}."""
-    return {e["name"]: e["measured"] for e in json.loads(RESULTS.read_text("utf-8"))["rows"]}
+committed = partial(measured, "guided_mixture")
 
 
 def by_weight(prefix, metric):

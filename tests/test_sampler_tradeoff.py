@@ -1,24 +1,19 @@
 """How evaluations are counted, and the facts that the committed results of `sampler_tradeoff` must show."""
 
 import itertools
-import json
-import pathlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import common, models, sampler_tradeoff, sampler_tradeoff_models
+from experiments import models, sampler_tradeoff, sampler_tradeoff_models
+from tests.results import clearly, measured
 from vdm_jax.diffusion import prediction, samplers, schedules, sde_steps
 from vdm_jax.diffusion.process import noise
 
-RESULTS = pathlib.Path(common.__file__).parent / "results" / "sampler_tradeoff.json"
-
-
-def committed():
-    """{row: {metric: {mean, standard_error, …}}}."""
-    return {e["name"]: e["measured"] for e in json.loads(RESULTS.read_text("utf-8"))["rows"]}
+committed = partial(measured, "sampler_tradeoff")
 
 
 @pytest.mark.parametrize("sampler", sampler_tradeoff_models.PER_STEP)
@@ -124,9 +119,6 @@ def test_samples_come_nearer_with_more_evaluations():
 def test_fewer_evaluations_want_ddim_and_students_want_fewer_still():
     rows = committed()
     at = lambda sampler, n: rows[f"DDPM, {sampler}, {n} evaluations"]["frechet_unbiased"]
-    clearly = lambda worse, better: (
-        worse["mean"] - better["mean"] > 2 * np.hypot(worse["standard_error"], better["standard_error"])
-    )
     assert clearly(at("ancestral", 4), at("ddim", 4)) and clearly(at("ddim", 4), at("distilled", 4))
     assert clearly(at("ddim", 2), at("distilled", 2))
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import pathlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from etils import epath
 
 from experiments import common, models, trilemma
 from experiments.common import Row
+from tests.results import clearly, measured
 
 
 @pytest.mark.slow
@@ -35,9 +33,8 @@ def test_a_tiny_gan_and_the_test_images_in_one_table(tmp_path: Path) -> None:
 
 
 def test_coverage_grows_with_the_steps_of_a_gan_and_ddim_is_nearer_the_data() -> None:
-    path = pathlib.Path(common.__file__).parent / "results" / "trilemma.json"
-    rows = {e["name"]: e["measured"] for e in json.loads(path.read_text("utf-8"))["rows"]}
+    rows = measured("trilemma")
     recall = [rows[f"DDGAN, T = {steps}"]["recall"]["mean"] for steps in trilemma.STEPS]
     assert recall == sorted(recall) and recall[-1] > recall[0] + 0.5
     gans, few = (rows[name]["frechet_unbiased"] for name in ("DDGAN, T = 4", "DDIM, 4 evaluations"))
-    assert gans["mean"] - few["mean"] > 3 * np.hypot(gans["standard_error"], few["standard_error"])
+    assert clearly(gans, few, errors=3)
