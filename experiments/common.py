@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from experiments.tables import in_words, markdown
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation.pictures import save_figure
-from vdm_jax.training import devices
+from vdm_jax.runtime import devices
 
 HERE = pathlib.Path(__file__).resolve().parent
 SCALES = ("mini", "paper")

@@ -26,7 +26,7 @@ from vdm_jax.diffusion.process import Noise, expand, q_sample
 from vdm_jax.evaluation import features
 from vdm_jax.methods import classifier, ddpm
 from vdm_jax.methods.base import example_keys
-from vdm_jax.training.devices import put_batch, replicated, round_up
+from vdm_jax.runtime.devices import put_batch, replicated, round_up
 
 SIZE = 100  # images at a time
 

@@ -22,7 +22,7 @@ from vdm_jax.methods import chains, classifier, conditioning, ddpm
 from vdm_jax.methods.base import example_keys
 from vdm_jax.methods.conditioning import Guided
 from vdm_jax.presets.guidance import CLASSIFIER
-from vdm_jax.training.devices import put_batch, replicated, round_up, under
+from vdm_jax.runtime.devices import put_batch, replicated, round_up, under
 
 FILES = {"mini": "experiments/mini_ddpm.py", "paper": "configs/adm_imagenet64.py"}
 CLASSES = {"mini": 10, "paper": 1000}

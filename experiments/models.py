@@ -21,7 +21,7 @@ from vdm_jax import config as configs
 from vdm_jax import data, methods, weights
 from vdm_jax.evaluation import report
 from vdm_jax.methods.base import Method
-from vdm_jax.training import checkpoints, devices
+from vdm_jax.runtime import checkpoints, devices
 from vdm_jax.training.loop import train
 
 FILES = {"mini": "experiments/mini.py", "paper": "configs/cifar10.py"}

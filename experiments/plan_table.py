@@ -126,7 +126,7 @@ EXPERIMENT = common.Experiment(
     title="What the configs cost on TPU slices",
     notes="The trainer's own step compiled for slices that are not there. Memory and bytes are what the compiler "
     "reports; times are a roofline, not measured: " + "; ".join(roofline.ASSUMPTIONS) + ". Chips' rates are those of "
-    "`vdm_jax/plan/chips.py`. `fits` is 1 if the program fits a device's memory.",
+    "`vdm_jax/runtime/chips.py`. `fits` is 1 if the program fits a device's memory.",
     data=lambda scale: "none, shapes alone",
     rows=rows,
     measure=measure,

@@ -22,7 +22,7 @@ from vdm_jax import data, methods, weights
 from vdm_jax.config import check, with_variant
 from vdm_jax.evaluation import report
 from vdm_jax.presets.vdm import VDM_MINI, VDM_RECIPE, vdm_images
-from vdm_jax.training import checkpoints, devices
+from vdm_jax.runtime import checkpoints, devices
 from vdm_jax.training.loop import train
 
 EVERY, STEPS = 150, {"mini": 900, "paper": 100_000}

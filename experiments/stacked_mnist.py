@@ -27,7 +27,7 @@ from vdm_jax import data, methods, weights
 from vdm_jax.evaluation import features, report
 from vdm_jax.evaluation.frechet import distance
 from vdm_jax.presets.gan import DDGAN_ABLATIONS, STACKED_MINI
-from vdm_jax.training import checkpoints, devices
+from vdm_jax.runtime import checkpoints, devices
 
 FILE = "configs/ddgan_stackedmnist.py"
 PATH = os.environ.get("MNIST", "")

@@ -21,7 +21,7 @@ from vdm_jax.diffusion.process import expand
 from vdm_jax.methods import classifier_guidance, ddpm, networks
 from vdm_jax.methods.base import example_keys
 from vdm_jax.methods.conditioning import Guided
-from vdm_jax.training import devices
+from vdm_jax.runtime import devices
 
 Metrics = dict[str, dict[str, Any]]
 

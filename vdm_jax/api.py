@@ -22,7 +22,7 @@ from vdm_jax.errors import UserError
 from vdm_jax.methods import chains, classifier_guidance, flows
 from vdm_jax.methods.base import Method, example_keys
 from vdm_jax.methods.conditioning import asked, of_batch
-from vdm_jax.training import workdir
+from vdm_jax.runtime import workdir
 
 
 class Model(NamedTuple):

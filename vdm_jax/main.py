@@ -116,7 +116,7 @@ def fail(sentence: str, status: int = 2) -> Any:
 
 def leave(status: int) -> Any:
     """Exit; in a job of several processes without waiting for the others, who notice."""
-    from vdm_jax.training import distributed
+    from vdm_jax.runtime import distributed
 
     if distributed.active():
         sys.stdout.flush()
@@ -129,7 +129,7 @@ def leave(status: int) -> Any:
 
 def resolve(directory: epath.Path | None, overrides: Sequence[str] = ()) -> ConfigDict:
     """The config of the command line, else the one the directory was made with; overridden and checked."""
-    from vdm_jax.training import workdir
+    from vdm_jax.runtime import workdir
 
     if _CONFIG.value is not None:
         config = configs.load(_CONFIG.value)
@@ -162,7 +162,7 @@ def execute(overrides: Sequence[str] = ()) -> None:
         return
     assert directory is not None  # checked above
 
-    from vdm_jax.training import devices, distributed
+    from vdm_jax.runtime import devices, distributed
 
     distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value)
     devices.use_cpu_cores(config.data.batch_size)
@@ -184,8 +184,8 @@ def main(argv: Sequence[str]) -> None:
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from where the directory is", 130)
     except Exception as error:
-        from vdm_jax.training import distributed
-        from vdm_jax.training.preemption import EXIT_STATUS, Preempted
+        from vdm_jax.runtime import distributed
+        from vdm_jax.runtime.preemption import EXIT_STATUS, Preempted
 
         if isinstance(error, Preempted):
             fail(str(error), EXIT_STATUS)

@@ -17,7 +17,9 @@ from vdm_jax.evaluation.likelihood import words
 from vdm_jax.evaluation.wanted import wanted
 from vdm_jax.methods import classifier_guidance
 from vdm_jax.methods.base import Method
-from vdm_jax.training import checkpoints, devices, metrics, workdir
+from vdm_jax.plan import programs
+from vdm_jax.runtime import checkpoints, devices, workdir
+from vdm_jax.training import metrics
 from vdm_jax.training.loop import train
 from vdm_jax.training.state import num_parameters
 
@@ -45,7 +47,7 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
         initial, note = weights.to_start_from(path, config, methods.build(config))
         if note:
             report.say(note)
-    train(config, directory, initial)
+    train(config, directory, initial, flops_of=lambda config, devices: programs.train(config, devices).model.total)
 
 
 def _for_samples_alone(config: ConfigDict, what: str) -> None:

@@ -18,7 +18,7 @@ from vdm_jax.fields import field_table
 from vdm_jax.methods import classifier_guidance
 from vdm_jax.methods.base import Method
 from vdm_jax.methods.dequantiser import DEQUANTISER
-from vdm_jax.training import checkpoints, workdir
+from vdm_jax.runtime import checkpoints, workdir
 
 # Fields that decide which parameters there are and what they mean.
 _DECISIVE = (

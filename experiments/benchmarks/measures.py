@@ -19,7 +19,7 @@ from experiments.common import Measured
 from vdm_jax import data
 from vdm_jax.data.pipeline import images_per_second
 from vdm_jax.methods.base import example_keys
-from vdm_jax.training import checkpoints, devices
+from vdm_jax.runtime import checkpoints, devices
 
 Found = Mapping[str, Measured]
 

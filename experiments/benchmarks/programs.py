@@ -15,7 +15,8 @@ from experiments.common import Measured
 from vdm_jax import methods
 from vdm_jax.methods.base import Method
 from vdm_jax.presets.vdm import vdm_images
-from vdm_jax.training import devices, program
+from vdm_jax.runtime import devices
+from vdm_jax.training import program
 
 Size = tuple[int, int, int]
 

@@ -19,7 +19,7 @@ from etils import epath
 from tests.training.runs import points, images
 from vdm_jax import methods
 from vdm_jax.evaluation import report
-from vdm_jax.training import devices
+from vdm_jax.runtime import devices
 
 folder, kind, fsdp = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 config = {"points": points, "images": images}[kind]()
@@ -100,7 +100,7 @@ from tests.training.runs import images
 from vdm_jax import methods
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
-from vdm_jax.training import devices
+from vdm_jax.runtime import devices
 
 config = images()
 config.data.name, config.data.path, config.data.shape, config.data.vocabulary = "folder", sys.argv[1], (8, 8, 3), 256

@@ -49,7 +49,7 @@ from absl import logging
 from etils import epath
 from tests.training.states import Position, tiny
 from vdm_jax.errors import UserError
-from vdm_jax.training import checkpoints
+from vdm_jax.runtime import checkpoints
 
 logging.set_verbosity(logging.WARNING)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

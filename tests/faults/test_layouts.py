@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from tests.training.runs import FAST, points
 from tests.training.states import Position, largest
 from vdm_jax import methods
-from vdm_jax.training import checkpoints, checksums, devices
+from vdm_jax.runtime import checkpoints, checksums, devices
 from vdm_jax.training.program import functions
 
 config = points()

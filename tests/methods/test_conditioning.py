@@ -16,7 +16,7 @@ from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.methods import conditioning, networks
 from vdm_jax.methods.base import Context, example_keys
-from vdm_jax.training import devices
+from vdm_jax.runtime import devices
 from vdm_jax.training.program import abstract_batch, functions
 
 

@@ -17,7 +17,7 @@ from vdm_jax import config as configs
 from vdm_jax.errors import UserError
 from vdm_jax.plan import programs, report
 from vdm_jax.plan.table import table
-from vdm_jax.training import workdir
+from vdm_jax.runtime import workdir
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from vdm_jax.errors import UserError
-from vdm_jax.plan import chips, topology
+from vdm_jax.plan import topology
+from vdm_jax.runtime import chips
 
 
 @pytest.mark.parametrize(

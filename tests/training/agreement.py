@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from vdm_jax import data, methods
-from vdm_jax.training import devices
+from vdm_jax.runtime import devices
 from vdm_jax.training.program import functions
 
 STEPS = 20

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from vdm_jax import config as configs
 from vdm_jax import methods
 from vdm_jax.presets.gan import ddgan as ddgan_settings
-from vdm_jax.training import devices, program
+from vdm_jax.runtime import devices
+from vdm_jax.training import program
 from vdm_jax.training.program import Program
 
 BATCH = 16

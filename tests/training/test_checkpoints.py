@@ -16,7 +16,7 @@ from tests.training.runs import points
 from tests.training.states import contents
 from vdm_jax import methods, weights
 from vdm_jax.errors import UserError
-from vdm_jax.training import checkpoints, devices, workdir
+from vdm_jax.runtime import checkpoints, devices, workdir
 from vdm_jax.training.loop import train
 
 

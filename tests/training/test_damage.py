@@ -19,7 +19,7 @@ from etils import epath
 
 from tests.training.states import Position, assert_same, contents, files, flip, largest, like, tiny
 from vdm_jax.errors import UserError
-from vdm_jax.training import checkpoints
+from vdm_jax.runtime import checkpoints
 from vdm_jax.training.state import TrainState
 
 STEPS = (3, 6, 9)

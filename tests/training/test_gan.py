@@ -13,7 +13,7 @@ from tests.training.runs import functions, gan, mesh_of
 from tests.training.test_resume import assert_same_bits, interrupted, lines
 from vdm_jax import data, methods
 from vdm_jax.evaluation import report
-from vdm_jax.training import checkpoints, devices
+from vdm_jax.runtime import checkpoints, devices
 from vdm_jax.training.loop import alike, train
 from vdm_jax.training.state import TrainState
 

@@ -17,7 +17,7 @@ from tests.training.runs import images
 from vdm_jax import methods
 from vdm_jax.errors import UserError
 from vdm_jax.networks.sharing import kernel_spec
-from vdm_jax.training import devices
+from vdm_jax.runtime import devices
 from vdm_jax.training.loop import next_stop
 from vdm_jax.training.program import abstract_batch, check_parallelism, functions
 from vdm_jax.training.step import strided, unstrided

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from tests.training.runs import BATCH, mesh_of, points
 from vdm_jax import data
 from vdm_jax.errors import UserError
-from vdm_jax.training import checkpoints, devices, looks, loop
+from vdm_jax.runtime import checkpoints, devices
+from vdm_jax.training import looks, loop
 from vdm_jax.training.loop import train
 from vdm_jax.training.metrics import TIMED, Progress
 from vdm_jax.training.state import TrainState

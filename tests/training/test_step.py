@@ -15,7 +15,7 @@ from vdm_jax import data, methods
 from vdm_jax.methods.base import example_keys, normal_like
 from vdm_jax.methods.vdm import sample_times
 from vdm_jax.networks.layers import dropout
-from vdm_jax.training import devices
+from vdm_jax.runtime import devices
 from vdm_jax.training.program import abstract_batch
 from vdm_jax.training.state import num_parameters
 from vdm_jax.training.step import context_for

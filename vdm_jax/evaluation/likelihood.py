@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 from vdm_jax.config import flatten
 from vdm_jax.consistency import num_levels
 from vdm_jax.errors import UserError
-from vdm_jax.evaluation.processes import placed
 from vdm_jax.methods.base import Method, example_keys
-from vdm_jax.training.devices import put_batch, replicated, under
+from vdm_jax.runtime.devices import put_batch, replicated, under
+from vdm_jax.runtime.processes import placed
 
 Batches = Callable[[], Iterable[dict[str, np.ndarray]]]
 

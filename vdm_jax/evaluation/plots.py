@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 
 from vdm_jax.evaluation import pictures
 from vdm_jax.evaluation.likelihood import words
-from vdm_jax.evaluation.processes import placed
 from vdm_jax.methods.base import Method, example_keys
-from vdm_jax.training.devices import put_batch, replicated, under
+from vdm_jax.runtime.devices import put_batch, replicated, under
+from vdm_jax.runtime.processes import placed
 
 
 def curves(method: Method, params: Any, mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

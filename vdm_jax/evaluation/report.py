@@ -17,11 +17,11 @@ from vdm_jax import data
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood, plots, wanted
 from vdm_jax.evaluation.likelihood import sentence, words
-from vdm_jax.evaluation.processes import agree, say
 from vdm_jax.evaluation.samples import STRIP_ROWS, Drawn, sample, sample_grid, write_samples
 from vdm_jax.methods.base import Method
-from vdm_jax.training.devices import round_up
-from vdm_jax.training.workdir import write_json
+from vdm_jax.runtime.devices import round_up
+from vdm_jax.runtime.processes import agree, say
+from vdm_jax.runtime.workdir import write_json
 
 __all__ = [
     "Drawn",

@@ -15,11 +15,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax.evaluation import pictures
-from vdm_jax.evaluation.processes import placed, say
 from vdm_jax.evaluation.wanted import Wanted, wanted
 from vdm_jax.methods import chains, conditioning, flows
 from vdm_jax.methods.base import Method, example_keys
-from vdm_jax.training.devices import put_batch, replicated, round_up, under
+from vdm_jax.runtime.devices import put_batch, replicated, round_up, under
+from vdm_jax.runtime.processes import placed, say
 
 STRIP_ROWS, STRIP_POINTS, STRIP_STATES = 6, 500, 9
 COLUMNS = 20  # as many classes stand beside each other in a grid

@@ -19,7 +19,7 @@ from vdm_jax.methods import classifier_guidance, conditioning
 from vdm_jax.methods.base import example_keys
 from vdm_jax.plan import flops
 from vdm_jax.plan.flops import Flops
-from vdm_jax.training import devices
+from vdm_jax.runtime import devices
 from vdm_jax.training.program import abstract_batch, check_parallelism, functions
 from vdm_jax.training.state import num_parameters
 from vdm_jax.weights import judge_of

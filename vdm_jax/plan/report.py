@@ -18,7 +18,7 @@ from vdm_jax.plan.programs import PROGRAMS, Program
 from vdm_jax.plan.table import table
 from vdm_jax.plan.topology import Slice
 from vdm_jax.plan.traffic import traffic
-from vdm_jax.training.workdir import write_json
+from vdm_jax.runtime.workdir import write_json
 
 # Nine tenths of the compiler's work is machine code, and there is several times less of it where an instruction
 # may use 6 MiB of on-chip memory instead of 16; the memory of a program changes by a few percent.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from vdm_jax.plan.chips import rate
 from vdm_jax.plan.topology import Slice
+from vdm_jax.runtime.chips import rate
 
 # The share of peak that dots and convolutions of a U-Net reach: not measured, 30–50 % is what is told of such nets.
 MATRIX_SHARE = 0.5

@@ -12,7 +12,7 @@ import jax
 
 from vdm_jax.errors import UserError
 from vdm_jax.fields import nearest
-from vdm_jax.plan.chips import TPUS, Chip
+from vdm_jax.runtime.chips import TPUS, Chip
 
 _LITE = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")

@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report, samples
-from vdm_jax.training import checkpoints
+from vdm_jax.runtime import checkpoints
 from vdm_jax.training.metrics import EVALUATED_TRAIN, TRAIN, read
 from vdm_jax.training.run import Run, averaged, due, save
 from vdm_jax.training.state import TrainState

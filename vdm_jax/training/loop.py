@@ -10,17 +10,17 @@ import jax
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax import data, methods
 from vdm_jax.evaluation import report
-from vdm_jax.plan import chips, programs
-from vdm_jax.training import checkpoints, devices, lock, workdir
+from vdm_jax.runtime import checkpoints, chips, devices, lock, workdir
+from vdm_jax.runtime.preemption import Preempted, Preemption
 from vdm_jax.training.banner import banner
 from vdm_jax.training.health import Health
 from vdm_jax.training.looks import due_looks, looks, metrics_split
 from vdm_jax.training.metrics import TRAIN, MetricsWriter, Progress, Stopwatch, summary
-from vdm_jax.training.preemption import Preempted, Preemption
 from vdm_jax.training.profile import Profile
 from vdm_jax.training.program import check_parallelism, functions
 from vdm_jax.training.restart import first_state, recover, same_everywhere
@@ -28,18 +28,35 @@ from vdm_jax.training.run import Run, averaged, due, save
 from vdm_jax.training.state import TrainState
 from vdm_jax.training.step import REPLACED
 
+# (config, devices) → floating-point operations of the model in one step
+FlopsOf = Callable[[ConfigDict, list[Any]], int]
 
-def train(config: ConfigDict, directory: epath.Path, initial: Any = None, finish: bool = True) -> TrainState:
+
+def train(
+    config: ConfigDict,
+    directory: epath.Path,
+    initial: Any = None,
+    finish: bool = True,
+    flops_of: FlopsOf | None = None,
+) -> TrainState:
     """Train to training.num_steps, then, if finish, evaluate and sample.
 
-    initial: params to start from, where the directory holds no checkpoint yet. Raises Preempted after
+    initial: params to start from, where the directory holds no checkpoint yet. flops_of: what counts the model's
+    floating-point operations of a step, for the share of the chips' peak in the metrics. Raises Preempted after
     SIGTERM, when the state is saved.
     """
     with contextlib.closing(Preemption()) as preemption:
-        return _train(config, directory, initial, finish, preemption)
+        return _train(config, directory, initial, finish, preemption, flops_of)
 
 
-def _train(config: ConfigDict, directory: epath.Path, initial: Any, finish: bool, preemption: Preemption) -> TrainState:
+def _train(
+    config: ConfigDict,
+    directory: epath.Path,
+    initial: Any,
+    finish: bool,
+    preemption: Preemption,
+    flops_of: FlopsOf | None,
+) -> TrainState:
     workdir.check_same(directory, config)
     dataset = data.load(
         config.data.name,
@@ -84,7 +101,7 @@ def _train(config: ConfigDict, directory: epath.Path, initial: Any, finish: bool
         writer.begin(start, finished=finish and finished)
         progress.begin(start)
         progress.say(banner(config, dataset, program, mesh, start, directory))
-        state = _steps(run, state, start)
+        state = _steps(run, state, start, stopwatch(config, mesh, flops_of))
         preemption.steps_pause(lambda: checkpoints.finish(saver))
         checkpoints.finish(saver)
         if finish:
@@ -94,11 +111,11 @@ def _train(config: ConfigDict, directory: epath.Path, initial: Any, finish: bool
     return state
 
 
-def _steps(run: Run, state: TrainState, start: int) -> TrainState:
+def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainState:
     """The steps after `start` to the last, with what is due after each; states here are of global arrays."""
     section, program = run.config.training, run.program
     looks(run, state, start, missing_only=True)
-    health, watch = run.health, stopwatch(run)
+    health = run.health
     profile = Profile(run.directory, tuple(section.profile_steps))
     pending, number = None, start
     compiled: set[tuple[int, Hashable]] = set()  # numbers of steps a call, and their variant
@@ -146,13 +163,12 @@ def _steps(run: Run, state: TrainState, start: int) -> TrainState:
     return program.leave(state)
 
 
-def stopwatch(run: Run) -> Stopwatch:
-    """Where the chip is known, one that also tells the share of its arithmetic that the model uses."""
-    peak = chips.peak_flops(jax.devices()[0].device_kind, run.config.model.dtype)
-    if peak is None:
-        return Stopwatch(run.config.data.batch_size)
-    step = programs.train(run.config, list(run.mesh.devices.flat))
-    return Stopwatch(run.config.data.batch_size, step.model.total, peak * run.mesh.size)
+def stopwatch(config: ConfigDict, mesh: Mesh, flops_of: FlopsOf | None) -> Stopwatch:
+    """Where the chip is known, one that also reports the share of its peak that the model uses."""
+    peak = chips.peak_flops(jax.devices()[0].device_kind, config.model.dtype)
+    if peak is None or flops_of is None:
+        return Stopwatch(config.data.batch_size)
+    return Stopwatch(config.data.batch_size, flops_of(config, list(mesh.devices.flat)), peak * mesh.size)
 
 
 def next_stop(section: ConfigDict, number: int) -> int:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax.errors import UserError
 from vdm_jax.methods.base import Method
-from vdm_jax.training import devices
+from vdm_jax.runtime import devices
 from vdm_jax.training.optimizer import optimizer
 from vdm_jax.training.state import TrainState, init_state
 from vdm_jax.training.step import make_train_call, make_train_step, metric_shapes

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from vdm_jax import data
 from vdm_jax.errors import UserError
-from vdm_jax.training import checkpoints, devices, workdir
+from vdm_jax.runtime import checkpoints, devices, workdir
 from vdm_jax.training.health import Verdict
 from vdm_jax.training.program import Program
 from vdm_jax.training.run import Run

@@ -11,10 +11,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax.methods.base import Method
-from vdm_jax.training import checkpoints
+from vdm_jax.runtime import checkpoints
+from vdm_jax.runtime.preemption import Preemption
 from vdm_jax.training.health import Health
 from vdm_jax.training.metrics import MetricsWriter, Progress
-from vdm_jax.training.preemption import Preemption
 from vdm_jax.training.program import Program
 from vdm_jax.training.state import TrainState
 

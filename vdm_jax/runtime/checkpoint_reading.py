@@ -1,7 +1,7 @@
 """Reading one checkpoint from its folder, and noticing what is wrong with it.
 
 The folder of a step holds three items: `state` (arrays), `data` (the position of the data iterator)
-and `checksum` (the record of vdm_jax.training.checksums, which those made before it lack).
+and `checksum` (the record of vdm_jax.runtime.checksums, which those made before it lack).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from vdm_jax.errors import UserError
-from vdm_jax.evaluation.processes import agree
-from vdm_jax.training import checksums
-from vdm_jax.training.quiet import silence_orbax
+from vdm_jax.runtime import checksums
+from vdm_jax.runtime.log_filters import silence_orbax
+from vdm_jax.runtime.processes import agree
 
 
 class Damage(Exception):

@@ -48,7 +48,7 @@ def start(
     sure = mode == "on" or any(given) or expected()
     if not (sure or on_tpu()):
         return
-    # SIGTERM is for training.preemption: JAX's own handler would take it first.
+    # SIGTERM is for runtime.preemption: JAX's own handler would take it first.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=heartbeat_seconds)

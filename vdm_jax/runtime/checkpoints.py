@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -16,10 +16,12 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from vdm_jax.errors import UserError
-from vdm_jax.training import checksums
-from vdm_jax.training.quiet import silence_orbax
-from vdm_jax.training.reading import Damage, read, read_part, reason
-from vdm_jax.training.state import TrainState
+from vdm_jax.runtime import checksums
+from vdm_jax.runtime.checkpoint_reading import Damage, read, read_part, reason
+from vdm_jax.runtime.log_filters import silence_orbax
+
+# A NamedTuple of pytrees, the state of a run
+State = TypeVar("State", bound=Any)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_WORDS = ("RESOURCE_EXHAUSTED", "ENOSPC", "EDQUOT", "EFBIG", "No space left", "quota exceeded", "File too large")
@@ -65,12 +67,12 @@ def manager(workdir: epath.Path, keep: int, keep_every: int = 0) -> Saver:
         raise UserError(f"{folder(workdir)} cannot be made ({error.strerror}); use another --workdir") from error
 
 
-def save(saver: Saver, state: TrainState, iterator: Any) -> None:
+def save(saver: Saver, state: Any, iterator: Any) -> None:
     """Save under state.step; returns before the bytes are on the disk. The state may be donated then.
 
-    state: of global arrays. iterator: its get_state() is JSON and the same on all processes, so that
-    another number of them can go on. A step that is there already is left as it is. UserError if this
-    saving, or the one before it in the background, failed.
+    state: a NamedTuple of global arrays with a field `step`. iterator: its get_state() is JSON and the same on all
+    processes, so that another number of them can go on. A step that is there already is left as it is. UserError if
+    this saving, or the one before it in the background, failed.
     """
     step = int(jax.device_get(state.step))
     if step in saver.all_steps():
@@ -114,9 +116,7 @@ def _is_full(error: BaseException | None) -> bool:
     return False
 
 
-def restore_newest(
-    saver: Saver, like: TrainState, iterator: Any, say: Callable[[str], None]
-) -> tuple[TrainState, int] | None:
+def restore_newest(saver: Saver, like: State, iterator: Any, say: Callable[[str], None]) -> tuple[State, int] | None:
     """(state, step) of the newest whole checkpoint, None if there is none; moves the iterator there too.
 
     like: the abstract state, with shardings, that the state is laid out as. Damaged checkpoints that
@@ -138,7 +138,7 @@ def restore_newest(
         if not checked:
             say(f"checkpoint {step} has no checksums: whether it is whole could not be checked")
         iterator.set_state(position)
-        return TrainState(**tree), step
+        return type(like)(**tree), step
     if damaged:
         told = "; ".join(f"{number}: {how}" for number, how in damaged)
         raise UserError(
@@ -172,14 +172,14 @@ def _free(place: epath.Path, step: int) -> epath.Path:
     return target
 
 
-def restore(saver: Saver, step: int, like: TrainState, iterator: Any) -> TrainState:
+def restore(saver: Saver, step: int, like: State, iterator: Any) -> State:
     """The state at `step`, laid out like the abstract state `like`; moves the iterator there too."""
     try:
         tree, position, _ = read(saver.directory / str(step), like._asdict())
     except Damage as damage:
         raise _damaged(saver.directory, step, saver.all_steps(), damage) from damage
     iterator.set_state(position)
-    return TrainState(**tree)
+    return type(like)(**tree)
 
 
 def _damaged(place: epath.Path, step: int, found: Sequence[int], damage: Damage) -> UserError:

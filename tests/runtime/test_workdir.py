@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from tests.training.runs import points
 from vdm_jax import data
 from vdm_jax.errors import UserError
-from vdm_jax.training import workdir
+from vdm_jax.runtime import workdir
 
 IDENTITY = {"name": "folder", "version": "folder:cats:0123 train/", "examples": 90}
 

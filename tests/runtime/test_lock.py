@@ -18,12 +18,12 @@ import pytest
 from etils import epath
 
 from vdm_jax.errors import UserError
-from vdm_jax.training import lock
+from vdm_jax.runtime import lock
 
 HOLD = """
 import sys, time
 from etils import epath
-from vdm_jax.training import lock
+from vdm_jax.runtime import lock
 with lock.hold(epath.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from vdm_jax.errors import UserError
-from vdm_jax.training.devices import put_state, replicated
+from vdm_jax.runtime.devices import put_state, replicated
 
 SENTENCE = 1000  # bytes of an error that the other processes hear of
 

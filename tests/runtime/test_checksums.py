@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vdm_jax.training import checksums
+from vdm_jax.runtime import checksums
 
 DTYPES = ("float32", "bfloat16", "float16", "int32", "uint8", "bool", "float64", "int64", "float8_e4m3fn")
 

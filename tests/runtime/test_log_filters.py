@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from absl import logging as absl_logging
 
-from vdm_jax.training.quiet import silence_orbax
+from vdm_jax.runtime.log_filters import silence_orbax
 
 
 class Dying:
