@@ -22,10 +22,11 @@ from matplotlib.figure import Figure
 
 from experiments import common, gaussian, models
 from experiments.common import Measured, Outcome, Results, Row, mean_of
+from vdm_jax import conditioning
 from vdm_jax.data import eval_batches, load
 from vdm_jax.diffusion import decoders, losses, prediction, schedules, times
 from vdm_jax.diffusion.process import noise, q_sample
-from vdm_jax.methods.base import example_keys, normal_like
+from vdm_jax.keys import example_keys, normal_like
 
 STEPS = (10, 30, 100, 300, 1000, 3000, 0)  # 0 is ∞
 PASSES = {"mini": 32, "paper": 10}
@@ -57,16 +58,17 @@ def error_at(model: models.Model, t: float, seed: int) -> float:
     batch = next(eval_batches(dataset, batch_size=min(256, dataset.num_examples)))
 
     @jax.jit
-    def error(params: Any, image: jax.Array, cond: jax.Array) -> jax.Array:
+    def error(params: Any, image: jax.Array) -> jax.Array:
         at = jnp.full(len(image), t)
         level = noise(model.method.schedule(params).gamma(at), at)
         eps = normal_like(example_keys(jax.random.key(seed), jnp.arange(len(image))), dataset.shape, 0)
         z = q_sample(decoders.encode(image, dataset.vocabulary), eps, level)
         assert model.method.denoise is not None
+        cond = conditioning.of_batch(model.method.conditions, {"x": image, "cond": {"augmented": at * 0}}, lambda x: x)
         raw = model.method.denoise(params)(z, level, cond)
         return jnp.mean(jnp.square(eps - prediction.split(raw, z, level, config.model.prediction).eps))
 
-    return float(error(model.params, batch["image"], batch["conditioning"]))
+    return float(error(model.params, batch["image"]))
 
 
 def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:

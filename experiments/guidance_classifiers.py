@@ -24,8 +24,8 @@ from vdm_jax import data
 from vdm_jax.diffusion import losses, tables
 from vdm_jax.diffusion.process import Noise, expand, q_sample
 from vdm_jax.evaluation import features
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import classifier, ddpm
-from vdm_jax.methods.base import example_keys
 from vdm_jax.runtime.devices import put_batch, replicated, round_up
 
 SIZE = 100  # images at a time
@@ -37,13 +37,14 @@ def test_images(model: models.Model, count: int = 0) -> tuple[np.ndarray, np.nda
     return features.images_and_labels(data.load(section.name, "test", path=section.path), count)
 
 
-def in_batches(model: models.Model, arrays: dict[str, np.ndarray], run: Any, size: int = SIZE) -> np.ndarray:
+def in_batches(model: models.Model, arrays: dict[str, Any], run: Any, size: int = SIZE) -> np.ndarray:
     """run of batches [size, …] with 'index', the last one filled up; its rows for all of the arrays."""
-    count = len(next(iter(arrays.values())))
+    count = len(jax.tree.leaves(arrays)[0])
     size, parts = round_up(min(size, count), model.mesh), []
     for first in range(0, count, size):
         index = np.arange(first, first + size)
-        batch = {name: a[index % count] for name, a in arrays.items()} | {"index": index.astype(np.int32)}
+        rows = jax.tree.map(lambda a, index=index: a[index % count], arrays)
+        batch = {**rows, "index": index.astype(np.int32)}
         parts.append(np.asarray(run(put_batch(model.mesh, batch)), np.float64))
     return np.concatenate(parts)[:count]
 
@@ -68,7 +69,7 @@ def bits_per_dim(model: models.Model, seed: int, passes: int) -> dict[str, np.nd
             [
                 in_batches(
                     model,
-                    {"image": pictures, "conditioning": of.astype(np.int32)},
+                    {"x": pictures, "cond": {"label": of.astype(np.int32)}},
                     lambda b, key=key: step(model.params, b, key),
                 )
                 for key in keys

@@ -11,16 +11,17 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax import Array
 
 from experiments import models
+from vdm_jax.conditioning import Guided
+from vdm_jax.conditioning.label import NAME as LABEL
+from vdm_jax.core import chain as chains
 from vdm_jax.diffusion import guidance, reverse, thresholds
-from vdm_jax.methods import chains, classifier, conditioning, ddpm
-from vdm_jax.methods.base import example_keys
-from vdm_jax.methods.conditioning import Guided
+from vdm_jax.keys import example_keys
+from vdm_jax.methods import classifier, ddpm
 from vdm_jax.presets.guidance import CLASSIFIER
 from vdm_jax.runtime.devices import put_batch, replicated, round_up, under
 
@@ -97,8 +98,10 @@ def chain(
     """Ancestral steps, guided. told: labels [b]; strength: w [b], or a classifier's s; judging: the judge's params."""
     fields = {"clip": True, "percentile": draw.percentile, "sampler": "ancestral", "respacing": ""}
     config = models.with_fields(model.config, {f"sampling.{name}": value for name, value in fields.items()})
-    made, classes = ddpm.model(config), config.model.num_classes
-    cond: Any = Guided(told, strength) if draw.by == "classifier-free" else told if classes else jnp.zeros_like(told)
+    made = ddpm.model(config)
+    cond: Any = {LABEL: told}
+    if draw.by == "classifier-free":
+        cond = Guided(cond, {LABEL: strength})
     if judge is None:
         return made.chain(params, cond, draw.steps)
     gradient = guidance.class_gradient(classifier.model(judge.config).logits(judging, told), told)
@@ -107,7 +110,7 @@ def chain(
         return guided
     unclipped = models.with_fields(config, {"sampling.clip": False, "sampling.percentile": 0.0})
     source = unclipped if draw.by == "score, then clipped" else config
-    predict = conditioning.predictor(source, made.denoise(params), made.split, cond)
+    predict = (made if source is config else ddpm.model(source)).predictor(made.denoise(params), cond)
     learned = reverse.gaussian(predict, config.model.variance)
     if draw.by == "β":
         shifted = guidance.mean_shift(reverse.gaussian(predict, "beta"), gradient, classifier_scale=strength)

@@ -29,9 +29,10 @@ from ml_collections import ConfigDict
 from experiments import common, digit_bytes, models
 from experiments.common import Measured, Outcome, Results, Row, mean_of
 from vdm_jax import data
+from vdm_jax.core.method import Context
 from vdm_jax.diffusion import times
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import ddpm
-from vdm_jax.methods.base import Context, example_keys
 
 FILES = {"mini": "experiments/mini_ddpm.py", "paper": "configs/iddpm_cifar10.py"}
 SCHEDULES = {"linear": "ddpm_linear", "cosine": "ddpm_cosine"}
@@ -114,7 +115,7 @@ def gradient_noise(model: models.Model, kind: str, seed: int) -> dict[str, Measu
 
     def batch(number: Any, size: int) -> dict[str, Any]:
         picked = jax.random.randint(jax.random.fold_in(jax.random.key(seed + 1000), number), (size,), 0, len(images))
-        return {"image": jnp.asarray(images)[picked], "conditioning": jnp.zeros(size)}
+        return {"x": jnp.asarray(images)[picked], "cond": {"augmented": jnp.zeros(size)}}
 
     @jax.jit
     def losses_of_levels(params: Any, number: Any) -> Any:

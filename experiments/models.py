@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 
 from vdm_jax import config as configs
 from vdm_jax import data, methods, weights
+from vdm_jax.core.method import Method
 from vdm_jax.evaluation import report
-from vdm_jax.methods.base import Method
 from vdm_jax.runtime import checkpoints, devices
 from vdm_jax.training.loop import train
 

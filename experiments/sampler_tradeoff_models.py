@@ -12,10 +12,11 @@ from etils import epath
 
 from experiments import models
 from vdm_jax import methods
+from vdm_jax.core.method import Method
 from vdm_jax.diffusion import decoders, samplers, sde_steps, tables
 from vdm_jax.evaluation import report
+from vdm_jax.keys import fold
 from vdm_jax.methods import ddpm, networks
-from vdm_jax.methods.base import Method, fold
 
 PER_STEP = {"ancestral": 1, "ddim": 1, "euler": 1, "heun": 2, "predictor_corrector": 2, "euler_maruyama": 1}
 SNR = 0.16  # r of the Langevin steps (Song et al. 2021, for CIFAR-10)

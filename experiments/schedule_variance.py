@@ -24,9 +24,10 @@ from matplotlib.figure import Figure
 
 from experiments import common, gaussian, models
 from experiments.common import Measured, Outcome, Results, Row, mean_of, variance_of
-from vdm_jax import data
+from vdm_jax import conditioning, data
+from vdm_jax.core.method import Context
 from vdm_jax.diffusion import losses, schedules
-from vdm_jax.methods.base import Context, example_keys
+from vdm_jax.keys import example_keys
 
 EXACT: dict[str, Any] = {"dimensions": 64, "gamma_0": -8.0, "gamma_1": 5.0, "variance": 1 / 3}
 DRAWS, FEATURES, POINTS = 200_000, 64, np.linspace(0, 1, 41)
@@ -122,7 +123,7 @@ def learn_path(model: models.Model, steps: int, seed: int) -> models.Model:
 
     dataset = data.load(model.config.data.name, model.config.data.split, path=model.config.data.path)
     batches = data.train_iterator(dataset, seed=seed, batch_size=size)
-    inputs = ((n, {k: batch[k] for k in ("image", "conditioning")}) for n, batch in enumerate(batches))
+    inputs = ((n, conditioning.batch_of(model.method.conditions, batch)) for n, batch in enumerate(batches))
     return under(descend(loss, shape, inputs, steps, 0.05))
 
 

@@ -23,10 +23,11 @@ from experiments.common import Measured, Outcome, Row, mean_of
 from experiments.gaussians25 import FILE, coverage
 from experiments.why_ddgan_plot import plot
 from vdm_jax import data, weights
+from vdm_jax.core.method import Context
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import ddgan
-from vdm_jax.methods.base import Context, example_keys
 from vdm_jax.presets.gan import DDGAN_ABLATIONS
 
 FEW, JUDGED = 500, 10_000  # training points of the second claim; points that a discriminator is asked about
@@ -120,7 +121,7 @@ def judged(
     def logits(params: Any, points: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         index = jnp.arange(total)
         context = Context(example_keys(key, index), key, index, total)
-        about = made.drawn(params, {"image": points}, context)
+        about = made.drawn(params, {"x": points}, context)
         discriminate = made.discriminate(params, about, context)
         return discriminate(about.real), discriminate(about.fake), about.level.t
 

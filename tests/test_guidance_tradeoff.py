@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from vdm_jax.methods.conditioning import Guided
 
 from experiments import guidance_classifiers, guidance_models, guidance_tradeoff, models
 from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, K, settings
 from tests.results import RESULTS, clearly, measured
 from vdm_jax import methods
 from vdm_jax.diffusion.process import expand
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import classifier_guidance, ddpm, networks
-from vdm_jax.methods.base import example_keys
-from vdm_jax.methods.conditioning import Guided
 from vdm_jax.runtime import devices
 
 Metrics = dict[str, dict[str, Any]]

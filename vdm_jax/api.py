@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,17 +12,21 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax import api_inputs as inputs
+from vdm_jax import conditioning, methods, weights
 from vdm_jax import config as configs
-from vdm_jax import methods, weights
-from vdm_jax.api_inputs import Labels
+from vdm_jax.core import chain as chains
+from vdm_jax.core.method import Method
 from vdm_jax.diffusion import editing, likelihood, samplers
 from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import q_sample
 from vdm_jax.errors import UserError
-from vdm_jax.methods import chains, classifier_guidance, flows
-from vdm_jax.methods.base import Method, example_keys
-from vdm_jax.methods.conditioning import asked, of_batch
+from vdm_jax.keys import example_keys
+from vdm_jax.methods import classifier_guidance, flows
 from vdm_jax.runtime import workdir
+
+Labels = int | np.ndarray | None
+# w of the one condition that can be guided, or of several by name; numbers or [count]
+Weights = float | np.ndarray | Mapping[str, float | np.ndarray]
 
 
 class Model(NamedTuple):
@@ -40,39 +44,41 @@ class Model(NamedTuple):
         seed: int = 0,
         num_steps: int | None = None,
         sampler: str | None = None,
-        label: Labels = None,
-        guidance_weight: float | np.ndarray = 0.0,
+        guidance_weight: Weights = 0.0,
         classifier: Model | None = None,
         classifier_scale: float | np.ndarray = 1.0,
-        low_resolution: np.ndarray | None = None,
         trajectory: bool = False,
+        **conditions: Any,
     ) -> Any:
         """`count` samples [count, …]; with trajectory also the latents z_s [num_steps, count, …].
 
-        Sample k depends on (seed, k) and its label alone. sampler: 'ancestral', 'ddim', 'euler', 'heun', 'adaptive'.
-        label: of all samples, or [count]; without one that of the config, or the classes in turn. guidance_weight: w of
-        classifier-free guidance, (1 + w) ε̂_c − w ε̂_∅, of all samples or [count]; a "guidance scale" s is w = s − 1.
-        classifier: a noisy one of the same images and levels, whose ∇ log p(label|z) times classifier_scale, of all
-        samples or [count], is added to the score. low_resolution: what an upsampler enlarges, [count, side, side, C].
+        Sample k depends on (seed, k) and what it is conditioned on alone.
+
+        Args:
+          sampler: 'ancestral', 'ddim', 'euler', 'heun', 'adaptive'; that of the config unless it is set.
+          guidance_weight: w of classifier-free guidance, (1 + w) ε̂_c − w ε̂_∅, of all samples or [count]; a "guidance
+            scale" s is w = s − 1. A mapping from names where several conditions can be guided.
+          classifier: a noisy one of the same images and levels, whose ∇ log p(label|z) times classifier_scale, of all
+            samples or [count], is added to the score.
+          conditions: values by the name of the condition: label=3 of all samples or [count] (without one that of the
+            config, or the classes in turn); low_resolution=images [count, side, side, C] that an upsampler enlarges.
         """
         model = self._with({"sampling.sampler": sampler, "sampling.num_steps": num_steps})
         if model.method.sample is None:
             raise UserError(f"a model of method {self.config.method!r} draws no samples")
         if classifier is not None:
-            model = model._judged(classifier, inputs.numbers("classifier_scale", classifier_scale, count))
+            model = model._judged(classifier, conditioning.finite("classifier_scale", classifier_scale, count))
         config, method = model.config, model.method
         assert method.sample is not None
-        if label is None and method.classes and config.model.low_resolution:
-            raise UserError("this upsampler is told what its images show: give the label of each, or one of all")
-        if label is None and method.classes:
-            label = asked(config, method.classes, np.arange(count))
-        told = inputs.labels(config, label, count, method.classes if classifier is not None else 0)
-        told = inputs.guided(config, inputs.beside(config, method, told, low_resolution), guidance_weight, count)
+        if not any(c.needs_evaluation_data for c in method.conditions):  # they have values of their own
+            conditions = {**_requested(method, config, count), **{k: v for k, v in conditions.items() if v is not None}}
+        values = conditioning.from_user(method.conditions, conditions, count, method.encode)
+        cond = conditioning.guided(method.conditions, values, guidance_weight, count)
         steps = config.sampling.num_steps
         keep = tuple(range(steps)) if trajectory else ()
         run = jax.jit(method.sample, static_argnums=(3, 4))
         keys = example_keys(jax.random.key(seed), jnp.arange(count))
-        samples, path, *evaluations = jax.device_get(run(model.params, keys, told, steps, keep))
+        samples, path, *evaluations = jax.device_get(run(model.params, keys, cond, steps, keep))
         flows.check_solved(config, *evaluations)
         chains.check_finite(samples)
         return (samples, path) if trajectory else samples
@@ -86,20 +92,23 @@ class Model(NamedTuple):
         num_steps: int | None = None,
         repeats: int = 1,
         labels: Labels = None,
-        low_resolution: np.ndarray | None = None,
+        **conditions: Any,
     ) -> np.ndarray:
         """Images that keep their known pixels and have new ones elsewhere, [N, …] (see `diffusion.editing`).
 
-        known: bool, [N, H, W, C] or what broadcasts to it. repeats: how often each transition is taken; more of
-        them make the new pixels go better with the known ones. low_resolution: what an upsampler is to be given, since
-        the means of `images` would tell it the pixels that are to be replaced.
+        Args:
+          known: bool, [N, H, W, C] or what broadcasts to it.
+          repeats: how often each transition is taken; more of them improve coherence with the known pixels.
+          labels, conditions: as for `sample`; an upsampler's low_resolution has to be given, since the means of
+            `images` would reveal the pixels that are to be replaced.
         """
         x = inputs.images(self.config, images)
-        if self.config.model.low_resolution and low_resolution is None:
-            raise UserError("an upsampler's new pixels are those of a small image: give inpaint its low_resolution")
+        for c in self.method.conditions:
+            if c.needs_evaluation_data and conditions.get(c.name) is None:
+                raise UserError(f"an upsampler's new pixels are those of a small image: give inpaint its {c.name}")
         mask = jnp.broadcast_to(jnp.asarray(known, bool), x.shape)
         edited = lambda step, f: editing.resampled(editing.inpaint(step, f, mask), repeats)
-        return np.where(mask, images, self._edited(x, edited, 1.0, seed, num_steps, labels, low_resolution))
+        return np.where(mask, images, self._edited(x, edited, 1.0, seed, num_steps, labels, conditions))
 
     def vary(
         self,
@@ -138,10 +147,7 @@ class Model(NamedTuple):
             raise UserError(
                 f"this model of method {self.config.method!r} has no likelihood (a student's is its teacher's)"
             )
-        batch = {
-            "image": inputs.images(self.config, images),
-            "conditioning": inputs.labels(self.config, labels, len(images)),
-        }
+        batch = {"x": inputs.images(self.config, images), "cond": self._columns(labels, len(images))}
         run = jax.jit(method.bits_per_dim)
         rows = []
         for number in range(passes):
@@ -160,7 +166,7 @@ class Model(NamedTuple):
         """x̂ (in [−1, 1], bin centres) and ε̂ of latents z [N, …] at γ = −log SNR within the schedule's range."""
         ode = self._ode(gamma)
         run = jax.jit(lambda z, g, cond: ode.predict(z, ode.level_of(g), cond))
-        return run(jnp.asarray(z), jnp.asarray(gamma), inputs.labels(self.config, labels, len(z)))
+        return run(jnp.asarray(z), jnp.asarray(gamma), self._columns(labels, len(z)))
 
     def encode(self, images: np.ndarray, labels: Labels = None) -> Array:
         """Latents z_1 of images along the probability-flow ODE, [N, …].
@@ -170,15 +176,13 @@ class Model(NamedTuple):
         """
         ode, f = self._ode(), self.method.encode(inputs.images(self.config, images))
         z_0 = ode.level_of(ode.gamma_0).alpha * f
-        return jax.jit(lambda z, cond: likelihood.encode(ode, z, cond))(
-            z_0, inputs.labels(self.config, labels, len(z_0))
-        )
+        return jax.jit(lambda z, cond: likelihood.encode(ode, z, cond))(z_0, self._columns(labels, len(z_0)))
 
     def decode(self, latents: Array, labels: Labels = None) -> np.ndarray:
         """Latents z_1 → images, the inverse of `encode`."""
         ode = self._ode()
         run = jax.jit(lambda z, cond: likelihood.decode(ode, z, cond))
-        z_0 = run(latents, inputs.labels(self.config, labels, len(latents)))
+        z_0 = run(latents, self._columns(labels, len(latents)))
         return np.asarray(self.method.decode(z_0, ode.level_of(ode.gamma_0)))
 
     @property
@@ -199,11 +203,11 @@ class Model(NamedTuple):
         seed: int,
         num_steps: int | None,
         labels: Labels,
-        low: np.ndarray | None = None,
+        conditions: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
         """What the wrapped sampler makes of images [N, …], noised by a share of its steps; of pure noise at 1.
 
-        low: what an upsampler is given, the area means of the images unless it is said.
+        conditions: values that are not computed from the images.
         """
         edited = self._with({"sampling.num_steps": num_steps})
         chain_of, count = edited.method.chain, edited.config.sampling.num_steps
@@ -211,22 +215,26 @@ class Model(NamedTuple):
             raise UserError(f"a model of method {self.config.method!r} has no steps to edit by")
         keys = example_keys(jax.random.key(seed), jnp.arange(len(x)))
 
-        def run(params: Any, x: Array, told: Any) -> Array:
-            chain, f = chain_of(params, told, count), self.method.encode(x)
+        def run(params: Any, x: Array, cond: Any) -> Array:
+            chain, f = chain_of(params, cond, count), self.method.encode(x)
             z, steps = chain.start(keys), chain.steps
             if strength < 1:
                 z, steps = editing.noised_start(f, keys, chain.steps, strength)
             z, _ = samplers.run(wrapped(chain.step, f), z, chain.path_keys(keys), steps)
             return chain.end(z, keys)
 
-        label = inputs.labels(self.config, labels, len(x))
-        if low is None:
-            told = of_batch(self.config, {"image": x, "conditioning": label}, self.method.encode)
-        else:
-            told = inputs.beside(self.config, self.method, label, low)
-        samples = np.asarray(jax.jit(run)(self.params, x, told))
+        columns = self._columns(labels, len(x), conditions)
+        cond = conditioning.of_batch(self.method.conditions, {"x": x, "cond": columns}, self.method.encode)
+        samples = np.asarray(jax.jit(run)(self.params, x, cond))
         chains.check_finite(samples)
         return samples
+
+    def _columns(self, labels: Labels, count: int, conditions: Mapping[str, Any] | None = None) -> dict[str, Array]:
+        """Values of the conditions that are not computed from the images, or were given."""
+        known = {k: v for k, v in (conditions or {}).items() if v is not None}
+        given = {**({} if labels is None else {"label": labels}), **known}
+        columns = [c for c in self.method.conditions if c.name in given or c.spec(1) is not None]
+        return conditioning.from_user(columns, given, count, self.method.encode)
 
     def _ode(self, gamma: float | None = None) -> likelihood.ODE:
         """The probability flow; UserError if γ is not on it."""
@@ -254,6 +262,12 @@ class Model(NamedTuple):
                 config[section][field] = value
         configs.check(config)
         return self._replace(config=config, method=methods.build(config))
+
+
+def _requested(method: Method, config: ConfigDict, count: int) -> dict[str, Any]:
+    """Values that `sampling` asks for, of conditions that a user may set."""
+    chosen = [c for c in method.conditions if c.chosen]
+    return conditioning.requests(chosen, config, count)
 
 
 def load(path: str, config: ConfigDict | str | None = None) -> Model:

@@ -10,13 +10,12 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vdm_jax import methods, weights
+from vdm_jax import conditioning, methods, weights
+from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.evaluation.likelihood import words
-from vdm_jax.evaluation.wanted import wanted
 from vdm_jax.methods import classifier_guidance
-from vdm_jax.methods.base import Method
 from vdm_jax.plan import programs
 from vdm_jax.runtime import checkpoints, devices, workdir
 from vdm_jax.training import metrics
@@ -92,7 +91,7 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
     _for_samples_alone(config, "an evaluation")
     if methods.build(config).measured is None:
         raise UserError(f"config.method={config.method!r} has no likelihood; use --mode=sample")
-    report.check_data(config)
+    report.check_data(config, methods.build(config))
     method, params, step, mesh = _prepare(config, directory, path)
     report.write_evaluation(config, method, params, mesh, directory, step, source=path)
 
@@ -102,13 +101,10 @@ def run_sample(config: ConfigDict, directory: epath.Path, path: str | None) -> N
     if methods.build(config).sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; use --mode=eval")
     judge = _judge(config)
-    if config.model.low_resolution:
-        if not config.sampling.low_resolution:
-            raise UserError(
-                "config.sampling.low_resolution='' gives this upsampler nothing to enlarge; set it to the "
-                "samples/STEP.npz that --mode=sample of the smaller model wrote"
-            )
-        wanted(config, (judge[0] if judge else config).model.num_classes, config.sampling.num_images)
+    method = methods.build(config) if judge is None else classifier_guidance.build(config, judge[0])
+    for condition in method.conditions:
+        condition.check_request(config)
+    conditioning.requests(method.conditions, config, config.sampling.num_images)  # before anything is compiled
     method, params, step, mesh = _prepare(config, directory, path, judge)
     written = report.write_samples(config, method, params, mesh, directory, step)
     report.say(f"written: {', '.join(map(str, written))}")

@@ -13,10 +13,10 @@ from vdm_jax import config as configs
 from vdm_jax import methods
 from vdm_jax.config import differences
 from vdm_jax.convert import formats, torch_zip
+from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.fields import field_table
 from vdm_jax.methods import classifier_guidance
-from vdm_jax.methods.base import Method
 from vdm_jax.methods.dequantiser import DEQUANTISER
 from vdm_jax.runtime import checkpoints, workdir
 

@@ -18,7 +18,7 @@ from experiments.benchmarks.programs import Size, Stepper, build, compiled, in_t
 from experiments.common import Measured
 from vdm_jax import data
 from vdm_jax.data.pipeline import images_per_second
-from vdm_jax.methods.base import example_keys
+from vdm_jax.keys import example_keys
 from vdm_jax.runtime import checkpoints, devices
 
 Found = Mapping[str, Measured]
@@ -77,12 +77,12 @@ def sampler(size: Size, row: Mapping[str, Any], scratch: epath.Path) -> Found:
     assert model.method.sample is not None
     run = jax.jit(partial(model.method.sample, num_steps=steps), in_shardings=(None, layout, layout))
     keys = jax.device_put(example_keys(jax.random.key(0), jnp.arange(batch)), layout)
-    conditioning = jax.device_put(jnp.zeros(batch), layout)
+    cond = jax.device_put({"augmented": jnp.zeros(batch)}, layout)
     params = jax.tree.map(jnp.copy, train.state.params)  # a train step consumes its state
 
     def draw() -> float:
         before = time.perf_counter()
-        jax.block_until_ready(run(params, keys, conditioning))
+        jax.block_until_ready(run(params, keys, cond))
         return (time.perf_counter() - before) / steps
 
     seconds = in_turn([draw, train], row["repeats"])

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments.common import Measured
 from vdm_jax import methods
-from vdm_jax.methods.base import Method
+from vdm_jax.core.method import Method
 from vdm_jax.presets.vdm import vdm_images
 from vdm_jax.runtime import devices
 from vdm_jax.training import program
@@ -28,7 +28,7 @@ class Model(NamedTuple):
     method: Method
     mesh: Mesh
     program: program.Program
-    batch: dict[str, np.ndarray]
+    batch: dict[str, Any]
 
 
 def cores() -> int:
@@ -47,9 +47,9 @@ def build(size: Size, changes: Mapping[str, Any]) -> Model:
     mesh = devices.make_mesh(batch, config.training.fsdp, devices.in_order()[:count])
     method = methods.build(config)
     rng = np.random.default_rng(0)
-    images: dict[str, np.ndarray] = {
-        "image": rng.integers(0, 256, (batch, 32, 32, 3), dtype=np.uint8),
-        "conditioning": np.zeros(batch, np.float32),
+    images: dict[str, Any] = {
+        "x": rng.integers(0, 256, (batch, 32, 32, 3), dtype=np.uint8),
+        "cond": {"augmented": np.zeros(batch, np.float32)},
         "replaced": np.zeros(batch, np.float32),
     }
     return Model(config, method, mesh, program.functions(config, method, mesh), images)
@@ -58,7 +58,7 @@ def build(size: Size, changes: Mapping[str, Any]) -> Model:
 def compiled(model: Model) -> Any:
     """The compiled call of one step."""
     made = model.program
-    return made.step.lower(made.abstract, (program.abstract_batch(model.config),), None).compile()  # type: ignore[attr-defined]
+    return made.step.lower(made.abstract, (program.abstract_batch(model.config, model.method),), None).compile()  # type: ignore[attr-defined]
 
 
 class Stepper:

@@ -179,7 +179,7 @@ def bound(
 
     tree = original(dtype, attention=attention, kind=KINDS[kind])
     params = vdm.from_original(tree, dict(configs.flatten(config)))
-    batch = {"image": jnp.asarray(g["images"]), "conditioning": jnp.asarray(g["conditioning"], dtype)}
+    batch = {"x": jnp.asarray(g["images"]), "cond": {"augmented": jnp.asarray(g["conditioning"], dtype)}}
     keys = jax.random.split(jax.random.key(0), 4)
     terms = method.build(config).bits_per_dim(params, batch, keys)
     return {k: np.asarray(v) * 192 * np.log(2) for k, v in terms.items()}

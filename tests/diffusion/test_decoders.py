@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.diffusion.closed_forms import level
+from vdm_jax.core import chain as chains
 from vdm_jax.diffusion import decoders, losses
 from vdm_jax.errors import UserError
-from vdm_jax.methods import chains
 
 NODES = np.linspace(-8, 8, 161)
 WEIGHTS = np.exp(-0.5 * NODES**2) / np.sum(np.exp(-0.5 * NODES**2))

@@ -15,17 +15,18 @@ from ml_collections import ConfigDict
 from tests.training.runs import FAST, mesh_of, points
 from vdm_jax import data, methods
 from vdm_jax.config import base, with_variant
+from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood, plots, report
 from vdm_jax.evaluation.likelihood import per_example, sentence, summarise
-from vdm_jax.methods.base import Method, normal_like
+from vdm_jax.keys import normal_like
 
 
 def probe() -> Method:
     """A 'likelihood' that tells which image it saw and which noise it was given."""
 
     def terms(params: Any, batch: Any, keys: Any) -> Any:
-        pixels = batch["image"].reshape(len(keys), -1).astype(jnp.float32)
+        pixels = batch["x"].reshape(len(keys), -1).astype(jnp.float32)
         weights = jnp.arange(1, pixels.shape[1] + 1, dtype=jnp.float32).reshape(1, -1)
         return {"total": (pixels * weights).sum(1), "noise": normal_like(keys, (), 0)}
 
@@ -51,8 +52,8 @@ def test_evaluations_of_a_run_share_what_is_compiled() -> None:
     traced = []
 
     def terms(params: Any, batch: Any, keys: Any) -> Any:
-        traced.append(batch["image"].shape)
-        return {"total": params + batch["image"].astype(jnp.float32).reshape(len(keys), -1).sum(1)}
+        traced.append(batch["x"].shape)
+        return {"total": params + batch["x"].astype(jnp.float32).reshape(len(keys), -1).sum(1)}
 
     method = probe()._replace(bits_per_dim=terms)
     batches = partial(data.eval_batches, data.load("digits", "test"), batch_size=100)
@@ -156,7 +157,7 @@ def test_values_that_are_not_finite_are_a_sentence(trained: Any, tmp_path: Any) 
     from etils import epath
 
     config, method, params = trained
-    bad = method._replace(bits_per_dim=lambda p, b, k: {"total": jnp.where(b["image"][:, 0] > 0, jnp.nan, 1.0)})
+    bad = method._replace(bits_per_dim=lambda p, b, k: {"total": jnp.where(b["x"][:, 0] > 0, jnp.nan, 1.0)})
     with pytest.raises(UserError, match=r"NaN or infinite for \d+ of 20 examples"):
         report.write_evaluation(config, bad, params, mesh_of(2), epath.Path(tmp_path), 1)
     assert not (tmp_path / "eval.json").exists()

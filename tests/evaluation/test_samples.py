@@ -15,8 +15,9 @@ from PIL import Image
 
 from tests.training.runs import FAST, images, mesh_of, points
 from vdm_jax import methods
+from vdm_jax.core.method import Method
 from vdm_jax.evaluation import report, samples
-from vdm_jax.methods.base import Method, normal_like
+from vdm_jax.keys import normal_like
 
 
 def random_params(method: Method, scale: float = 0.1) -> Any:

@@ -17,10 +17,11 @@ from ml_collections import ConfigDict
 
 from vdm_jax import methods, modes, weights
 from vdm_jax.config import base, check
+from vdm_jax.core.method import Context
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import classifier, ddpm
-from vdm_jax.methods.base import Context, example_keys
 
 K, T, SPREAD = 3, 20, 0.3
 SHAPE = (4, 4, 1)
@@ -66,7 +67,7 @@ def made(config: ConfigDict, scale: Any = 1.0) -> classifier.Classification:
 def batch_of(count: int) -> dict[str, Array]:
     label = jnp.arange(count) % K
     noise = jax.random.normal(jax.random.key(1), (count, *SHAPE))
-    return {"image": jnp.asarray(MEANS, jnp.float32)[label] + SPREAD * noise, "conditioning": label}
+    return {"x": jnp.asarray(MEANS, jnp.float32)[label] + SPREAD * noise, "cond": {"label": label}}
 
 
 def keys_for(count: int) -> Array:

@@ -15,8 +15,8 @@ from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, Exact, K, settin
 from vdm_jax import api, methods
 from vdm_jax.config import check
 from vdm_jax.errors import UserError
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import classifier_guidance, networks
-from vdm_jax.methods.base import example_keys
 
 LEVELS, COUNT = 200, 600
 LABEL = jnp.arange(6) % K

@@ -12,10 +12,11 @@ from etils import epath
 
 from tests.training.runs import FAST, images, points
 from vdm_jax import api, config, data, methods
+from vdm_jax.core.method import Context
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import conditioning, networks
-from vdm_jax.methods.base import Context, example_keys
 from vdm_jax.runtime import devices
 from vdm_jax.training.program import abstract_batch, functions
 

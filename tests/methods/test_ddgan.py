@@ -15,10 +15,11 @@ from jax import Array
 from tests.training.runs import gan, gan_images
 from vdm_jax import api, methods
 from vdm_jax import config as configs
+from vdm_jax.core.method import Context
 from vdm_jax.diffusion.process import posterior_of_x
 from vdm_jax.errors import UserError
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import ddgan
-from vdm_jax.methods.base import Context, example_keys
 
 COUNT = 512
 
@@ -43,7 +44,7 @@ def made(generate: Any, judge: Any = None, **changes: Any) -> ddgan.DDGAN:
 
 PARAMS: dict[str, Any] = {"generator": {}, "discriminator": {}}
 POINT = jnp.asarray([0.6, -1.2])
-BATCH = {"image": jnp.broadcast_to(POINT, (COUNT, 2)), "conditioning": jnp.zeros(COUNT)}
+BATCH = {"x": jnp.broadcast_to(POINT, (COUNT, 2)), "cond": {"augmented": jnp.zeros(COUNT)}}
 
 
 def at_point(z: Array, t: Array, w: Array) -> Array:
@@ -57,7 +58,7 @@ def test_with_the_true_x_real_and_fake_are_two_draws_of_one_distribution() -> No
     level = np.round(np.asarray(about.t) * 4 - 0.5).astype(int)
     assert set(level) == {0, 1, 2, 3}
     steps = made(at_point).table.at(jnp.asarray(level))
-    mean, deviation = posterior_of_x(about.z, BATCH["image"], steps.frm, steps.to, steps.delta)
+    mean, deviation = posterior_of_x(about.z, BATCH["x"], steps.frm, steps.to, steps.delta)
     for drawn in (about.real, about.fake):
         residual = np.asarray(drawn - mean)
         np.testing.assert_allclose(residual[level == 0], 0, atol=1e-6)  # the data itself
@@ -142,8 +143,8 @@ def test_ablations() -> None:
     about = model.drawn(PARAMS, BATCH, context())
     assert about.z is None
     clean = np.asarray(about.t) < 0.25
-    np.testing.assert_allclose(about.real[clean], BATCH["image"][clean], rtol=1e-6)
-    np.testing.assert_allclose(about.fake[clean], BATCH["image"][clean], rtol=1e-6)
+    np.testing.assert_allclose(about.real[clean], BATCH["x"][clean], rtol=1e-6)
+    np.testing.assert_allclose(about.fake[clean], BATCH["x"][clean], rtol=1e-6)
     assert np.abs(np.asarray(about.real - about.fake))[~clean].min() > 0
     points, _ = model.sample(PARAMS, example_keys(jax.random.key(0), jnp.arange(3)), jnp.zeros(3), 1)
     np.testing.assert_array_equal(points, np.broadcast_to(POINT, (3, 2)))

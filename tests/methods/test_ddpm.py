@@ -14,9 +14,11 @@ from ml_collections import ConfigDict
 
 from vdm_jax import methods
 from vdm_jax.config import base, check
+from vdm_jax.core import chain as chains
+from vdm_jax.core.method import Context
 from vdm_jax.diffusion import tables, times
-from vdm_jax.methods import chains, ddpm
-from vdm_jax.methods.base import Context, example_keys
+from vdm_jax.keys import example_keys
+from vdm_jax.methods import ddpm
 
 S2 = 1 / 3  # variance of the data
 D = 6
@@ -63,7 +65,7 @@ def keys_for(count: int, seed: int = 0) -> Array:
 
 def batch_of(count: int, seed: int = 1) -> dict[str, Array]:
     x = math.sqrt(S2) * jax.random.normal(jax.random.key(seed), (count, D))
-    return {"image": x, "conditioning": jnp.zeros(count)}
+    return {"x": x, "cond": {"augmented": jnp.zeros(count)}}
 
 
 def closed_form(betas: np.ndarray) -> dict[str, float]:

@@ -16,9 +16,10 @@ from scipy.stats import norm
 
 from vdm_jax import methods, modes, weights
 from vdm_jax.config import base, check
+from vdm_jax.core.method import Context
 from vdm_jax.errors import UserError
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import dequantiser, networks
-from vdm_jax.methods.base import Context, example_keys
 from vdm_jax.networks.coupling import Coupling
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -52,7 +53,7 @@ def batch_of(config: ConfigDict, count: int, seed: int = 0) -> tuple[dict[str, j
     mass = np.diff(norm.cdf(edges, 0, VARIANCE**0.5))
     x = np.random.default_rng(seed).choice(vocabulary, (count, *config.data.shape), p=mass / mass.sum())
     keys = example_keys(jax.random.key(seed), jnp.arange(count))
-    return {"image": jnp.asarray(x, jnp.int32), "conditioning": jnp.zeros(count)}, keys
+    return {"x": jnp.asarray(x, jnp.int32), "cond": {"augmented": jnp.zeros(count)}}, keys
 
 
 @pytest.mark.slow
@@ -96,7 +97,7 @@ def test_training_tightens_the_bound(silent: None) -> None:
     terms = jit(method.bits_per_dim)({**params, "dequantiser": own}, batch, keys)
     gain = np.asarray(terms["uniform"] - terms["total"], np.float64)
     edges = np.linspace(-1, 1, 4)
-    centre, x = (edges[1:] + edges[:-1]) / 2, np.asarray(batch["image"]).ravel()
+    centre, x = (edges[1:] + edges[:-1]) / 2, np.asarray(batch["x"]).ravel()
     moment = np.square(centre) + (2 / 3) ** 2 / 12
     uniform = 0.5 * (moment / VARIANCE + np.log(2 * np.pi * VARIANCE)) - np.log(2 / 3)
     lost = ((uniform + np.log(np.diff(norm.cdf(edges, 0, VARIANCE**0.5)))) / np.log(2))[x].mean()

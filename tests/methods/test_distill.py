@@ -12,11 +12,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from tests.methods.test_ddpm import D, batch_of, exact, keys_for, settings
+from vdm_jax.core.method import Context
 from vdm_jax.diffusion import samplers, tables
 from vdm_jax.diffusion.prediction import Prediction, eps_from_x
 from vdm_jax.errors import UserError
 from vdm_jax.methods import distill
-from vdm_jax.methods.base import Context
 from vdm_jax.modes import run_train
 from vdm_jax.training.loop import train
 

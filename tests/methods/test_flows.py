@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from etils import epath
 from ml_collections import ConfigDict
+from vdm_jax.methods.conditioning import Guided
 
 from tests.diffusion.closed_forms import marginal
 from tests.training.runs import mesh_of, points
@@ -18,9 +19,8 @@ from vdm_jax import methods
 from vdm_jax.config import base, check
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import networks, sde
-from vdm_jax.methods.base import example_keys
-from vdm_jax.methods.conditioning import Guided
 from vdm_jax.plan import programs
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

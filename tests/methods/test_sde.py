@@ -8,12 +8,13 @@ from scipy.stats import norm
 
 from tests.diffusion.closed_forms import error, l_infinity, log_normal
 from vdm_jax.config import base, check
+from vdm_jax.core.method import Context
 from vdm_jax.diffusion import samplers
 from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import VE, VP, noise
 from vdm_jax.errors import UserError
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import networks, sde, sde_rules
-from vdm_jax.methods.base import Context, example_keys
 
 KINDS = ("vp_sde", "sub_vp_sde", "ve_sde")
 SHAPE, VARIANCE = (2, 2, 1), 0.3
@@ -53,7 +54,7 @@ NOTHING = {"network": {}}  # the parameters of a silent network
 
 def batch_of(x):
     keys = example_keys(jax.random.key(1), jnp.arange(len(x)))
-    return {"image": jnp.asarray(x), "conditioning": jnp.zeros(len(x))}, keys
+    return {"x": jnp.asarray(x), "cond": {"augmented": jnp.zeros(len(x))}}, keys
 
 
 def context_of(count):
@@ -210,7 +211,7 @@ def test_flow_of_gaussian_data_is_the_closed_form(kind, vocabulary, silent):
     rng = np.random.default_rng(0)
     batch, keys = batch_of(rng.integers(0, 5, (6, *SHAPE)).astype(np.int32) if vocabulary else gaussian(6))
     terms = jax.jit(method.bits_per_dim)(NOTHING, batch, keys)
-    f = np.asarray(model.dequantised(NOTHING, batch["image"], keys)[0], np.float64)
+    f = np.asarray(model.dequantised(NOTHING, batch["x"], keys)[0], np.float64)
     first, last = (model.level_of(g) for g in (model.schedule.gamma_0, model.schedule.gamma_1))
     v_0, v_1 = (float(n.alpha**2 * VARIANCE + n.sigma**2) for n in (first, last))
     z_1 = f * np.sqrt(v_1 / v_0)

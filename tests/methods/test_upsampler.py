@@ -11,18 +11,19 @@ import pytest
 from etils import epath
 from jax import Array
 from ml_collections import ConfigDict
+from vdm_jax.evaluation.wanted import wanted
+from vdm_jax.methods.conditioning import Conditioning, Guided
 
 from tests.methods.test_classifier import MEANS, Exact, K
 from tests.methods.test_classifier import settings as judge
 from tests.training.runs import mesh_of
 from vdm_jax import api, methods, modes
 from vdm_jax.config import base, check
+from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
-from vdm_jax.evaluation.wanted import wanted
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import classifier_guidance, conditioning, ddpm, networks
-from vdm_jax.methods.base import Method, example_keys
-from vdm_jax.methods.conditioning import Conditioning, Guided
 from vdm_jax.networks.resample import area
 
 T, SPREAD, SIDE = 40, 0.5, 2
@@ -96,7 +97,7 @@ def test_training_gives_the_area_mean_of_the_image(exact: None) -> None:
     at_level = jax.jit(lambda batch, index: model.at_levels({"network": {}}, batch, keys, jnp.full(count, index))[0])
     for index in (0, T // 2, T - 1):
         with jax.enable_x64(True):
-            batch = {"image": jnp.asarray(image), "conditioning": jnp.zeros(count)}
+            batch = {"x": jnp.asarray(image), "cond": {"augmented": jnp.zeros(count)}}
             error = np.asarray(at_level(batch, index))
         bar = np.cumprod(1 - ddpm.betas_of(model.config))[index]
         known = bar * SPREAD**2 / (bar * SPREAD**2 + 1 - bar)

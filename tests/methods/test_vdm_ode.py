@@ -12,7 +12,7 @@ from vdm_jax import methods
 from vdm_jax.config import base, check
 from vdm_jax.diffusion import decoders, likelihood
 from vdm_jax.diffusion.process import noise
-from vdm_jax.methods.base import example_keys, normal_like
+from vdm_jax.keys import example_keys, normal_like
 from vdm_jax.methods.vdm import RECONSTRUCTION, divergence
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half the time
@@ -29,7 +29,7 @@ def method_and_batch(vocabulary, **evaluation):
     method = methods.build(config)
     rng = np.random.default_rng(0)
     x = rng.integers(0, vocabulary, (6, DIMENSIONS)) if vocabulary else rng.standard_normal((6, DIMENSIONS))
-    batch = {"image": jnp.asarray(x, jnp.int32 if vocabulary else jnp.float32), "conditioning": jnp.zeros(6)}
+    batch = {"x": jnp.asarray(x, jnp.int32 if vocabulary else jnp.float32), "cond": {"augmented": jnp.zeros(6)}}
     keys = example_keys(jax.random.key(1), jnp.arange(6))
     return method, method.init(jax.random.key(0)), batch, keys
 
@@ -44,7 +44,7 @@ def test_bound_of_a_known_flow(vocabulary, kind):
     bits = 1 / (DIMENSIONS * np.log(2))
 
     eps = np.asarray(normal_like(keys, (DIMENSIONS,), RECONSTRUCTION), np.float64)
-    f = np.asarray(decoders.encode(batch["image"], vocabulary or None), np.float64)
+    f = np.asarray(decoders.encode(batch["x"], vocabulary or None), np.float64)
     alpha, sigma = 1 / np.sqrt(1 + np.exp(GAMMA_0)), 1 / np.sqrt(1 + np.exp(-GAMMA_0))
     z_0 = alpha * f + sigma * eps
     gammas = np.linspace(GAMMA_0, GAMMA_1, 10_001)
@@ -54,7 +54,7 @@ def test_bound_of_a_known_flow(vocabulary, kind):
     np.testing.assert_allclose(terms["flow"], -log_p * bits, rtol=1e-4)
     np.testing.assert_allclose(terms["encoder"], log_normal(sigma * eps, sigma**2) * bits, rtol=1e-4)
     level = noise(jnp.float32(GAMMA_0), jnp.float32(0))
-    decoder = decoders.log_prob(batch["image"], jnp.asarray(z_0, jnp.float32), level, vocabulary or None)
+    decoder = decoders.log_prob(batch["x"], jnp.asarray(z_0, jnp.float32), level, vocabulary or None)
     np.testing.assert_allclose(terms["reconstruction"], -decoder * bits, rtol=1e-3, atol=1e-4)
     parts = terms["encoder"] + terms["flow"] + terms["reconstruction"]
     np.testing.assert_allclose(terms["total"], parts, rtol=1e-6)

@@ -9,11 +9,12 @@ import pytest
 from numpy.testing import assert_allclose
 
 from vdm_jax.config import base, check
+from vdm_jax.core.method import Context
 from vdm_jax.diffusion import baseline
 from vdm_jax.diffusion.process import VP, noise
 from vdm_jax.errors import UserError
+from vdm_jax.keys import example_keys
 from vdm_jax.methods import build
-from vdm_jax.methods.base import Context, example_keys
 from vdm_jax.networks.initial import high_pass, original, pass_first, smooth_in_time, structured
 from vdm_jax.networks.layers import damping, fourier_features, timestep_embedding
 from vdm_jax.networks.vdm_unet import VDMUNet
@@ -33,7 +34,7 @@ def untrained_terms(c, image):
     params = jax.jit(method.init)(jax.random.key(0))
     index = jnp.arange(len(image))
     context = Context(example_keys(jax.random.key(1), index), jax.random.key(2), index, len(image))
-    batch = {"image": jnp.asarray(image), "conditioning": jnp.zeros(len(image))}
+    batch = {"x": jnp.asarray(image), "cond": {"augmented": jnp.zeros(len(image))}}
     _, aux = jax.jit(lambda params, batch: method.phases[0].loss(params, (), batch, context))(params, batch)
     return {name: float(jnp.mean(value)) for name, value in aux.items()}
 

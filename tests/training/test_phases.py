@@ -13,7 +13,7 @@ from jax import Array
 
 from tests.training.runs import points
 from tests.training.test_resume import lines
-from vdm_jax.methods.base import Batch, Context, Method, Phase, Terms
+from vdm_jax.core.method import Batch, Context, Method, Phase, Terms
 from vdm_jax.training import loop, program
 from vdm_jax.training.loop import train
 
@@ -22,7 +22,7 @@ def two_phases() -> Method:
     """`near` follows the mean of the data; `far` then follows near + 1, which its phase must not move."""
 
     def near(params: Any, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
-        distance = jnp.sum(jnp.square(params["near"]["kernel"][0][None] - batch["image"]), -1)
+        distance = jnp.sum(jnp.square(params["near"]["kernel"][0][None] - batch["x"]), -1)
         return distance, {"place": context.index.astype(jnp.float32)}
 
     def far(params: Any, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:

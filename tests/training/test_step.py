@@ -12,7 +12,7 @@ import pytest
 
 from tests.training.runs import BATCH, FAST, functions, images, mesh_of, points
 from vdm_jax import data, methods
-from vdm_jax.methods.base import example_keys, normal_like
+from vdm_jax.keys import example_keys, normal_like
 from vdm_jax.methods.vdm import sample_times
 from vdm_jax.networks.layers import dropout
 from vdm_jax.runtime import devices

@@ -4,7 +4,7 @@ classifiers (`networks.classifier.Classifier`).
     s = families.settings("adm", width=192, depth=3, multipliers=(1, 2, 3, 4), num_classes=1000)
     params = from_original(flat, s, (64, 64, 3), "new")                     # 64x64_diffusion.pt
 
-An upsampler's settings have given=3, and a classifier's number of classes is an argument. The names are
+An upsampler's settings have extra_channels=3, and a classifier's number of classes is an argument. The names are
 improved-diffusion's. What is new is a second order of the rows of q, k and v:
 
     legacy    [q | k | v] of the first head, then of the second, …

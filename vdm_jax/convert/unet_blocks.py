@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict
 
 from vdm_jax.convert.vdm_layout import Flat, Shapes
 from vdm_jax.networks.classifier import Classifier
+from vdm_jax.networks.encoders import examples
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.multiscale import UNet
 
@@ -68,9 +69,8 @@ def shapes(s: Settings, shape: tuple[int, ...], classes: int = 0) -> Shapes:
     classes: of a classifier; 0 for a U-Net. Raises ValueError as `families.check` does.
     """
     net = Classifier(s, classes) if classes else UNet(s)
-    z = jnp.zeros((1, *shape[:2], shape[2] + s.given))
-    conditioning = jnp.zeros((1, s.latent)) if s.latent else jnp.zeros(1, jnp.int32)
-    abstract = jax.eval_shape(net.init, jax.random.key(0), z, jnp.zeros(1), conditioning)
+    z = jnp.zeros((1, *shape))
+    abstract = jax.eval_shape(net.init, jax.random.key(0), z, jnp.zeros(1), examples(s.encoders, z))
     empty = {
         "/".join(path): np.broadcast_to(np.float32(0), leaf.shape)
         for path, leaf in flatten_dict(abstract["params"]).items()

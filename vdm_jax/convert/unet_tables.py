@@ -118,7 +118,7 @@ def differences(found: Mapping[str, Any], s: Settings, shape: Shape, **asked: An
     found: what they tell, by the names of `Settings`; 'inputs' and 'attends' (of every level) besides.
     asked: what is wanted of them where it is not what the settings say.
     """
-    asked = {"inputs": shape[-1] + s.given, "attends": s.attends(shape[0]), **asked}
+    asked = {"inputs": shape[-1] + s.extra_channels, "attends": s.attends(shape[0]), **asked}
     differing = []
     for name, value in found.items():
         wanted = asked[name] if name in asked else getattr(s, name)

@@ -1,6 +1,6 @@
 """Named data sets, augmentations and the input pipeline."""
 
-from vdm_jax.data.datasets import SPLITS, Dataset, check, load, names, whole
+from vdm_jax.data.datasets import SPLITS, Dataset, check, from_section, load, names, whole
 from vdm_jax.data.pipeline import eval_batches, images_per_second, train_iterator
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Dataset",
     "check",
     "eval_batches",
+    "from_section",
     "images_per_second",
     "load",
     "names",

@@ -63,6 +63,17 @@ class Dataset(NamedTuple):
         return {"name": self.name, "version": self.version, "examples": self.num_examples}
 
 
+def from_section(section: Any, split: str) -> Dataset:
+    """The split of the data set that a config's `data` section describes."""
+    return load(
+        section.name,
+        split,
+        path=section.path,
+        shape=tuple(section.shape),
+        vocabulary=section.vocabulary or None,
+    )
+
+
 def names() -> tuple[str, ...]:
     """The legal values of data.name."""
     return tuple(_READERS)

@@ -40,19 +40,17 @@ def train_iterator(
     batch_size: int,
     augment: tuple[str, ...] = (),
     size: int = 0,
-    labels: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int | None = None,
 ) -> grain.DatasetIterator[Batch]:
     """Endless batches of b = batch_size / process_count examples, newly shuffled every epoch.
 
-    Keys: "image" [b, …] in the data set's dtype, "conditioning" [b] (what the network is told: float32, whether the
-    image was augmented, or under `labels` int32, the label), "replaced" float32 [b] (whether the record at this place
-    can't be decoded and another stands for it) and "label" int32 [b] if the data has labels. `get_state()` is
-    {'next_index': batches so far}: `set_state` of it resumes exactly, on any number of processes. A batch may span
-    two epochs. size: in pixels, of what is taken of each image if it is cropped, 0 for its own. Raises UserError naming
-    the field.
+    Keys: "image" [b, …] in the data set's dtype, "augmented" float32 [b] (whether the image was), "replaced"
+    float32 [b] (whether the record at this place can't be decoded and another stands for it) and "label" int32 [b] if
+    the data has labels. `get_state()` is {'next_index': batches so far}: `set_state` of it resumes exactly, on any
+    number of processes. A batch may span two epochs. size: in pixels, of what is taken of each image if it is cropped,
+    0 for its own. Raises UserError naming the field.
     """
     kinds = tuple(augment)
     taken = (size or dataset.shape[0]) if augmenting.CROP in kinds else 0
@@ -86,7 +84,7 @@ def train_iterator(
                 crops = cropping.draw(rng, batch_size, taken).rows(rows)
                 records["image"] = cropping.crop(records["image"], crops, taken, highest)
             records["image"], bit = augmenting.augment(records["image"], drawn), drawn.bit
-        return records | {"conditioning": records["label"] if labels else bit, "replaced": replaced}
+        return records | {"augmented": bit, "replaced": replaced}
 
     return _iterator(batch, _ENDLESS, dataset, num_threads)
 
@@ -96,7 +94,6 @@ def eval_batches(
     *,
     batch_size: int,
     examples: int = 0,
-    labels: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int | None = None,
@@ -104,7 +101,7 @@ def eval_batches(
     """Every example once, in order, in ⌈N / batch_size⌉ batches of b = batch_size / process_count.
 
     N: all of them, or the first `examples`.
-    Keys: those of training but "replaced" ("conditioning" is zero or the label), "mask" float32 [b], 1 for an example
+    Keys: those of training but "replaced" ("augmented" is zero), "mask" float32 [b], 1 for an example
     and 0 for padding, and "index" int32 [b], the place in the split. Padding repeats the last example; its
     index goes on counting. A record that can't be decoded is a UserError: no image may be left out.
     """
@@ -115,7 +112,7 @@ def eval_batches(
         places = number * batch_size + rows
         records = read_rows(dataset.source, np.minimum(places, count - 1).tolist(), refuse)
         return records | {
-            "conditioning": records["label"] if labels else np.zeros(len(rows), np.float32),
+            "augmented": np.zeros(len(rows), np.float32),
             "mask": (places < count).astype(np.float32),
             "index": places.astype(np.int32),
         }

@@ -29,7 +29,7 @@ A weight is a number, [B] (one for each image), or a function of the level that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -61,13 +61,13 @@ def classifier_free(
     each other, so a batch that is split over devices stays where it is. Where a weight that is a function of the
     level is 0 for all images, ∅ is not evaluated.
     """
-    both = predictor(denoise, split, jax.tree.map(_pairs, cond, null))
+    both = predictor(denoise, split, jax.tree.map(_interleaved, cond, null))
     alone = predictor(denoise, split, cond)
 
     def guided(z: Array, level: Noise) -> Prediction:
         _check_batch(cond, z)
         w = _weight(guidance_weight, z, level)
-        found = both(_pairs(z, z), jax.tree.map(lambda a: a if a.ndim == 0 else _pairs(a, a), level))
+        found = both(_interleaved(z, z), jax.tree.map(lambda a: a if a.ndim == 0 else _interleaved(a, a), level))
         half = lambda i: jax.tree.map(lambda a: a.reshape(-1, 2, *a.shape[1:])[:, i], found)
         return extrapolate(half(0), half(1), w)
 
@@ -75,6 +75,33 @@ def classifier_free(
         return lax.cond(jnp.all(_weight(guidance_weight, z, level) == 0), alone, guided, z, level)
 
     return where_it_counts if callable(guidance_weight) else guided
+
+
+def classifier_free_of_several(
+    denoise: Denoise, split: Callable[..., Prediction], cond: Any, nulls: Sequence[tuple[Any, Weight]]
+) -> Predict:
+    """ε̂ = ε̂_c + Σ_i w_i (ε̂_c − ε̂_i), ε̂_i without condition i alone; one network call for all of them.
+
+    For one condition this is `classifier_free`. nulls: of each condition that is guided, cond with ∅ in its place, and
+    its weight.
+    """
+    count = 1 + len(nulls)
+    everything = predictor(denoise, split, jax.tree.map(_interleaved, cond, *(null for null, _ in nulls)))
+
+    def guided(z: Array, level: Noise) -> Prediction:
+        _check_batch(cond, z)
+        repeat = lambda a: a if a.ndim == 0 else _interleaved(*[a] * count)
+        found = everything(repeat(z), jax.tree.map(repeat, level))
+        part = lambda i: jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:])[:, i], found)
+        conditional = result = part(0)
+        for i, (_, weight) in enumerate(nulls, start=1):
+            moved, w = part(i), _weight(weight, z, level)
+            result = result._replace(
+                x=result.x + w * (conditional.x - moved.x), eps=result.eps + w * (conditional.eps - moved.eps)
+            )
+        return result
+
+    return guided
 
 
 def extrapolate(conditional: Prediction, unconditional: Prediction, w: Array | float) -> Prediction:
@@ -136,11 +163,13 @@ def interval(weight: float | Array, gamma_min: float, gamma_max: float) -> Calla
     return lambda level: jnp.where((level.gamma >= gamma_min) & (level.gamma <= gamma_max), weight, 0.0)
 
 
-def _pairs(a: Array, b: Array) -> Array:
-    """[B, …] twice → [2B, …]: a_0, b_0, a_1, b_1, …"""
-    if a.shape != b.shape or a.ndim == 0:
-        raise ValueError(f"cond and null need the same shapes [B, …], not {a.shape} and {b.shape}")
-    return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
+def _interleaved(*arrays: Array) -> Array:
+    """[B, …] n times → [n B, …]: a_0, b_0, …, a_1, b_1, …"""
+    first = arrays[0]
+    for other in arrays[1:]:
+        if first.shape != other.shape or first.ndim == 0:
+            raise ValueError(f"cond and null need the same shapes [B, …], not {first.shape} and {other.shape}")
+    return jnp.stack(arrays, axis=1).reshape(-1, *first.shape[1:])
 
 
 def _check_batch(tree: Any, z: Array) -> None:

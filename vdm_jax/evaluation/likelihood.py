@@ -19,21 +19,22 @@ from ml_collections import ConfigDict
 
 from vdm_jax.config import flatten
 from vdm_jax.consistency import num_levels
+from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
-from vdm_jax.methods.base import Method, example_keys
+from vdm_jax.keys import example_keys
 from vdm_jax.runtime.devices import put_batch, replicated, under
 from vdm_jax.runtime.processes import placed
 
-Batches = Callable[[], Iterable[dict[str, np.ndarray]]]
+Batches = Callable[[], Iterable[dict[str, Any]]]
 
 
 @lru_cache(maxsize=4)
 def _measure(terms_of: Callable[..., dict[str, Array]], seed: int, mesh: Mesh) -> Callable[..., Any]:
     """(params, batch, number of the pass) → (terms [b], mask [b]), compiled once for all evaluations of a run."""
 
-    def measure(params: Any, batch: dict[str, Array], number: Array) -> tuple[dict[str, Array], Array]:
+    def measure(params: Any, batch: dict[str, Any], number: Array) -> tuple[dict[str, Array], Array]:
         keys = example_keys(jax.random.fold_in(jax.random.key(seed), number), batch["index"])
-        return terms_of(params, {k: batch[k] for k in ("image", "conditioning")}, keys), batch["mask"]
+        return terms_of(params, {k: batch[k] for k in ("x", "cond")}, keys), batch["mask"]
 
     return jax.jit(under(mesh, measure), out_shardings=replicated(mesh))
 
@@ -52,7 +53,7 @@ def per_example(
     for number in range(passes):
         parts = []
         for batch in batches():
-            inputs = put_batch(mesh, {k: batch[k] for k in ("image", "conditioning", "index", "mask")})
+            inputs = put_batch(mesh, {k: batch[k] for k in ("x", "cond", "index", "mask")})
             terms, mask = jax.device_get(function(params, inputs, np.int32(number)))
             parts.append({k: np.asarray(v, np.float64)[mask > 0] for k, v in terms.items()})
         rows.append({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})

@@ -12,9 +12,10 @@ from etils import epath
 from jax import Array
 from jax.sharding import Mesh
 
+from vdm_jax.core.method import Method
 from vdm_jax.evaluation import pictures
 from vdm_jax.evaluation.likelihood import words
-from vdm_jax.methods.base import Method, example_keys
+from vdm_jax.keys import example_keys
 from vdm_jax.runtime.devices import put_batch, replicated, under
 from vdm_jax.runtime.processes import placed
 
@@ -53,12 +54,12 @@ def write_pictures(
     method: Method, params: Any, mesh: Mesh, directory: epath.Path, batch: dict[str, np.ndarray], seed: int, count: int
 ) -> list[epath.Path]:
     """plots/<name>.png of what a method draws of the first `count` images of a batch (this process's rows)."""
-    inputs = put_batch(mesh, {k: batch[k] for k in ("image", "conditioning", "index")})
+    inputs = put_batch(mesh, {k: batch[k] for k in ("x", "cond", "index")})
 
     def draw(params: Any, inputs: dict[str, Array]) -> dict[str, Array]:
         keys = example_keys(jax.random.key(seed), inputs["index"])
         assert method.pictures is not None
-        return method.pictures(params, {k: inputs[k] for k in ("image", "conditioning")}, keys)
+        return method.pictures(params, {k: inputs[k] for k in ("x", "cond")}, keys)
 
     drawn = jax.device_get(jax.jit(under(mesh, draw), out_shardings=replicated(mesh))(placed(params, mesh), inputs))
     paths = []

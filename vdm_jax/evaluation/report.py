@@ -13,12 +13,12 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vdm_jax import data
+from vdm_jax import conditioning, data
+from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
-from vdm_jax.evaluation import likelihood, plots, wanted
+from vdm_jax.evaluation import likelihood, plots
 from vdm_jax.evaluation.likelihood import sentence, words
 from vdm_jax.evaluation.samples import STRIP_ROWS, Drawn, sample, sample_grid, write_samples
-from vdm_jax.methods.base import Method
 from vdm_jax.runtime.devices import round_up
 from vdm_jax.runtime.processes import agree, say
 from vdm_jax.runtime.workdir import write_json
@@ -37,20 +37,26 @@ __all__ = [
 ]
 
 
-def check_data(config: ConfigDict) -> None:
+def check_data(config: ConfigDict, method: Method) -> None:
     """The evaluation split is there and is what the config says; before anything is compiled."""
-    shape, classes = tuple(config.data.shape), config.model.num_classes
-    data.check(wanted.dataset(config), shape, config.data.vocabulary or None, classes=classes, every=True)
+    shape, needs = tuple(config.data.shape), conditioning.data_requirements(method.conditions)
+    data.check(evaluated_split(config), shape, config.data.vocabulary or None, every=True, **needs)
+
+
+def evaluated_split(config: ConfigDict) -> data.Dataset:
+    """The split that is evaluated; images that training crops are whole here."""
+    found = data.from_section(config.data, config.evaluation.split)
+    return data.whole(found, tuple(config.data.shape)) if "crop" in config.data.augment else found
 
 
 def measure(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, examples: int = 0
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(terms per example [passes, N], what they were measured on); equal on all processes."""
-    section, dataset = config.evaluation, wanted.dataset(config)
+    section, dataset = config.evaluation, evaluated_split(config)
     count = min(examples or section.examples or dataset.num_examples, dataset.num_examples)
     size = round_up(min(section.batch_size, count), mesh)
-    batches = partial(_batches, config, dataset, size, count)
+    batches = partial(_batches, config, method, dataset, size, count)
     values = likelihood.per_example(method, params, batches, mesh, seed=section.seed, passes=section.passes)
     about = {
         "estimator": (method.measured and method.measured.estimator) or likelihood.estimator_name(config),
@@ -58,25 +64,24 @@ def measure(
         "split": dataset.split,
         "seed": section.seed,
     }
-    if method.measure is None and (given := _given(config)):
+    if method.measure is None and (given := _given(method)):
         about["given"] = given
     return values, about
 
 
-def _given(config: ConfigDict) -> str:
-    """What a likelihood is given, in words."""
-    side = config.model.low_resolution
-    parts = ["the label"] * (config.model.num_classes > 0) + [f"{side} × {side} pixels"] * (side > 0)
-    return " and ".join(parts)
+def _given(method: Method) -> str:
+    """What a likelihood is conditioned on, in words: 'the label and 4 × 4 pixels'."""
+    return " and ".join(filter(None, (c.description for c in reversed(method.conditions))))
 
 
-def _batches(config: ConfigDict, dataset: data.Dataset, size: int, count: int) -> Iterable[dict[str, np.ndarray]]:
+def _batches(
+    config: ConfigDict, method: Method, dataset: data.Dataset, size: int, count: int
+) -> Iterable[dict[str, Any]]:
     """This process's rows of the first `count` examples; where one can't be decoded, all processes stop."""
     batches = data.eval_batches(
         dataset,
         batch_size=size,
         examples=count,
-        labels=config.model.num_classes > 0,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_threads=config.data.threads or None,
@@ -90,7 +95,7 @@ def _batches(config: ConfigDict, dataset: data.Dataset, size: int, count: int) -
         agree(failure)
         if batch is None:
             return
-        yield batch
+        yield conditioning.batch_of(method.conditions, batch)
 
 
 def evaluate(
@@ -179,5 +184,5 @@ def _pictures(config: ConfigDict, method: Method, params: Any, mesh: Mesh, direc
     """What the method itself draws of the first images."""
     if method.pictures is None:
         return []
-    batch = next(iter(_batches(config, wanted.dataset(config), round_up(STRIP_ROWS, mesh), STRIP_ROWS)))
+    batch = next(iter(_batches(config, method, evaluated_split(config), round_up(STRIP_ROWS, mesh), STRIP_ROWS)))
     return plots.write_pictures(method, params, mesh, directory, batch, config.evaluation.seed, STRIP_ROWS)

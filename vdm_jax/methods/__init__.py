@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from vdm_jax.core.method import Method
 from vdm_jax.methods import classifier, ddgan, ddpm, dequantiser, sde, vdm
-from vdm_jax.methods.base import Method
 
 _BUILDERS = {
     "vdm": vdm.build,

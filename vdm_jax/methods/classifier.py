@@ -2,7 +2,7 @@
 
 Which choices make it: the table of the diffusion model that it is to guide, levels drawn as that model's are, and the
 cross-entropy of the label at z_t, unweighted. It gives no samples and no likelihood; an evaluation measures the
-cross-entropy and how often the label is found, by level. The label is what the batch has as 'conditioning'.
+cross-entropy and how often the label is found, by level. The label is the condition of the batch.
 Weights of kernels alone decay, unlike in the original.
 """
 
@@ -16,10 +16,12 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax.conditioning.label import NAME as LABEL
+from vdm_jax.core.method import Batch, Context, Measure, Method, Params, Phase, Terms
 from vdm_jax.diffusion import tables
 from vdm_jax.diffusion.process import Noise, q_sample
+from vdm_jax.keys import fold, normal_like
 from vdm_jax.methods import ddpm
-from vdm_jax.methods.base import Batch, Context, Measure, Method, Params, Phase, Terms, fold, normal_like
 
 
 def build(config: ConfigDict) -> Method:
@@ -33,6 +35,7 @@ def build(config: ConfigDict) -> Method:
         denoise=None,
         schedule=lambda params: tables.Steps(made.diffusion.table),
         encode=made.diffusion.encode,
+        conditions=made.diffusion.conditions,
         measure=Measure(
             "cross_entropy",
             made.terms,
@@ -56,15 +59,15 @@ class Classification(NamedTuple):
     def logits(self, params: Params, label: Array) -> Callable[[Array, Noise], Array]:
         """(z [B, …], level of [B]) → logits [B, K], for `guidance.class_gradient`; label: [B], which is not seen."""
         denoise = self.diffusion.denoise(params)
-        return lambda z, level: denoise(z, level, label)
+        return lambda z, level: denoise(z, level, {})
 
     def judged(self, params: Params, batch: Batch, keys: Array, index: Array, dropout: Array | None = None) -> Terms:
         """cross_entropy = −log p(label | z_t) in nats, accuracy and top5, whether the label's logit is the largest, or
         among the largest five; [B] each, at one level of each example; index: int [B]."""
         level = self.diffusion.table.level(index)
-        z = q_sample(self.diffusion.encode(batch["image"]), normal_like(keys, self.diffusion.shape, ddpm.NOISE), level)
-        label = batch["conditioning"].astype(jnp.int32)[:, None]
-        logits = self.diffusion.denoise(params, dropout)(z, level, label[:, 0])
+        z = q_sample(self.diffusion.encode(batch["x"]), normal_like(keys, self.diffusion.shape, ddpm.NOISE), level)
+        label = batch["cond"][LABEL].astype(jnp.int32)[:, None]
+        logits = self.diffusion.denoise(params, dropout)(z, level, {})
         of_label = jnp.take_along_axis(logits, label, axis=1)
         sooner = jnp.arange(logits.shape[1])[None, :] < label  # of equal logits the first is taken
         above = jnp.sum((logits > of_label) | ((logits == of_label) & sooner), axis=1)

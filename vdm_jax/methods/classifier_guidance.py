@@ -12,12 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from vdm_jax.conditioning import Guided
+from vdm_jax.conditioning.label import NAME as LABEL
+from vdm_jax.conditioning.label import Label
 from vdm_jax.config import flatten
+from vdm_jax.core import chain as chains
+from vdm_jax.core.chain import Chain
+from vdm_jax.core.method import Method, Params
 from vdm_jax.diffusion import guidance
 from vdm_jax.errors import UserError
-from vdm_jax.methods import chains, classifier, conditioning, ddpm, networks
-from vdm_jax.methods.base import Method, Params
-from vdm_jax.methods.chains import Chain
+from vdm_jax.methods import classifier, ddpm, networks
 
 CLASSIFIER = "classifier"
 
@@ -73,10 +77,11 @@ def build(config: ConfigDict, judge: ConfigDict, scale: guidance.Weight | None =
     scale = config.sampling.classifier_scale if scale is None else scale
 
     def chain(params: Params, cond: Any, num_steps: int) -> Chain:
-        label = conditioning.label_of(cond)
+        label = (cond.cond if isinstance(cond, Guided) else cond)[LABEL]
         logits = judging.logits(params[CLASSIFIER], label)
         gradient = guidance.class_gradient(logits, label.astype(jnp.int32))
-        told = cond if config.model.num_classes else conditioning.relabelled(cond, jnp.zeros(label.shape))
-        return made.chain(params, told, num_steps, gradient, scale)
+        return made.chain(params, cond, num_steps, gradient, scale)
 
-    return ddpm.build(config)._replace(sample=chains.sampler(chain), chain=chain, classes=judge.model.num_classes)
+    # the classifier knows no null class; a network without labels does not look at them
+    conditions = (*(c for c in made.conditions if c.name != LABEL), Label(num_classes=judge.model.num_classes))
+    return ddpm.build(config)._replace(sample=chains.sampler(chain), chain=chain, conditions=conditions)

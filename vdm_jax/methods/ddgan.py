@@ -19,13 +19,15 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax.core.method import Batch, Context, Method, Params, Phase, Terms
 from vdm_jax.diffusion import adversarial, decoders, prediction, samplers, tables, times
 from vdm_jax.diffusion.process import Noise, expand, q_sample
 from vdm_jax.diffusion.samplers import Transition
+from vdm_jax.keys import fold, normal_like
 from vdm_jax.methods import networks
-from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.examples import OfConfig
 from vdm_jax.networks.discriminator import Discriminator, MLPDiscriminator, Rows
+from vdm_jax.networks.generator import LATENT as LATENT_NAME
 from vdm_jax.networks.generator import MLPGenerator
 from vdm_jax.networks.multiscale import UNet
 
@@ -89,8 +91,9 @@ class DDGAN(OfConfig):
         """Parameters before training."""
         first, second = jax.random.split(key)
         z, t = jnp.zeros((1, *self.shape)), jnp.zeros(1)
+        w = {LATENT_NAME: jnp.zeros((1, self.config.model.latent))}
         return {
-            GENERATOR: self.generator.init(first, z, t, jnp.zeros((1, self.config.model.latent)))["params"],
+            GENERATOR: self.generator.init(first, z, t, w)["params"],
             DISCRIMINATOR: self.judge.init(second, z, z if self.paired else None, t)["params"],
         }
 
@@ -104,7 +107,9 @@ class DDGAN(OfConfig):
 
     def denoise(self, params: Params) -> prediction.Denoise:
         """(z, level, latent w [B, latent]) → what G gives."""
-        return lambda z, level, w: cast(Array, self.generator.apply({"params": params[GENERATOR]}, z, level.t, w))
+        return lambda z, level, w: cast(
+            Array, self.generator.apply({"params": params[GENERATOR]}, z, level.t, {LATENT_NAME: w})
+        )
 
     def fake(self, params: Params, keys: Array, z: Array, step: Transition) -> Array:
         """ẑ_s of z_t by a latent and noise of their own; step: fields [B]."""
@@ -124,7 +129,7 @@ class DDGAN(OfConfig):
 
     def drawn(self, params: Params, batch: Batch, context: Context) -> Drawn:
         """What this turn judges: a level, noise and latents of its own for each example."""
-        keys, x = context.keys, self.encode(batch["image"])
+        keys, x = context.keys, self.encode(batch["x"])
         count = self.table.num_levels
         index = times.to_level(times.independent(fold(keys, LEVEL)), count)
         step, t = self.table.at(index), (index + 0.5) / count

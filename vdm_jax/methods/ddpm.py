@@ -19,11 +19,13 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax.core import chain as chains
+from vdm_jax.core.chain import Chain
+from vdm_jax.core.method import Batch, Context, Method, Params, Phase, Terms
 from vdm_jax.diffusion import decoders, guidance, losses, prediction, reverse, samplers, tables, times
 from vdm_jax.diffusion.process import Noise, expand, q_sample
-from vdm_jax.methods import chains, conditioning, distill, networks
-from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
-from vdm_jax.methods.chains import Chain
+from vdm_jax.keys import fold, normal_like
+from vdm_jax.methods import distill, networks
 from vdm_jax.methods.examples import OfConfig
 
 # Purposes that a key is folded for; each draws its own numbers.
@@ -62,7 +64,7 @@ def build(config: ConfigDict) -> Method:
         decode=lambda z, level: made.decode(z / expand(level.alpha, z.ndim)),
         bits_per_dim=made.bits_per_dim if config.training.distill == "none" else None,
         pictures=made.uncertainty if config.model.variance == "learned" else None,
-        classes=config.model.num_classes,
+        conditions=made.conditions,
     )
 
 
@@ -150,19 +152,10 @@ class DDPM(OfConfig):
         def predictor(params: Params, cond: Any, keys: Array | None) -> samplers.Predict:
             return samplers.predictor(self.denoise(params, keys), self.split, cond)
 
-        told = lambda batch, keys: self.told_of(self.dropped(batch, keys))
         if section.distill == "progressive":
             table = self.spaced(f"even{2 * section.student_steps}")
-            return distill.progressive_loss(predictor, table, self.encode, told)
-        return distill.one_step_loss(predictor, self.spaced(f"even{section.teacher_steps}"), self.shape, told)
-
-    def dropped(self, batch: Batch, keys: Array) -> Batch:
-        """A batch, some of whose labels are the null class, if the config says so."""
-        return batch | {"conditioning": conditioning.dropped(self.config, batch["conditioning"], keys)}
-
-    def told_of(self, batch: Batch) -> Any:
-        """What the network is told of a batch."""
-        return conditioning.of_batch(self.config, batch, self.encode)
+            return distill.progressive_loss(predictor, table, self.encode, self.cond_of)
+        return distill.one_step_loss(predictor, self.spaced(f"even{section.teacher_steps}"), self.shape, self.cond_of)
 
     def spaced(self, spacing: str) -> tables.Table:
         """The chain that visits some of the levels."""
@@ -179,7 +172,6 @@ class DDPM(OfConfig):
         section = self.config.training
         index, weight = self.draw(extra, context)
         hybrid = section.weighting == "hybrid"
-        batch = self.dropped(batch, context.keys)
         error, vlb = self.at_levels(params, batch, context.keys, index, fold(context.keys, DROPOUT), hybrid)
         objective = {
             "simple": lambda: error,
@@ -187,7 +179,7 @@ class DDPM(OfConfig):
             "vlb": lambda: vlb,
         }[section.weighting]()
         t = (index + 1).astype(error.dtype) / self.table.num_levels
-        aux = {"t": t, "error": error, "diffusion": vlb, "bits_per_dim": weight * vlb + self.prior(batch["image"])}
+        aux = {"t": t, "error": error, "diffusion": vlb, "bits_per_dim": weight * vlb + self.prior(batch["x"])}
         return weight * objective, aux
 
     def at_levels(
@@ -201,12 +193,13 @@ class DDPM(OfConfig):
     ) -> tuple[Array, Array]:
         """(‖ε − ε̂‖²/D, L_vlb in bits/dim) of one level of each example, [B]; index: int [B].
 
-        dropout: keys, to switch it on. frozen_mean: L_vlb has no gradient in ε̂.
+        dropout: keys, in training, when conditions are dropped too. frozen_mean: L_vlb has no gradient in ε̂.
         """
-        x, step = batch["image"], self.table.at(index)
+        x, step = batch["x"], self.table.at(index)
         eps = normal_like(keys, self.shape, NOISE)
         z = q_sample(self.encode(x), eps, step.frm)
-        found = self.split(self.denoise(params, dropout)(z, step.frm, self.told_of(batch)), z, step.frm)
+        cond = self.cond_of(batch, None if dropout is None else keys)
+        found = self.split(self.denoise(params, dropout)(z, step.frm, cond), z, step.frm)
         error = losses.error_per_dim(losses.squared_error(eps, found.eps), z)
         if frozen_mean:
             stop = jax.lax.stop_gradient
@@ -239,7 +232,7 @@ class DDPM(OfConfig):
 
         One noise per level; x̂ as `evaluated`.
         """
-        x, cond = batch["image"], self.told_of(batch)
+        x, cond = batch["x"], self.cond_of(batch)
         f, denoise = self.encode(x), self.denoise(params)
         indices, weights = self.levels(keys)
 
@@ -265,7 +258,7 @@ class DDPM(OfConfig):
 
         'variance': [B, 11, H, W, C] in [0, 1]; black is β̃ (the image is known), white is β.
         """
-        f, cond = self.encode(batch["image"]), self.told_of(batch)
+        f, cond = self.encode(batch["x"]), self.cond_of(batch)
         columns = [f]
         for share in (0.02, 0.1, 0.25, 0.5, 0.75):
             index = jnp.full(len(f), max(round(share * self.table.num_levels) - 1, 1))
@@ -290,7 +283,7 @@ class DDPM(OfConfig):
         """
         section = self.config.sampling
         table = self.spaced(section.respacing or str(num_steps))
-        predict = conditioning.predictor(self.config, self.denoise(params), self.split, cond)
+        predict = self.predictor(self.denoise(params), cond)
         step: samplers.Step
         if section.sampler == "ddim":
             if gradient is not None:

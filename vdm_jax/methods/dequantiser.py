@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax.core.method import Batch, Context, Method, Params, Phase, Terms
 from vdm_jax.diffusion import decoders, dequantisation
 from vdm_jax.methods import networks, sde
-from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms
 from vdm_jax.networks.coupling import Coupling
 
 DEQUANTISER = "dequantiser"

@@ -15,18 +15,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vdm_jax.core.method import Batch, Context, Params, Terms
 from vdm_jax.diffusion import losses, samplers, tables
 from vdm_jax.diffusion.process import expand, q_sample
 from vdm_jax.diffusion.samplers import Predict, Transition
-from vdm_jax.methods.base import Batch, Context, Params, Terms, fold, normal_like
+from vdm_jax.keys import fold, normal_like
 
 # Purposes that a key is folded for.
 LEVEL, NOISE, DROPOUT = range(3)
 
 # (params, conditioning, dropout keys or None) → Predict
 Predictor = Callable[[Params, Any, Array | None], Predict]
-# (batch, keys) → what student and teacher are both told
-Told = Callable[[Batch, Array], Any]
+# (batch, keys) → what student and teacher are both conditioned on
+CondOf = Callable[[Batch, Array], Any]
 
 
 def target(z: Array, z_to: Array, frm: Transition, to: Transition) -> Array:
@@ -47,14 +48,14 @@ def truncated_snr(gamma: Array) -> Array:
 
 
 def progressive_loss(
-    predictor: Predictor, teacher_table: tables.Table, encode: Callable[[Array], Array], told: Told
+    predictor: Predictor, teacher_table: tables.Table, encode: Callable[[Array], Array], cond_of: CondOf
 ) -> Callable[[Params, Params, Batch, Context], tuple[Array, Terms]]:
     """The loss of a student that takes every second level of the teacher's table (of an even number of levels)."""
     steps = teacher_table.num_levels // 2
 
     def loss(params: Params, teacher: Params, batch: Batch, context: Context) -> tuple[Array, Terms]:
         number = _draw(context, steps)
-        x, cond = encode(batch["image"]), told(batch, context.keys)
+        x, cond = encode(batch["x"]), cond_of(batch, context.keys)
         first, second = teacher_table.at(2 * number + 1), teacher_table.at(2 * number)
         z = q_sample(x, normal_like(context.keys, x.shape[1:], NOISE), first.frm)
         guide = samplers.ddim(predictor(jax.lax.stop_gradient(teacher), cond, None))
@@ -69,13 +70,13 @@ def progressive_loss(
 
 
 def one_step_loss(
-    predictor: Predictor, teacher_table: tables.Table, shape: tuple[int, ...], told: Told
+    predictor: Predictor, teacher_table: tables.Table, shape: tuple[int, ...], cond_of: CondOf
 ) -> Callable[[Params, Params, Batch, Context], tuple[Array, Terms]]:
     """‖x − x̂(z_T)‖²/D where x is the teacher's DDIM sample of z_T by all levels of its table; images are for what an
     upsampler is told alone."""
 
     def loss(params: Params, teacher: Params, batch: Batch, context: Context) -> tuple[Array, Terms]:
-        cond = told(batch, context.keys)
+        cond = cond_of(batch, context.keys)
         z = normal_like(context.keys, shape, NOISE)
         guide = samplers.ddim(predictor(jax.lax.stop_gradient(teacher), cond, None))
         wanted, _ = samplers.run(guide, z, context.keys, teacher_table.reverse())

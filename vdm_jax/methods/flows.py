@@ -13,13 +13,13 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from vdm_jax.diffusion import likelihood
+from vdm_jax.core import chain as chains
+from vdm_jax.core.chain import Chain
+from vdm_jax.core.method import Params
+from vdm_jax.diffusion import likelihood, samplers
 from vdm_jax.diffusion.prediction import Denoise, Prediction
 from vdm_jax.diffusion.process import Noise
 from vdm_jax.errors import UserError
-from vdm_jax.methods import chains, conditioning
-from vdm_jax.methods.base import Params
-from vdm_jax.methods.chains import Chain
 
 
 class Continuous(Protocol):
@@ -31,6 +31,8 @@ class Continuous(Protocol):
     def split(self, raw: Array, z: Array, level: Noise) -> Prediction: ...
 
     def denoise(self, params: Params, keys: Array | None = None) -> Denoise: ...
+
+    def predictor(self, denoise: Denoise, cond: Any) -> samplers.Predict: ...
 
     def ode(self, params: Params) -> likelihood.ODE: ...
 
@@ -54,7 +56,7 @@ def adaptive(model: Continuous) -> Callable[..., tuple[Array, Array, Array]]:
         chain, denoise = model.chain(params, cond, num_steps), model.denoise(params)
 
         def predict(z: Array, level: Noise, cond: Any) -> Prediction:
-            return conditioning.predictor(model.config, denoise, model.split, cond)(z, level)
+            return model.predictor(denoise, cond)(z, level)
 
         ode = model.ode(params)._replace(predict=predict, tolerance=model.config.sampling.tolerance)
         first, levels = chain.steps.frm.gamma[0], chain.steps.to.gamma

@@ -6,7 +6,6 @@ what its original was told.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, cast
 
 import jax.numpy as jnp
@@ -14,15 +13,16 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax import conditioning
+from vdm_jax.core.method import Params
 from vdm_jax.diffusion.process import Noise
-from vdm_jax.methods.base import Params
-from vdm_jax.methods.conditioning import Conditioning
 from vdm_jax.networks import families
 from vdm_jax.networks.classifier import Classifier
+from vdm_jax.networks.encoders import Cond, Encoder, examples
 from vdm_jax.networks.generator import MLPGenerator
 from vdm_jax.networks.initial import original, structured
 from vdm_jax.networks.mlp import MLP
-from vdm_jax.networks.multiscale import UNet, beside
+from vdm_jax.networks.multiscale import UNet
 from vdm_jax.networks.refinenet import RefineNet
 from vdm_jax.networks.vdm_unet import VDMUNet
 
@@ -32,15 +32,15 @@ Network = MLP | MLPGenerator | VDMUNet | UNet | RefineNet | Classifier
 def network(config: ConfigDict) -> Network:
     """The score network, the classifier, or the generator of a GAN."""
     model = config.model
-    dtype, classes = jnp.dtype(model.dtype), model.num_classes + model.null_class
+    dtype, encoders = jnp.dtype(model.dtype), tuple(c.encoder() for c in conditioning.build(config))
     if model.network == "mlp" and config.method == "ddgan":
         return MLPGenerator(model.width, model.depth, model.latent, dtype)
     if model.network == "mlp":
-        return MLP(model.width, model.depth, model.dropout, dtype, classes)
+        return MLP(model.width, model.depth, model.dropout, dtype, encoders)
     if config.method == "classifier":
-        return Classifier(replace(_settings(config, dtype), num_classes=0), model.num_classes)
+        return Classifier(_settings(config, dtype, ()), model.num_classes)
     if model.network == "multiscale":
-        return UNet(_settings(config, dtype))
+        return UNet(_settings(config, dtype, encoders))
     if model.network == "refinenet":
         return RefineNet(model.width, config.training.num_timesteps, dtype)
     return VDMUNet(
@@ -56,11 +56,11 @@ def network(config: ConfigDict) -> Network:
         initial=structured(model.depth, config.data.shape[-1]) if model.initial == "structured" else original(),
         residual=model.residual == "z",
         damped=model.fourier_damping,
-        num_classes=classes,
+        encoders=encoders,
     )
 
 
-def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
+def _settings(config: ConfigDict, dtype: Any, encoders: tuple[Encoder, ...]) -> families.Settings:
     model = config.model
     extra: dict[str, Any] = {}
     if model.family in ("improved", "adm"):
@@ -85,8 +85,7 @@ def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
         dropout_rate=model.dropout,
         groups=model.groups,
         outputs=2 if model.variance == "learned" else 1,
-        num_classes=model.num_classes + model.null_class,
-        given=config.data.shape[-1] if model.low_resolution else 0,
+        encoders=encoders,
         dtype=dtype,
         remat=model.remat,
         unroll=model.unroll,
@@ -96,15 +95,19 @@ def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
 
 def init(net: Network, key: Array, shape: tuple[int, ...]) -> Params:
     """Parameters before training; shape: of one example."""
-    given = net.settings.given if isinstance(net, UNet) else 0
-    z = jnp.zeros((1, *shape[:-1], shape[-1] + given))
-    return net.init(key, z, jnp.zeros(1), jnp.zeros(1))["params"]
+    z = jnp.zeros((1, *shape))
+    return net.init(key, z, jnp.zeros(1), examples(encoders_of(net), z))["params"]
 
 
-def apply(net: Network, params: Params, keys: Array | None, z: Array, level: Noise, cond: Any) -> Array:
-    """Raw output at a level, told a label or a bit [B] or `Conditioning`; keys [B] switch dropout on."""
-    if isinstance(cond, Conditioning):
-        z, cond = beside(z, cond.low), cond.label
+def encoders_of(net: Network) -> tuple[Encoder, ...]:
+    """The encoders of the conditions that a network knows."""
+    if isinstance(net, UNet | Classifier):
+        return net.settings.encoders
+    return net.encoders if isinstance(net, VDMUNet | MLP) else ()
+
+
+def apply(net: Network, params: Params, keys: Array | None, z: Array, level: Noise, cond: Cond) -> Array:
+    """Raw output at a level; cond: name → value [B, …] of each condition; keys [B] switch dropout on."""
     # only VDM's U-Net has Fourier features that σ could damp
     sigma = (level.sigma,) if isinstance(net, VDMUNet) else ()
     return cast(Array, net.apply({"params": params}, z, level.t, cond, keys, *sigma))

@@ -24,6 +24,9 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax.conditioning import Cond
+from vdm_jax.core.chain import Chain
+from vdm_jax.core.method import Batch, Context, Method, Params, Phase, Terms
 from vdm_jax.diffusion import (
     baseline,
     dequantisation,
@@ -38,9 +41,8 @@ from vdm_jax.diffusion import (
 )
 from vdm_jax.diffusion.process import SUB_VP, VE, VP, Noise, Process, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
-from vdm_jax.methods import conditioning, flows, networks, sde_levels, sde_rules
-from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
-from vdm_jax.methods.chains import Chain
+from vdm_jax.keys import fold, normal_like
+from vdm_jax.methods import flows, networks, sde_levels, sde_rules
 from vdm_jax.methods.examples import OfConfig
 from vdm_jax.methods.vdm import divergence, sample_times
 from vdm_jax.networks.multiscale import UNet
@@ -69,10 +71,10 @@ def method_of(model: SDE) -> Method:
         schedule=lambda params: model.schedule,
         bits_per_dim=bits_per_dim,
         ode=model.ode,
-        encode=lambda x: dequantisation.dequantise(x, jnp.asarray(0.5), model.vocabulary),
+        encode=model.encode,
         decode=lambda z, level: dequantisation.quantise(z / expand(level.alpha, z.ndim), model.vocabulary),
         describe=lambda params: {"gamma_0": model.schedule.gamma_0, "gamma_1": model.schedule.gamma_1},
-        classes=config.model.num_classes,
+        conditions=model.conditions,
     )
 
 
@@ -114,6 +116,10 @@ class SDE(OfConfig):
         """Parameters before training."""
         return {"network": networks.init(self.net, key, self.shape)}
 
+    def encode(self, x: Array) -> Array:
+        """Data → f, centers of bins of [−1, 1]."""
+        return dequantisation.dequantise(x, jnp.asarray(0.5), self.vocabulary)
+
     def uniform(self, keys: Array) -> Array:
         """Noise of U[0, 1) for every number, [b, …]."""
         draw = lambda k: jax.random.uniform(jax.random.fold_in(k, DEQUANTISE), self.shape)
@@ -126,7 +132,7 @@ class SDE(OfConfig):
     def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
         """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
 
-        def denoise(z: Array, level: Noise, cond: Array) -> Array:
+        def denoise(z: Array, level: Noise, cond: Cond) -> Array:
             apply = partial(networks.apply, self.net, params["network"], keys)
             if sde_levels.gives_score(self.config, self.net):
                 raw = apply(z, level, cond)
@@ -135,7 +141,7 @@ class SDE(OfConfig):
 
         return denoise
 
-    def on_unit_scale(self, apply: Callable[..., Array], z: Array, level: Noise, cond: Array) -> Array:
+    def on_unit_scale(self, apply: Callable[..., Array], z: Array, level: Noise, cond: Cond) -> Array:
         """A network made for VP sees z/√(α² + σ²), the VP latent of the same SNR: x̂_VE(z, γ) = x̂_VP(α z, γ).
 
         Under `model.residual`='pixel' its output is added to the exact ε̂ of Gaussian pixels (see `baseline`).
@@ -174,10 +180,10 @@ class SDE(OfConfig):
         The VLB of continuous time holds for every process (VDM, §4; ScoreFlow's theorem 3): a Gaussian p(f|z_0) at
         t_min, whose mean over ε is known, the prior, ½ γ′ ‖ε − ε̂‖², and the width of the bins that f was drawn from.
         """
-        (f, log_q), schedule = self.dequantised(params, batch["image"], keys), self.schedule
+        (f, log_q), schedule = self.dequantised(params, batch["x"], keys), self.schedule
         level, eps = self.level_of(gamma), normal_like(keys, self.shape, DIFFUSION)
         z = q_sample(f, eps, level)
-        cond = conditioning.dropped(self.config, batch["conditioning"], keys) if train else batch["conditioning"]
+        cond = self.cond_of(batch, keys if train else None)
         raw = self.denoise(params, fold(keys, DROPOUT) if train else None)(z, level, cond)
         error = losses.squared_error(eps, self.split(raw, z, level).eps)
         exact = 0.5 * math.prod(self.shape) * (1 + math.log(2 * math.pi) + schedule.gamma_0)
@@ -234,7 +240,7 @@ class SDE(OfConfig):
         −log P(x) ≤ E_u[−log p(f)] − D log w, one u for each key (Song et al. 2021, §4.3); and the flow's evaluations.
         """
         rule = divergence(self.config.evaluation.divergence, math.prod(self.shape))
-        (f, log_q), cond = self.dequantised(params, batch["image"], keys), batch["conditioning"]
+        (f, log_q), cond = self.dequantised(params, batch["x"], keys), self.cond_of(batch)
         log_p, _, evaluations = likelihood.log_prob(self.ode(params), f, cond, fold(keys, PROBE), rule)
         return {**self.in_bits({"flow": -log_p}, log_q), "evaluations": evaluations}
 
@@ -244,7 +250,7 @@ class SDE(OfConfig):
         With `sampling.denoise` a sample is x̂ at t_min, one more call.
         """
         section, schedule = self.config.sampling, self.schedule
-        predict = conditioning.predictor(self.config, self.denoise(params), self.split, cond)
+        predict = self.predictor(self.denoise(params), cond)
         t_min = self.config.schedule.t_min
         end = (max(section.t_min, t_min) - t_min) / (1 - t_min)
         steps, grid = sde_rules.steps(section.sampler, schedule, self.level_of, num_steps, end)

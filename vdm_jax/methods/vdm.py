@@ -17,12 +17,14 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax.conditioning import Cond
+from vdm_jax.core.chain import Chain
+from vdm_jax.core.method import Batch, Context, Method, Params, Phase, Terms
 from vdm_jax.diffusion import baseline, decoders, likelihood, losses, prediction, reverse, samplers, schedules, times
 from vdm_jax.diffusion.process import VP, Noise, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
-from vdm_jax.methods import conditioning, flows, networks
-from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
-from vdm_jax.methods.chains import Chain
+from vdm_jax.keys import fold, normal_like
+from vdm_jax.methods import flows, networks
 from vdm_jax.methods.examples import OfConfig
 
 # Purposes that a key is folded for; each draws its own numbers.
@@ -84,10 +86,10 @@ def build(config: ConfigDict) -> Method:
         schedule=model.schedule,
         bits_per_dim=bits_per_dim,
         ode=model.ode,
-        encode=lambda x: decoders.encode(x, model.vocabulary),
+        encode=model.encode,
         decode=lambda z, level: decoders.decode(z, level, model.vocabulary),
         describe=model.describe,
-        classes=config.model.num_classes,
+        conditions=model.conditions,
     )
 
 
@@ -104,6 +106,10 @@ class VDM(OfConfig):
         network = networks.init(self.net, net_key, self.shape)
         return {"network": network, "schedule": init_schedule(self.config, schedule_key)}
 
+    def encode(self, x: Array) -> Array:
+        """Data → f, what α_t is a factor of."""
+        return decoders.encode(x, self.vocabulary)
+
     def schedule(self, params: Params) -> schedules.Schedule:
         """γ(t) of these parameters."""
         return schedule_from(self.config, params["schedule"])
@@ -118,7 +124,7 @@ class VDM(OfConfig):
     def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
         """(z, level, conditioning) → raw output; keys [B] switch dropout on."""
 
-        def denoise(z: Array, level: Noise, cond: Array) -> Array:
+        def denoise(z: Array, level: Noise, cond: Cond) -> Array:
             return self.complete(networks.apply(self.net, params["network"], keys, z, level, cond), z, level)
 
         return denoise
@@ -151,15 +157,15 @@ class VDM(OfConfig):
         train: bool = False,
     ) -> Terms:
         """The three terms of −VLB in bits/dim [B] and their total; t, and ‖ε − ε̂‖²/D there."""
-        schedule, x = self.schedule(params), batch["image"]
-        f = decoders.encode(x, self.vocabulary)
+        schedule, x = self.schedule(params), batch["x"]
+        f = self.encode(x)
         level_0 = self.level_of(schedule.gamma(jnp.zeros(())))
         eps_0 = normal_like(keys, self.shape, RECONSTRUCTION)
 
         t, gamma, weight = self.path(schedule, t, num_timesteps, path_weight)
         level, eps = self.level_of(gamma), normal_like(keys, self.shape, DIFFUSION)
         z = q_sample(f, eps, level)
-        cond = conditioning.dropped(self.config, batch["conditioning"], keys) if train else batch["conditioning"]
+        cond = self.cond_of(batch, keys if train else None)
         raw = self.denoise(params, fold(keys, DROPOUT) if train else None)(z, level, cond)
         error = losses.squared_error(eps, self.split(raw, z, level).eps)
         nats = {
@@ -205,7 +211,7 @@ class VDM(OfConfig):
         """The bound through q(z_0|x) and the flow's density of z_0; and the flow's evaluations."""
         eps = normal_like(keys, self.shape, RECONSTRUCTION)
         rule = divergence(self.config.evaluation.divergence, math.prod(self.shape))
-        x, cond = batch["image"], batch["conditioning"]
+        x, cond = batch["x"], self.cond_of(batch)
         nats = likelihood.bound(self.ode(params), x, eps, cond, fold(keys, PROBE), self.vocabulary, rule)
         evaluations = nats.pop("evaluations")
         return {**self.in_bits(nats), "evaluations": evaluations}
@@ -213,7 +219,7 @@ class VDM(OfConfig):
     def chain(self, params: Params, cond: Any, num_steps: int) -> Chain:
         """The sampler of the config from γ_1 to γ_0 in equal steps of t."""
         section, schedule = self.config.sampling, self.schedule(params)
-        predict = conditioning.predictor(self.config, self.denoise(params), self.split, cond)
+        predict = self.predictor(self.denoise(params), cond)
         last = self.level_of(schedule.gamma(jnp.zeros(())))
         draw = lambda keys: fold(keys, DECODE) if section.draw else None
         return Chain(

@@ -49,8 +49,11 @@ def norm(s: Settings, channels: int, name: str, dtype: Any = None) -> GroupNorm:
     return GroupNorm(s.groups_of(channels), dtype=dtype or s.dtype, epsilon=s.epsilon, name=name)
 
 
-class Told(NamedTuple):
-    """What all blocks are told. time: [B, E] of t and class, after its swish; style: [B, S] of a latent, if any."""
+class BlockConditioning(NamedTuple):
+    """What all blocks are conditioned on.
+
+    time: [B, E], the embedding of t and of conditions after its swish; style: [B, S], which adapts norms, or None.
+    """
 
     time: Array
     style: Array | None = None
@@ -95,8 +98,8 @@ class ResBlock(nn.Module):
     resample: str = "none"
 
     @nn.compact
-    def __call__(self, x: Array, cond: Told, keys: Array | None) -> Array:
-        """x: [B, H, W, C], cond: what the network is told, keys: [B] or None → [B, H′, W′, features]."""
+    def __call__(self, x: Array, cond: BlockConditioning, keys: Array | None) -> Array:
+        """x: [B, H, W, C], cond: see `BlockConditioning`, keys: [B] or None → [B, H′, W′, features]."""
         s, inputs, features = self.settings, x.shape[-1], self.features
         h = nn.swish(adapted_norm(s, inputs, "norm1", cond.style)(x))
         if self.resample != "none":
@@ -138,7 +141,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, h: Array, number: Array | int, skip: Array | None, cond: Told, keys: Array | None
+        self, h: Array, number: Array | int, skip: Array | None, cond: BlockConditioning, keys: Array | None
     ) -> tuple[Array, Array]:
         s = self.settings
         x = sharing.over_batch(h if skip is None else jnp.concatenate([h, skip], axis=-1))
@@ -167,7 +170,7 @@ class Down(nn.Module):
     attends: bool
 
     @nn.compact
-    def __call__(self, h: Array, cond: Told, keys: Array | None) -> tuple[Array, Array]:
+    def __call__(self, h: Array, cond: BlockConditioning, keys: Array | None) -> tuple[Array, Array]:
         """h: [B, H, W, C] → ([B, H, W, features], the outputs of all blocks [depth, B, H, W, features])."""
         s, args = self.settings, (self.settings, self.features, self.attends)
         h, _ = rematerialised(Block, s.remat, scanned=False)(*args, name="first")(h, 0, None, cond, keys)
@@ -188,7 +191,7 @@ class Up(nn.Module):
     attends: bool
 
     @nn.compact
-    def __call__(self, h: Array, skips: Array, entry: Array, cond: Told, keys: Array | None) -> Array:
+    def __call__(self, h: Array, skips: Array, entry: Array, cond: BlockConditioning, keys: Array | None) -> Array:
         """h: [B, H, W, C], skips: [depth, B, H, W, features], entry: [B, H, W, C′] → [B, H, W, features]."""
         s = self.settings
         once = s.attention_up == "level"
@@ -209,7 +212,7 @@ class Between(nn.Module):
     way: str
 
     @nn.compact
-    def __call__(self, h: Array, cond: Told, keys: Array | None) -> Array:
+    def __call__(self, h: Array, cond: BlockConditioning, keys: Array | None) -> Array:
         s, channels = self.settings, h.shape[-1]
         if s.resample == "block":
             block = rematerialised(ResBlock, s.remat, scanned=False)

@@ -19,6 +19,7 @@ from jax import Array
 from vdm_jax.networks import families
 from vdm_jax.networks.blocks import dense, norm
 from vdm_jax.networks.encoder import embed, encode
+from vdm_jax.networks.encoders import Cond, Injection
 from vdm_jax.networks.families import Settings
 
 
@@ -47,7 +48,7 @@ class AttentionPool(nn.Module):
 class Classifier(nn.Module):
     """z [B, H, W, C], t [B] → logits [B, classes] of log p(c | z_t) but for a constant.
 
-    t and z: as for `multiscale.UNet`. conditioning is not used: it may be the label itself. keys: [B] for dropout.
+    t and z: as for `multiscale.UNet`. cond is not used: it may hold the label itself. keys: [B] for dropout.
     Everything up to the last norm computes in settings.dtype, the rest in float32 or better.
     Raises ValueError if the settings don't suit z (`families.check`) or tell it classes.
     """
@@ -56,12 +57,12 @@ class Classifier(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, z: Array, t: Array, conditioning: Array | None = None, keys: Array | None = None) -> Array:
+    def __call__(self, z: Array, t: Array, cond: Cond | None = None, keys: Array | None = None) -> Array:
         s = self.settings
         families.check(s, z.shape[1:])
-        if s.num_classes or s.given:
-            raise ValueError(f"num_classes={s.num_classes}, given={s.given}: a classifier is told of z and t alone")
-        h = encode(s, z, embed(self, s, t, t), keys).h
+        if s.encoders:
+            raise ValueError(f"a classifier is conditioned on t alone, not on {s.encoders[0].name!r}")
+        h = encode(s, z, embed(self, s, t, Injection()), keys).h
         precise = replace(s, dtype=jnp.promote_types(s.dtype, jnp.float32))
         h = nn.swish(norm(precise, h.shape[-1], "norm_out")(h))
         return AttentionPool(precise, self.classes, name="pool")(h)

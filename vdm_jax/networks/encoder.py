@@ -17,11 +17,11 @@ import numpy as np
 from jax import Array
 
 from vdm_jax.networks import resample
-from vdm_jax.networks.blocks import Between, Down, ResBlock, Told, added, attention, conv, dense, start_of
+from vdm_jax.networks.blocks import Between, BlockConditioning, Down, ResBlock, added, attention, conv, dense, start_of
+from vdm_jax.networks.encoders import Injection, Site
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.layers import fold, waves
 from vdm_jax.networks.remat import rematerialised
-from vdm_jax.networks.style import Mapping
 
 # Which keys of dropout a part takes, four to a level; the coarsest is entered by nothing, the finest left by nothing.
 DOWN, UP, SHRINK, GROW = range(4)
@@ -47,30 +47,31 @@ def frequencies(kind: str, features: int) -> np.ndarray:
     return (1e4 ** -(np.arange(half) / (half - 1 if kind == "ddpm" else half))).astype(np.float32)
 
 
-def embed(module: nn.Module, s: Settings, t: Array, conditioning: Array) -> Told:
-    """swish(dense1(swish(dense0(sinusoids of t))) + class) [B, 4 width], and the style of a latent."""
+def site(s: Settings, z: Array) -> Site:
+    """What the network offers to encoders of conditions."""
+    return Site(z, 4 * s.width, nn.initializers.normal(1.0), start_of(s).kernel, s.dtype)
+
+
+def embed(module: nn.Module, s: Settings, t: Array, injected: Injection) -> BlockConditioning:
+    """swish(dense1(swish(dense0(sinusoids of t))) + embeddings of conditions) [B, 4 width], and their style."""
     wide = 4 * s.width
     if s.embedding == "fourier":
         # sin, cos(2π w log σ), w ~ N(0, scale²): drawn once, never trained (Tancik et al. 2020)
         w = module.param("frequencies", nn.initializers.normal(s.fourier_scale), (s.width,))
-        told = waves(t, 2 * jnp.pi * jax.lax.stop_gradient(w))
+        sinusoids = waves(t, 2 * jnp.pi * jax.lax.stop_gradient(w))
     else:
-        told = waves(t, jnp.asarray(frequencies(s.embedding, s.width)))
+        sinusoids = waves(t, jnp.asarray(frequencies(s.embedding, s.width)))
         if s.embedding == "improved":  # cosines first
-            told = jnp.roll(told, s.width // 2, axis=-1)
-    cond = nn.swish(dense(s, told.shape[-1], wide, "dense0")(told))
-    cond = dense(s, wide, wide, "dense1")(cond)
-    if s.num_classes:
-        table = nn.Embed(s.num_classes, wide, embedding_init=nn.initializers.normal(1.0), name="classes")
-        cond = cond + table(conditioning.astype(jnp.int32)).astype(cond.dtype)
-    if not s.latent:
-        return Told(nn.swish(cond))
-    mapping = Mapping(s.latent_width, s.mapping_depth, s.dtype, start_of(s).kernel, name="mapping")
-    return Told(nn.swish(cond), mapping(conditioning))
+            sinusoids = jnp.roll(sinusoids, s.width // 2, axis=-1)
+    time = nn.swish(dense(s, sinusoids.shape[-1], wide, "dense0")(sinusoids))
+    time = dense(s, wide, wide, "dense1")(time)
+    if injected.embedding is not None:
+        time = time + injected.embedding.astype(time.dtype)
+    return BlockConditioning(nn.swish(time), injected.style)
 
 
-def encode(s: Settings, z: Array, cond: Told, keys: Array | None) -> Encoded:
-    """All levels, finest first, and the middle. z: [B, H, W, C], cond: what all blocks are told."""
+def encode(s: Settings, z: Array, cond: BlockConditioning, keys: Array | None) -> Encoded:
+    """All levels, finest first, and the middle. z: [B, H, W, C], cond: what all blocks are conditioned on."""
     channels, attends = s.channels(), s.attends(z.shape[1])
     h, pyramid = conv(s, z.shape[-1], s.entry_channels(), "conv_in")(z), z
     entries, skips = [], []

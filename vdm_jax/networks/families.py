@@ -12,6 +12,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from vdm_jax.networks.encoders import ClassEmbedding, ConcatImage, Encoder, LatentStyle
+
 CHOICES = {
     "embedding": ("ddpm", "improved", "fourier"),
     "entry": ("width", "level"),
@@ -32,8 +34,7 @@ class Settings:
     depth: blocks of each level on the way down; one more on the way up.
     attention_at: heights in pixels of the levels whose blocks have attention; the middle always has it.
     heads: of attention; head_channels: channels of each instead, as many heads as there is room for; 0 for `heads`.
-    outputs: 2 for a variance head, channels [ε̂ | v]. num_classes: 0 without.
-    given: the last channels of z, of an image beside it that an upsampler is given.
+    outputs: 2 for a variance head, channels [ε̂ | v]. encoders: of conditions, see `encoders`.
     entry: channels of the first convolution, those of the 'level' that it enters or the 'width'.
     scale_shift: the embedding turns the second norm into norm(h) (1 + scale) + shift; else it is added before it.
     groups: of a group norm, fewer if they would have less than group_width channels. epsilon: its ε.
@@ -47,8 +48,6 @@ class Settings:
     images of all levels are summed, each doubled to the next ('skip').
     attention_up: after every 'block' on the way up, or once at the end of the 'level'.
     initial, qkv_scale: of kernels, see `initial.start`.
-    latent: numbers w of a generator, which the network is told instead of a class; 0 for none. They pass through a
-    mapping network of mapping_depth + 1 layers of latent_width units (`style`) and adapt the norms of the blocks.
     bounded: tanh at the end.
     dtype, remat, unroll: how it is computed; they change neither parameters nor their initial values.
     """
@@ -61,8 +60,7 @@ class Settings:
     head_channels: int = 0
     dropout_rate: float = 0.0
     outputs: int = 1
-    num_classes: int = 0
-    given: int = 0
+    encoders: tuple[Encoder, ...] = ()
     entry: str = "width"
     scale_shift: bool = False
     groups: int = 32
@@ -81,9 +79,6 @@ class Settings:
     attention_up: str = "block"
     initial: str = "ddpm"
     qkv_scale: float = 1.0
-    latent: int = 0
-    latent_width: int = 256
-    mapping_depth: int = 3
     bounded: bool = False
     dtype: Any = jnp.float32
     remat: str = "none"
@@ -107,6 +102,21 @@ class Settings:
 
     def groups_of(self, channels: int) -> int:
         return min(self.groups, channels // self.group_width)
+
+    @property
+    def num_classes(self) -> int:
+        """Vectors of classes, the null class among them; 0 without."""
+        return sum(e.num_classes for e in self.encoders if isinstance(e, ClassEmbedding))
+
+    @property
+    def extra_channels(self) -> int:
+        """Channels of images that are concatenated with z."""
+        return sum(e.channels for e in self.encoders if isinstance(e, ConcatImage))
+
+    @property
+    def latent(self) -> int:
+        """Numbers of a generator's latent; 0 without."""
+        return sum(e.latent for e in self.encoders if isinstance(e, LatentStyle))
 
 
 _IMPROVED: dict[str, Any] = {
@@ -160,28 +170,48 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def settings(family: str, **overrides: Any) -> Settings:
     """The named network with other values for some of its settings.
 
+    Besides those: num_classes, the vectors of 'label'; extra_channels, those of 'low_resolution' (of one pixel: the
+    side does not change the parameters); latent, latent_width and mapping_depth of 'latent'. They are encoders.
+
     Raises ValueError for a name that is not known, or settings that contradict each other.
     """
     if family not in FAMILIES:
         raise ValueError(f"family={family!r} is none of {', '.join(FAMILIES)}")
-    known = {field.name for field in dataclasses.fields(Settings)}
+    known = {field.name for field in dataclasses.fields(Settings)} | set(_SHORTHANDS)
     if unknown := sorted(overrides.keys() - known):
         raise ValueError(f"{unknown[0]!r} is no setting of a multiscale U-Net; it has {', '.join(sorted(known))}")
-    made = Settings(**{**FAMILIES[family], **overrides})
+    made = Settings(**_with_encoders({**FAMILIES[family], **overrides}))
     for name, legal in CHOICES.items():
         if (value := getattr(made, name)) not in legal:
             raise ValueError(f"{name}={value!r} is none of {', '.join(legal)}")
     if made.scale_by_sigma and made.embedding != "fourier":
         raise ValueError(f"scale_by_sigma needs embedding='fourier', which is told log σ, not {made.embedding!r}")
     if made.head_channels and made.heads != 1:
-        raise ValueError(
-            f"heads={made.heads} and head_channels={made.head_channels} both tell the heads; one is enough"
-        )
-    if made.latent and made.num_classes:
-        raise ValueError("a generator is told a latent or a class; set latent=0 or num_classes=0")
+        raise ValueError(f"heads={made.heads} and head_channels={made.head_channels} both set the heads; one is enough")
     if made.fir and made.resample != "block":
         raise ValueError("fir=True filters inside blocks that resample; it needs resample='block'")
     return made
+
+
+# Encoders by the numbers that published networks have of them.
+_SHORTHANDS = ("num_classes", "extra_channels", "latent", "latent_width", "mapping_depth")
+
+
+def _with_encoders(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values with encoders in the place of their shorthands."""
+    short = {name: values.pop(name) for name in _SHORTHANDS if name in values}
+    made: list[Encoder] = list(values.get("encoders", ()))
+    if short.get("num_classes"):
+        made.append(ClassEmbedding("label", short["num_classes"]))
+    if short.get("extra_channels"):
+        made.append(ConcatImage("low_resolution", 1, short["extra_channels"]))
+    if short.get("latent"):
+        made.append(
+            LatentStyle("latent", short["latent"], short.get("latent_width", 256), short.get("mapping_depth", 3))
+        )
+    if len({encoder.name for encoder in made}) < len(made):
+        raise ValueError(f"two encoders of one condition: {', '.join(encoder.name for encoder in made)}")
+    return values | {"encoders": tuple(made)}
 
 
 def check(s: Settings, shape: tuple[int, ...]) -> None:

@@ -6,8 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from vdm_jax.networks.encoders import Cond
 from vdm_jax.networks.layers import Dense, timestep_embedding
 
+LATENT = "latent"  # the name of w among the conditions
 SLOPE = 0.2  # of leaky rectifiers where their input is negative
 
 
@@ -31,7 +33,7 @@ class Perceptron(nn.Module):
 
 
 class MLPGenerator(nn.Module):
-    """z [B, D], t [B] in [0, 1], latent w [B, latent] → x̂ [B, D]. latent: 0 for none, w is not looked at then."""
+    """z [B, D], t [B] in [0, 1], cond with w [B, latent] as 'latent' → x̂ [B, D]. latent: 0 for none."""
 
     width: int
     depth: int
@@ -39,6 +41,6 @@ class MLPGenerator(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, z: Array, t: Array, latent: Array) -> Array:
-        inputs = jnp.concatenate([z, latent], axis=-1) if self.latent else z
+    def __call__(self, z: Array, t: Array, cond: Cond) -> Array:
+        inputs = jnp.concatenate([z, cond[LATENT]], axis=-1) if self.latent else z
         return Perceptron(self.width, self.depth, z.shape[-1], self.dtype, name="layers")(inputs, t)

@@ -26,12 +26,6 @@ def timestep_embedding(t: Array, features: int) -> Array:
     return waves(1000 * t, frequencies)
 
 
-def class_embedding(count: int, features: int, label: Array) -> Array:
-    """A vector of each class, [B] → [B, features]; 0 before training: a network begins as one without labels."""
-    table = nn.Embed(count, features, embedding_init=nn.initializers.zeros, name="classes")
-    return table(label.astype(jnp.int32))
-
-
 def waves(t: Array, frequencies: Array) -> Array:
     """[sin(t ω_k), cos(t ω_k)]; t: [B], frequencies ω: [n] → [B, 2n]."""
     angles = t[:, None] * frequencies[None, :]

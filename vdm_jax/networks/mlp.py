@@ -6,34 +6,37 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from vdm_jax.networks.layers import Dense, class_embedding, dropout, fold, timestep_embedding
+from vdm_jax.networks.encoders import Cond, Encoder, Site, inject, without
+from vdm_jax.networks.layers import Dense, dropout, fold, timestep_embedding
 
 
 class MLP(nn.Module):
-    """ε̂(z_t, t): z [B, D], t [B] in [0, 1], conditioning [B] → [B, D]; zero output at the start + z.
+    """ε̂(z_t, t): z [B, D], t [B] in [0, 1], cond → [B, D]; zero output at the start + z.
 
-    conditioning: the class, if there are num_classes of them.
+    encoders: of conditions, see `encoders`; without features of theirs a column of zeros takes their place.
     """
 
     width: int
     depth: int
     dropout_rate: float = 0.0
     dtype: jnp.dtype = jnp.float32
-    num_classes: int = 0
+    encoders: tuple[Encoder, ...] = ()
 
     @nn.compact
-    def __call__(self, z: Array, t: Array, conditioning: Array, keys: Array | None = None) -> Array:
-        bit = jnp.zeros_like(t) if self.num_classes else conditioning
-        cond = jnp.concatenate([timestep_embedding(t, self.width), bit[:, None]], axis=-1)
-        cond = Dense(self.width, dtype=self.dtype, name="dense0")(cond)
-        if self.num_classes:
-            cond = cond + class_embedding(self.num_classes, self.width, conditioning).astype(cond.dtype)
-        cond = nn.swish(cond)
+    def __call__(self, z: Array, t: Array, cond: Cond, keys: Array | None = None) -> Array:
+        site = Site(z, self.width, nn.initializers.zeros, dtype=self.dtype)
+        injected = without(inject(self.encoders, cond, site), "the multilayer perceptron", "channels", "style")
+        features = jnp.zeros_like(t)[:, None] if injected.features is None else injected.features
+        time = jnp.concatenate([timestep_embedding(t, self.width), features], axis=-1)
+        time = Dense(self.width, dtype=self.dtype, name="dense0")(time)
+        if injected.embedding is not None:
+            time = time + injected.embedding.astype(time.dtype)
+        time = nn.swish(time)
         h = Dense(self.width, dtype=self.dtype, name="dense_in")(z)
         for layer in range(self.depth):
             u = nn.LayerNorm(dtype=self.dtype, name=f"norm{layer}")(h)
             u = Dense(self.width, dtype=self.dtype, name=f"in{layer}")(nn.swish(u))
-            u = u + Dense(self.width, use_bias=False, dtype=self.dtype, name=f"cond{layer}")(cond)
+            u = u + Dense(self.width, use_bias=False, dtype=self.dtype, name=f"cond{layer}")(time)
             u = dropout(nn.swish(u), self.dropout_rate, fold(keys, layer))
             h = h + Dense(self.width, dtype=self.dtype, name=f"out{layer}")(u)
         zeros = nn.initializers.zeros

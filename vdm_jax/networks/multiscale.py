@@ -30,24 +30,24 @@ proj_out are dense layers, channels on the last axis; heads are contiguous in q,
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.networks import families, resample
 from vdm_jax.networks.blocks import Between, Up, last_conv, norm
-from vdm_jax.networks.encoder import GROW, UP, embed, encode, part_keys
+from vdm_jax.networks.encoder import GROW, UP, embed, encode, part_keys, site
+from vdm_jax.networks.encoders import Cond, inject, without
 from vdm_jax.networks.families import Settings
 
 
 class UNet(nn.Module):
-    """z [B, H, W, C] float32, t [B] float32, conditioning [B] → [B, H, W, outputs · (C − given)] float32.
+    """z [B, H, W, C] float32, t [B] float32, cond → [B, H, W, outputs · C] float32.
 
     t: what the sinusoids are taken of, as it is: the level l − 1 of 0 … T − 1 or 1000 (l − 1)/T (DDPM, Improved
     DDPM, ADM), 999 t (DDPM++, NCSN++ under VP); under embedding='fourier' log σ, by whose σ = e^t
-    scale_by_sigma divides. conditioning: the class if there are any, w [B, latent] of a generator, else unused.
-    keys: [B] for dropout, None for none. z is what the network sees: [−1, 1] on clean data, and behind it the
-    `given` channels of an image that the output is not of (`beside`).
+    scale_by_sigma divides. cond: name → value [B, …] for each of settings.encoders.
+    keys: [B] for dropout, None for none. z is on the scale of clean data in [−1, 1]; channels of conditions follow
+    it into the first convolution.
     Everything but the sinusoids, the last norm and the last convolution computes in settings.dtype.
     Raises ValueError if the settings don't suit z (`families.check`).
     """
@@ -55,21 +55,25 @@ class UNet(nn.Module):
     settings: Settings
 
     @nn.compact
-    def __call__(self, z: Array, t: Array, conditioning: Array, keys: Array | None = None) -> Array:
+    def __call__(self, z: Array, t: Array, cond: Cond, keys: Array | None = None) -> Array:
         s = self.settings
         families.check(s, z.shape[1:])
         channels, attends = s.channels(), s.attends(z.shape[1])
-        cond = embed(self, s, t, conditioning)
-        h, entries, skips = encode(s, z, cond, keys)
+        injected = without(inject(s.encoders, cond, site(s, z)), "the multiscale U-Net", "features")
+        outputs = s.outputs * z.shape[-1]
+        if injected.channels is not None:
+            z = jnp.concatenate([z, injected.channels], axis=-1)
+        blocks_cond = embed(self, s, t, injected)
+        h, entries, skips = encode(s, z, blocks_cond, keys)
+        image: Array | None = None
 
-        image, outputs = None, s.outputs * (z.shape[-1] - s.given)
         for i, features in reversed(list(enumerate(channels))):
             up = Up(s, features, attends[i], name=f"up{i}")
-            h = up(h, skips[i], entries[i], cond, part_keys(keys, i, UP))
+            h = up(h, skips[i], entries[i], blocks_cond, part_keys(keys, i, UP))
             if s.pyramid_out == "skip":
                 image = self._collect(i, h, image, outputs)
             if i:
-                h = Between(s, "double", name=f"grow{i}")(h, cond, part_keys(keys, i, GROW))
+                h = Between(s, "double", name=f"grow{i}")(h, blocks_cond, part_keys(keys, i, GROW))
         out = self._to_image(h, outputs, "norm_out", "conv_out") if image is None else image
         if s.bounded:
             out = jnp.tanh(out)
@@ -86,12 +90,3 @@ class UNet(nn.Module):
         s = self.settings
         h = nn.swish(norm(s, h.shape[-1], norm_name, jnp.float32)(h))
         return last_conv(s, outputs, conv_name, dtype=jnp.float32)(h)
-
-
-def beside(z: Array, low: Array) -> Array:
-    """[z | low enlarged]: what an upsampler sees. z: [B, H, W, C], low: [B, h, w, c] on the same scale as clean data.
-
-    Bilinear between centres of pixels, edges repeated: torch's `interpolate` with align_corners=False.
-    """
-    large = jax.image.resize(low, (*z.shape[:3], low.shape[-1]), "bilinear")
-    return jnp.concatenate([z, large.astype(z.dtype)], axis=-1)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from vdm_jax.networks.encoders import Cond
 from vdm_jax.networks.initial import start
 from vdm_jax.networks.sharing import promote_whole
 
@@ -158,7 +159,7 @@ class RefineNet(nn.Module):
     """z [B, H, W, C] on the scale of [−1, 1], t [B]: the number of the level → score [B, H, W, C] of data in [0, 1].
 
     width: n channels at full size, 2 n at half of it; levels: how many there are, number 0 with the most noise.
-    conditioning and keys are what other networks are told: neither is used. H and W are even.
+    cond and keys are not used: the network knows no conditions and has no dropout. H and W are even.
     """
 
     width: int
@@ -166,7 +167,7 @@ class RefineNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, z: Array, t: Array, conditioning: Array, keys: Array | None = None) -> Array:
+    def __call__(self, z: Array, t: Array, cond: Cond, keys: Array | None = None) -> Array:
         n, level, h = self.width, jnp.round(t).astype(jnp.int32), z.astype(self.dtype)
         h = _conv("begin", h, n)
         stages = []

@@ -15,12 +15,12 @@ from jax import Array
 
 from vdm_jax.networks import sharing
 from vdm_jax.networks.conv import Conv
+from vdm_jax.networks.encoders import Cond, Encoder, Site, inject, without
 from vdm_jax.networks.initial import Initial, original
 from vdm_jax.networks.layers import (
     Attention,
     Dense,
     GroupNorm,
-    class_embedding,
     damping,
     dropout,
     fold,
@@ -81,12 +81,12 @@ class Block(nn.Module):
 
 
 class VDMUNet(nn.Module):
-    """ε̂(z_t, t): z [B, H, W, C] float32, t [B] in [0, 1], conditioning [B] → [B, H, W, C].
+    """ε̂(z_t, t): z [B, H, W, C] float32, t [B] in [0, 1], cond → [B, H, W, C].
 
     width: n channels everywhere; depth: L. fourier: the exponents n of the Fourier features, ()
     for none. remat: what the backward pass recomputes, see `rematerialised`. unroll: how many blocks a loop body holds.
     initial: of the kernels. residual: + z at the end; without it the output is 0 before training.
-    num_classes: conditioning is the class, else whether the image was augmented.
+    encoders: of conditions, see `encoders`; without features of theirs a column of zeros takes their place.
     damped: Fourier features times exp(−½(2ⁿπσ)²), all that the noise σ [B] leaves of them;
     σ None is 0, for parameters that are only being initialised.
     z, its Fourier features and the output residual stay float32; everything else computes in dtype.
@@ -104,7 +104,7 @@ class VDMUNet(nn.Module):
     initial: Initial = original()
     residual: bool = True
     damped: bool = False
-    num_classes: int = 0
+    encoders: tuple[Encoder, ...] = ()
 
     def _blocks(self, length: int, name: str, with_skip: bool) -> nn.Module:
         block = rematerialised(Block, self.remat)
@@ -125,33 +125,33 @@ class VDMUNet(nn.Module):
         return features * damping(sigma, self.fourier, z.shape[-1])[:, None, None, :]
 
     @nn.compact
-    def __call__(
-        self, z: Array, t: Array, conditioning: Array, keys: Array | None = None, sigma: Array | None = None
-    ) -> Array:
+    def __call__(self, z: Array, t: Array, cond: Cond, keys: Array | None = None, sigma: Array | None = None) -> Array:
         n, dtype = self.width, self.dtype
-        bit = jnp.zeros_like(t) if self.num_classes else conditioning
-        cond = jnp.concatenate([timestep_embedding(t, n), bit[:, None]], axis=-1)
-        cond = nn.swish(Dense(4 * n, kernel_init=self.initial.dense0, dtype=dtype, name="dense0")(cond))
-        cond = Dense(4 * n, dtype=dtype, name="dense1")(cond)
-        if self.num_classes:
-            cond = cond + class_embedding(self.num_classes, 4 * n, conditioning).astype(cond.dtype)
-        cond = nn.swish(cond)
+        site = Site(z, 4 * n, nn.initializers.zeros, dtype=dtype)
+        injected = without(inject(self.encoders, cond, site), "VDM's U-Net", "channels", "style")
+        features = jnp.zeros_like(t)[:, None] if injected.features is None else injected.features
+        time = jnp.concatenate([timestep_embedding(t, n), features], axis=-1)
+        time = nn.swish(Dense(4 * n, kernel_init=self.initial.dense0, dtype=dtype, name="dense0")(time))
+        time = Dense(4 * n, dtype=dtype, name="dense1")(time)
+        if injected.embedding is not None:
+            time = time + injected.embedding.astype(time.dtype)
+        time = nn.swish(time)
 
         h = jnp.concatenate([z, self._features(z, sigma)], axis=-1) if self.fourier else z
         h = Conv(n, kernel_init=self.initial.conv_in, dtype=dtype, name="conv_in")(h)
         first = h
 
         layers = jnp.arange(self.depth)
-        h, skips = self._blocks(self.depth, "down", False)(h, layers, None, cond, fold(keys, 0))
+        h, skips = self._blocks(self.depth, "down", False)(h, layers, None, time, fold(keys, 0))
 
         middle = lambda name: ResBlock(n, self.dropout_rate, self.groups, dtype, self.initial, name=name)
-        h = middle("mid1")(h, cond, fold(keys, 1))
+        h = middle("mid1")(h, time, fold(keys, 1))
         h = Attention(groups=self.groups, dtype=dtype, name="mid_attn")(h)
-        h = middle("mid2")(h, cond, fold(keys, 2))
+        h = middle("mid2")(h, time, fold(keys, 2))
 
         skips = jnp.concatenate([first[None], skips])[::-1]
         layers = jnp.arange(self.depth + 1)
-        h, _ = self._blocks(self.depth + 1, "up", True)(h, layers, skips, cond, fold(keys, 3))
+        h, _ = self._blocks(self.depth + 1, "up", True)(h, layers, skips, time, fold(keys, 3))
 
         h = nn.swish(GroupNorm(self.groups, dtype=dtype, name="norm_out")(h))
         zeros = nn.initializers.zeros

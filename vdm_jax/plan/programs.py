@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vdm_jax import methods
+from vdm_jax import conditioning, methods
+from vdm_jax.conditioning import Guided
 from vdm_jax.errors import UserError
-from vdm_jax.methods import classifier_guidance, conditioning
-from vdm_jax.methods.base import example_keys
+from vdm_jax.keys import example_keys
+from vdm_jax.methods import classifier_guidance
 from vdm_jax.plan import flops
 from vdm_jax.plan.flops import Flops
 from vdm_jax.runtime import devices
@@ -71,9 +72,11 @@ def _steps(config: ConfigDict, chips: list[Any], variants: Iterable[Hashable]) -
     """(the traced step of each variant, abstract state)."""
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp, chips)
     check_parallelism(config, mesh)
-    made = functions(config, methods.build(config), mesh)
+    method = methods.build(config)
+    made = functions(config, method, mesh)
     steps: list[Any] = [made.variants(variant) for variant in variants]  # of jax.jit
-    return [step.trace(made.abstract, (abstract_batch(config),), None) for step in steps], made.abstract
+    batch = abstract_batch(config, method)
+    return [step.trace(made.abstract, (batch,), None) for step in steps], made.abstract
 
 
 def sample(config: ConfigDict, chips: list[Any]) -> Program:
@@ -95,10 +98,10 @@ def sample(config: ConfigDict, chips: list[Any]) -> Program:
     if judge is not None:
         params[classifier_guidance.CLASSIFIER] = jax.eval_shape(methods.build(judge).init, jax.random.key(0))
     keys = jax.eval_shape(lambda: example_keys(jax.random.key(0), jnp.arange(size)))
-    label = jax.ShapeDtypeStruct((size,), jnp.int32 if method.classes else jnp.float32)
-    side, weight = config.model.low_resolution, jax.ShapeDtypeStruct((size,), jnp.float32)
-    low = jax.ShapeDtypeStruct((size, side, side, config.data.shape[-1]), jnp.float32) if side else None
-    cond = conditioning.told(label, low, weight if any(section.guidance) else None)
+    cond: Any = conditioning.specs_of_values(method.conditions, size)
+    if any(section.guidance):
+        weight: Any = jax.ShapeDtypeStruct((size,), jnp.float32)
+        cond = Guided(cond, {c.name: weight for c in method.conditions if c.guidable})
     traced = jax.jit(draw, in_shardings=(whole, parts, parts)).trace(params, keys, cond)
     counted = flops.count(traced.jaxpr)
     calls = math.ceil(section.num_images / size) * len(section.guidance)

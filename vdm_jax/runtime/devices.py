@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -91,10 +91,11 @@ def under(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     return traced
 
 
-def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-    """This process's rows of a global batch → one global array per field, split over the devices."""
+def put_batch(mesh: Mesh, batch: dict[str, Any]) -> dict[str, Any]:
+    """This process's rows of a global batch → one global array per leaf, split over the devices."""
     sharding = split(mesh)
-    return {k: jax.make_array_from_process_local_data(sharding, np.asarray(v)) for k, v in batch.items()}
+    put = lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
+    return cast(dict[str, Any], jax.tree.map(put, batch))
 
 
 def put_state(state: Any, shardings: Any) -> Any:

@@ -1,1 +1,1 @@
-"""State, train step, loop, checkpoints and metrics, written once on `methods.base.Method`."""
+"""State, train step, loop, checkpoints and metrics, written once on `core.method.Method`."""

@@ -33,7 +33,7 @@ def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) 
         seen = [row for row in read(run.directory / "metrics.jsonl") if row["step"] == number]
         there = (
             any(row["split"] != TRAIN for row in seen),
-            (run.directory / "samples" / f"{samples.stem(run.config, number)}.png").exists(),
+            (run.directory / "samples" / f"{samples.stem(run.config, run.method, number)}.png").exists(),
         )
         # what process 0 sees decides
         evaluated, sampled = multihost_utils.broadcast_one_to_all(np.asarray(there))

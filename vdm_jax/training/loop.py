@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vdm_jax import data, methods
+from vdm_jax import conditioning, data, methods
 from vdm_jax.evaluation import report
 from vdm_jax.runtime import checkpoints, chips, devices, lock, workdir
 from vdm_jax.runtime.preemption import Preempted, Preemption
@@ -58,19 +58,18 @@ def _train(
     flops_of: FlopsOf | None,
 ) -> TrainState:
     workdir.check_same(directory, config)
-    dataset = data.load(
-        config.data.name,
-        config.data.split,
-        path=config.data.path,
-        shape=tuple(config.data.shape),
-        vocabulary=config.data.vocabulary or None,
+    dataset, method = data.from_section(config.data, config.data.split), methods.build(config)
+    data.check(
+        dataset,
+        tuple(config.data.shape),
+        config.data.vocabulary or None,
+        crops="crop" in config.data.augment,
+        **conditioning.data_requirements(method.conditions),
     )
-    classes, crops = config.model.num_classes, "crop" in config.data.augment
-    data.check(dataset, tuple(config.data.shape), config.data.vocabulary or None, classes=classes, crops=crops)
     workdir.check_resume(directory, config, dataset.identity)
-    method = methods.build(config)
-    if method.measured is not None or config.model.low_resolution:  # a GAN looks at no split but its own
-        report.check_data(config)
+    # a GAN needs no split but its own
+    if method.measured is not None or any(c.needs_evaluation_data for c in method.conditions):
+        report.check_data(config, method)
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp)
     check_parallelism(config, mesh)
     iterator = data.train_iterator(
@@ -79,7 +78,6 @@ def _train(
         batch_size=config.data.batch_size,
         augment=tuple(config.data.augment),
         size=config.data.shape[0],
-        labels=classes > 0,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_threads=config.data.threads or None,
@@ -129,7 +127,7 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
             run.preemption.steps_pause(lambda: checkpoints.finish(run.saver))
         profile.before(number, count)
         with watch.waiting():
-            batches = tuple(program.put(next(run.iterator)) for _ in range(count))
+            batches = tuple(program.put(_batch(run)) for _ in range(count))
         state, newest = program.variants(variant)(state, batches, _halt(run))
         number += count
         run.progress.advance(count)
@@ -180,6 +178,11 @@ def next_stop(section: ConfigDict, number: int) -> int:
 def alike(variant: Callable[[int], Hashable], number: int, most: int) -> int:
     """How many steps after the first `number`, up to `most`, are of one variant and can be one call."""
     return next((n for n in range(1, most) if variant(number + n) != variant(number)), most)
+
+
+def _batch(run: Run) -> dict[str, Any]:
+    """This process's rows of the next batch."""
+    return conditioning.batch_of(run.method.conditions, next(run.iterator))
 
 
 def _halt(run: Run) -> Any:

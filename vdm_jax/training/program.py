@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from vdm_jax import conditioning
+from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
-from vdm_jax.methods.base import Method
 from vdm_jax.runtime import devices
 from vdm_jax.training.optimizer import optimizer
 from vdm_jax.training.state import TrainState, init_state
@@ -34,7 +35,7 @@ class Program(NamedTuple):
     variants: Callable[[Hashable], Callable[..., Any]]
     abstract: TrainState
     shardings: TrainState
-    put: Callable[[dict[str, np.ndarray]], dict[str, Any]]
+    put: Callable[[dict[str, Any]], dict[str, Any]]
     enter: Callable[[TrainState], TrainState] = lambda state: state
     leave: Callable[[TrainState], TrainState] = lambda state: state
 
@@ -43,7 +44,7 @@ def functions(config: ConfigDict, method: Method, mesh: Mesh, compiler_options: 
     """The program of a config, compiled on first use, for `training.parallelism` 'jit' or 'pmap'."""
     section, total = config.training, config.data.batch_size
     optimizers = {phase.name: optimizer(config, phase.rate) for phase in method.phases}
-    metrics = metric_shapes(method, abstract_batch(config), total)
+    metrics = metric_shapes(method, abstract_batch(config, method), total)
     first = lambda: init_state(method, optimizers, metrics, section.seed)
     abstract = jax.eval_shape(first)
     shardings = devices.state_shardings(mesh, abstract)
@@ -103,8 +104,9 @@ def _mapped(
             call_of(variant), axis_name=AXIS, in_axes=(None, 0, 0), out_axes=None, donate_argnums=0, devices=order
         )
 
-    def put(batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        return {k: np.reshape(v, (local, -1, *np.shape(v)[1:])) for k, v in batch.items()}
+    def put(batch: dict[str, Any]) -> dict[str, Any]:
+        rows = lambda v: np.reshape(v, (local, -1, *np.shape(v)[1:]))
+        return cast(dict[str, Any], jax.tree.map(rows, batch))
 
     return Program(
         init,
@@ -140,12 +142,12 @@ def check_parallelism(config: ConfigDict, mesh: Mesh) -> None:
         )
 
 
-def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(config: ConfigDict, method: Method) -> dict[str, Any]:
     """A global batch of the config."""
     size, shape = config.data.batch_size, tuple(config.data.shape)
     dtype = np.uint8 if config.data.vocabulary else np.float32
     return {
-        "image": jax.ShapeDtypeStruct((size, *shape), dtype),
-        "conditioning": jax.ShapeDtypeStruct((size,), np.int32 if config.model.num_classes else np.float32),
+        "x": jax.ShapeDtypeStruct((size, *shape), dtype),
+        "cond": conditioning.specs(method.conditions, size),
         "replaced": jax.ShapeDtypeStruct((size,), np.float32),
     }

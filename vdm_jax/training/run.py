@@ -10,7 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vdm_jax.methods.base import Method
+from vdm_jax.core.method import Method
 from vdm_jax.runtime import checkpoints
 from vdm_jax.runtime.preemption import Preemption
 from vdm_jax.training.health import Health

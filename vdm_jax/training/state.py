@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from vdm_jax.methods.base import Method, Phase
+from vdm_jax.core.method import Method, Phase
 
 
 class TrainState(NamedTuple):

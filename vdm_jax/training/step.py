@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from vdm_jax.methods.base import Batch, Context, Method, Phase, example_keys
+from vdm_jax.core.method import Batch, Context, Method, Phase
+from vdm_jax.keys import example_keys
 from vdm_jax.training.optimizer import ema_update
 from vdm_jax.training.state import TrainState, trained
 
@@ -142,7 +143,7 @@ def make_train_step(
         finite = jnp.asarray(True)
         objective = jnp.zeros(())  # of all phases
         for number, phase in enumerate(method.phases):
-            context = context_for(seed, state.step, number, total, axis, batch["image"].shape[0])
+            context = context_for(seed, state.step, number, total, axis, batch["x"].shape[0])
             context = context._replace(variant=variant)
             found = accumulated(phase, params, extra, batch, context, accumulate)
             sums = metric_sums(found)

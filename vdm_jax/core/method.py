@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
-from vdm_jax.methods.chains import Chain
+from vdm_jax.conditioning.base import Conditions
+from vdm_jax.core.chain import Chain
 
 Params = Any
 Extra = Any
-Batch = dict[str, Array]
+Batch = dict[str, Any]
 Terms = dict[str, Array]
 
 
@@ -88,7 +87,7 @@ class Method(NamedTuple):
     pictures: (params, batch, keys [b]) → {name: rows of images [b, K, H, W, C] in [0, 1]}, or None: what else an
         evaluation draws of the first images.
     describe: params → {name: 0-d array}, scalars for the log (the endpoints of a schedule).
-    classes: how many labels there are that a sample can be asked for, as its conditioning; 0 for none.
+    conditions: what examples are conditioned on, or, of a classifier, what it predicts.
     """
 
     init: Callable[[Array], Params]
@@ -107,25 +106,9 @@ class Method(NamedTuple):
     variant: Callable[[int], Hashable] = lambda step: None
     pictures: Callable[[Params, Batch, Array], dict[str, Array]] | None = None
     describe: Callable[[Params], Terms] = lambda params: {}
-    classes: int = 0
+    conditions: Conditions = ()
 
     @property
     def measured(self) -> Measure | None:
         """What an evaluation measures, if anything."""
         return self.measure or (Measure("bits_per_dim", self.bits_per_dim) if self.bits_per_dim else None)
-
-
-def normal_like(keys: Array, shape: tuple[int, ...], purpose: int) -> Array:
-    """Standard normal [b, *shape]; row k depends on keys[k] and the purpose alone."""
-    draw = lambda k: jax.random.normal(jax.random.fold_in(k, purpose), shape, jnp.result_type(float))
-    return jax.vmap(draw)(keys)
-
-
-def example_keys(key: Array, index: Array) -> Array:
-    """One key per place in the global batch: [b]."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-
-
-def fold(keys: Array, purpose: int | Array) -> Array:
-    """Keys [b] for one purpose."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)

@@ -1,0 +1,37 @@
+"""Whether an image was augmented (VDM, appendix B): 1 in training where it was, 0 in likelihoods and samples."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vdm_jax.conditioning.base import Condition
+from vdm_jax.networks.encoders import Encoder, Feature
+
+NAME = "augmented"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augmented(Condition):
+    """A bit beside the features of t, of networks whose original has it."""
+
+    name: str = NAME
+
+    def of_records(self, records: Mapping[str, np.ndarray]) -> np.ndarray:
+        return records[NAME]
+
+    @property
+    def chosen(self) -> bool:
+        return False
+
+    def encoder(self) -> Encoder:
+        return Feature(self.name)
+
+
+def from_config(config: ConfigDict) -> Augmented | None:
+    """The bit of VDM's U-Net and of the perceptron, unless they are conditioned on labels."""
+    takes_it = config.model.network in ("unet", "mlp") and config.method != "ddgan"
+    return Augmented() if takes_it and not config.model.num_classes else None

@@ -1,0 +1,114 @@
+"""The class of an example, with a null class for classifier-free guidance if there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from vdm_jax.conditioning.base import Condition, Encode
+from vdm_jax.errors import UserError
+from vdm_jax.networks.encoders import ClassEmbedding, Encoder
+
+COLUMNS = 20  # as many classes stand beside each other in a grid
+NAME = "label"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Label(Condition):
+    """Labels 0 … num_classes − 1, and num_classes for the null class ∅, a learned vector."""
+
+    name: str = NAME
+    num_classes: int
+    null_class: bool = False
+
+    def spec(self, size: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((size,), jnp.int32)
+
+    def of_records(self, records: Mapping[str, np.ndarray]) -> np.ndarray:
+        return records["label"]
+
+    @property
+    def guidable(self) -> bool:
+        return self.null_class
+
+    def null(self, value: Array) -> Array:
+        return jnp.full_like(value, self.num_classes)
+
+    def drop(self, value: Array, keys: Array) -> Array:
+        return super().drop(value, keys).astype(value.dtype)
+
+    def request(self, config: ConfigDict, count: int, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """`sampling.label`, or labels that come with other conditions, or the classes in turn."""
+        label = config.sampling.label
+        if label >= 0:
+            return {self.name: np.full(count, label, np.int32)}
+        if self.name in known:
+            return {self.name: self._checked(known[self.name], config)}
+        return {self.name: (np.arange(count) % self.num_classes).astype(np.int32)}
+
+    def _checked(self, labels: Any, config: ConfigDict) -> np.ndarray:
+        """Labels that come with the images of another model."""
+        where = f"config.sampling.low_resolution={config.sampling.low_resolution!r}"
+        if labels is None:
+            raise UserError(f"{where} holds no labels, which this upsampler needs; set one by config.sampling.label")
+        if labels.dtype.kind not in "iu":
+            raise UserError(f"{where} holds labels of the type {labels.dtype}; they must be integers, write it again")
+        highest = self.num_classes - 1 + self.null_class
+        if labels.min() < 0 or labels.max() > highest:
+            raise UserError(
+                f"{where} holds labels {labels.min()} to {labels.max()}, and this upsampler knows 0 to {highest}; set "
+                "one by config.sampling.label, or give samples of a model of the same classes"
+            )
+        return np.asarray(labels, np.int32)
+
+    def from_user(self, given: Any, count: int, encode: Encode) -> Array:
+        """One label of all images, or [count]."""
+        if given is None:
+            raise UserError(
+                f"this model is conditioned on labels, 0 to {self.num_classes - 1}; give one, or one for each of the "
+                f"{count}"
+            )
+        given = np.asarray(given)
+        if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
+            raise UserError(f"labels are one integer or {count} of them, not {given.dtype} of shape {given.shape}")
+        given, highest = np.broadcast_to(given, (count,)), self.num_classes - 1 + self.null_class
+        if count and (given.min() < 0 or given.max() > highest):
+            raise UserError(f"labels are 0 to {highest}, these go from {given.min()} to {given.max()}")
+        return jnp.asarray(given, jnp.int32)
+
+    def encoder(self) -> Encoder:
+        return ClassEmbedding(self.name, self.num_classes + self.null_class)
+
+    def data_requirements(self) -> dict[str, Any]:
+        return {"classes": self.num_classes}
+
+    @property
+    def description(self) -> str:
+        return "the label"
+
+    def stem(self, config: ConfigDict) -> str:
+        return f"_label{config.sampling.label}" if config.sampling.label >= 0 else ""
+
+    def columns(self, config: ConfigDict) -> int | None:
+        return self.num_classes if config.sampling.label < 0 and self.num_classes <= COLUMNS else None
+
+    def arrays(self, value: np.ndarray) -> dict[str, np.ndarray]:
+        return {"labels": value}
+
+
+def from_config(config: ConfigDict) -> Label | None:
+    """The label of a model with `model.num_classes`."""
+    if not config.model.num_classes:
+        return None
+    return Label(
+        num_classes=config.model.num_classes,
+        null_class=bool(config.model.null_class),
+        drop_rate=config.training.label_dropout,
+    )

@@ -1,0 +1,151 @@
+"""The image at a lower resolution that an upsampler enlarges.
+
+In training and in its likelihood it is the area mean of the image itself, in sampling what another model drew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax import Array
+from ml_collections import ConfigDict
+
+from vdm_jax import data
+from vdm_jax.conditioning.base import Condition, Encode, finite
+from vdm_jax.conditioning.label import NAME as LABEL
+from vdm_jax.errors import UserError
+from vdm_jax.networks import resample
+from vdm_jax.networks.encoders import ConcatImage, Encoder
+
+NAME = "low_resolution"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LowResolution(Condition):
+    """Images [B, side, side, channels]; vocabulary: values of a pixel, 0 for continuous data."""
+
+    name: str = NAME
+    side: int
+    channels: int
+    vocabulary: int
+
+    def spec(self, size: int) -> jax.ShapeDtypeStruct | None:
+        return None
+
+    def value_spec(self, size: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((size, self.side, self.side, self.channels), jnp.float32)
+
+    def of_batch(self, batch: Mapping[str, Any], encode: Encode) -> Array:
+        """That of the batch if it has one, else the area mean of the image itself."""
+        cond = batch.get("cond", {})
+        return jnp.asarray(cond[self.name]) if self.name in cond else resample.area(encode(batch["x"]), self.side)
+
+    def request(self, config: ConfigDict, count: int, known: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The images of `sampling.low_resolution` with their labels; without such a file the first of the evaluation
+        split, made small."""
+        read = self._from_file if config.sampling.low_resolution else self._from_split
+        images, labels = read(config, count)
+        return {self.name: images, LABEL: labels}
+
+    def _from_split(self, config: ConfigDict, count: int) -> tuple[np.ndarray, Any]:
+        """(area means [count, h, w, C] of the first images, their labels or None)."""
+        source = data.from_section(config.data, config.evaluation.split).source
+        records = [source[k % len(source)] for k in range(count)]
+        images = np.stack([record["image"] for record in records]).astype(np.float32)
+        labels = np.array([record["label"] for record in records]) if "label" in records[0] else None
+        return np.asarray(resample.area(jnp.asarray(images), self.side)), labels
+
+    def _from_file(self, config: ConfigDict, count: int) -> tuple[np.ndarray, Any]:
+        """(images [count, h, w, C], their labels or None) of a file of samples."""
+        path = config.sampling.low_resolution
+        where = f"config.sampling.low_resolution={path!r}"
+        images, labels = _arrays(path, where)
+        shape = (self.side, self.side, self.channels)
+        if images.shape[1:] != shape:
+            raise UserError(
+                f"{where} holds samples of shape {images.shape[1:]}, and this upsampler enlarges images of shape "
+                f"{shape}; give the samples of a model of that size"
+            )
+        values = self.vocabulary
+        if (images.dtype.kind in "iu") != bool(values) or (values and not 0 <= images.min() <= images.max() < values):
+            held = f"{images.dtype} from {images.min():g} to {images.max():g}"
+            legal = f"levels 0 to {values - 1}" if values else "real numbers"
+            raise UserError(f"{where} holds {held}, and this upsampler's images are {legal} (config.data.vocabulary)")
+        if len(images) < count:
+            raise UserError(
+                f"{where} holds {len(images)} samples for config.sampling.num_images={count}; set that to "
+                f"{len(images)} or less, or draw more of the model that made them"
+            )
+        if labels is not None and labels.shape != images.shape[:1]:
+            raise UserError(f"{where} holds {len(images)} samples and labels of shape {labels.shape}; write it again")
+        return images[:count], None if labels is None else labels[:count]
+
+    def prepare(self, value: Array, encode: Encode) -> Array:
+        return encode(jnp.asarray(value))
+
+    def check_request(self, config: ConfigDict) -> None:
+        if not config.sampling.low_resolution:
+            raise UserError(
+                "config.sampling.low_resolution='' gives this upsampler nothing to enlarge; set it to the "
+                "samples/STEP.npz that --mode=sample of the smaller model wrote"
+            )
+
+    def from_user(self, given: Any, count: int, encode: Encode) -> Array:
+        shape = (count, self.side, self.side, self.channels)
+        if given is None or np.shape(given) != shape:
+            what = "nothing" if given is None else f"images of shape {np.shape(given)}"
+            raise UserError(f"this model is an upsampler and enlarges images of shape {shape}, not {what}: {NAME}")
+        finite(NAME, given, None)
+        if self.vocabulary and np.size(given) and (np.min(given) < 0 or np.max(given) > self.vocabulary - 1):
+            raise UserError(f"{NAME} must be levels 0 to {self.vocabulary - 1}, these go to {np.max(given)}")
+        return encode(jnp.asarray(given))
+
+    def encoder(self) -> Encoder:
+        return ConcatImage(self.name, self.side, self.channels)
+
+    @property
+    def description(self) -> str:
+        return f"{self.side} × {self.side} pixels"
+
+    @property
+    def needs_evaluation_data(self) -> bool:
+        return True
+
+    def picture(self, value: np.ndarray) -> np.ndarray | None:
+        return value if self.vocabulary else None
+
+
+def _arrays(path: str, where: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """'samples' [N, …], N > 0, and 'labels', if any, of a file."""
+    file = epath.Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"{where} is no file; give the samples/STEP.npz that --mode=sample of the smaller model wrote")
+    try:
+        with file.open("rb") as stream:
+            arrays = np.load(stream, allow_pickle=False)
+            if not isinstance(arrays, np.lib.npyio.NpzFile) or "samples" not in arrays:
+                raise ValueError("it has no array named samples")
+            images, labels = arrays["samples"], arrays.get("labels")
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # of zip files
+        raise UserError(f"{where} is no file of samples as --mode=sample writes them ({error})") from error
+    if not images.size:
+        raise UserError(f"{where} holds no samples; write it again")
+    if images.dtype.kind not in "iuf":
+        raise UserError(f"{where} holds samples of the type {images.dtype}, which are no images; write it again")
+    return images, labels
+
+
+def from_config(config: ConfigDict) -> LowResolution | None:
+    """The small image of a model with `model.low_resolution`."""
+    side = config.model.get("low_resolution", 0)
+    if not side:
+        return None
+    return LowResolution(side=side, channels=config.data.shape[-1], vocabulary=config.data.vocabulary)

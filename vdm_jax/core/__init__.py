@@ -1,0 +1,1 @@
+"""The interface between methods and everything that runs them."""
