@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -12,11 +13,11 @@ from etils import epath
 
 from experiments import models
 from vdm_jax import methods
-from vdm_jax.core.method import Method
+from vdm_jax.core.method import LIKELIHOOD, Method, PerExample
 from vdm_jax.diffusion import decoders, samplers, sde_steps, tables
 from vdm_jax.evaluation import report
 from vdm_jax.keys import fold
-from vdm_jax.methods import ddpm, networks
+from vdm_jax.methods import ddpm
 
 PER_STEP = {"ancestral": 1, "ddim": 1, "euler": 1, "heun": 2, "predictor_corrector": 2, "euler_maruyama": 1}
 SNR = 0.16  # r of the Langevin steps (Song et al. 2021, for CIFAR-10)
@@ -107,9 +108,9 @@ def bound_of_steps(model: models.Model, count: int, seed: int) -> np.ndarray:
     if model.config.method == "vdm":
         return models.likelihood(model, seed=seed, num_timesteps=count)["total"]
     config = models.with_fields(model.config, {"evaluation.seed": seed})
-    betas = ddpm.betas_of(config)
-    indices = tables.spaced(len(betas), str(count))
-    merged, told = tables.merge(betas, indices), networks.told(config, len(betas))[indices]
-    fewer = ddpm.DDPM(config, networks.network(config), merged, told, tables.from_betas(merged, told))
-    method = model.method._replace(bits_per_dim=fewer.bits_per_dim)
+    made = ddpm.model(config)
+    indices = tables.spaced(len(made.betas), str(count))
+    merged, time_input = tables.merge(made.betas, indices), made.time_input[indices]
+    fewer = dataclasses.replace(made, betas=merged, time_input=time_input)
+    method = model.method._replace(evaluators=(PerExample(LIKELIHOOD, fewer.bits_per_dim, f"vlb_T={count}"),))
     return report.measure(config, method, model.params, model.mesh)[0]["total"]

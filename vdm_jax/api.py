@@ -21,7 +21,7 @@ from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import q_sample
 from vdm_jax.errors import UserError
 from vdm_jax.keys import example_keys
-from vdm_jax.methods import classifier_guidance, flows
+from vdm_jax.methods import classifier_guidance
 from vdm_jax.runtime import workdir
 
 Labels = int | np.ndarray | None
@@ -79,7 +79,7 @@ class Model(NamedTuple):
         run = jax.jit(method.sample, static_argnums=(3, 4))
         keys = example_keys(jax.random.key(seed), jnp.arange(count))
         samples, path, *evaluations = jax.device_get(run(model.params, keys, cond, steps, keep))
-        flows.check_solved(config, *evaluations)
+        chains.check_solved(config.sampling.get("tolerance", 0.0), *evaluations)
         chains.check_finite(samples)
         return (samples, path) if trajectory else samples
 

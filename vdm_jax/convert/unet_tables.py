@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from vdm_jax.convert.unet_blocks import shapes, stack, unstack, walk
 from vdm_jax.convert.vdm_layout import Flat, flatten
 from vdm_jax.errors import UserError
-from vdm_jax.methods import networks
+from vdm_jax.gaussian import networks
 from vdm_jax.networks.classifier import Classifier
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.multiscale import UNet
@@ -164,7 +164,7 @@ def load(
 
 def settings_of(config: ConfigDict) -> Settings:
     """Of the config's network. Raises UserError if it is none of those that resample."""
-    net = networks.network(config)
+    net = networks.build(config)
     if not isinstance(net, UNet | Classifier):
         raise UserError(
             f"the weights are a multiscale U-Net's, config.model.network={config.model.network!r} is another; "

@@ -1,4 +1,4 @@
-"""A reverse process that is ready to run: what a sample is made by, and what editing wraps."""
+"""A bound sampler: initial noise, step rule, time grid and decoder. `Method.sample` runs it, editing wraps it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vdm_jax.errors import UserError
 
 
 class Chain(NamedTuple):
-    """The steps from noise to data, for labels that are chosen already.
+    """The steps from noise to data, for conditions that are chosen already.
 
     start: keys [b] → z_1 [b, …]. step, steps: for `samplers.run`, with noise by path_keys of the keys [b].
-    end: (z, keys) → data [b, …], z being what the last of the steps gives. shown: (z_s [K, b, …] after the steps to
-    keep, keep) → what a picture shows of them. ending: evaluations of the network that `end` takes.
+    end: (z after the last step, keys) → data [b, …]. visualize: (z_s [K, b, …] after the steps to keep, keep) → what a
+    picture shows of them. final_nfe: evaluations of the network that `end` takes.
     """
 
     start: Callable[[Array], Array]
@@ -26,14 +26,14 @@ class Chain(NamedTuple):
     step: samplers.Step
     steps: samplers.Transition
     end: Callable[[Array, Array], Array]
-    shown: Callable[[Array, Sequence[int]], Array] = lambda path, keep: path
-    ending: int = 0
+    visualize: Callable[[Array, Sequence[int]], Array] = lambda path, keep: path
+    final_nfe: int = 0
 
 
 def run(chain: Chain, keys: Array, keep: Sequence[int] = ()) -> tuple[Array, Any]:
     """(data [b, …], states after the K steps to keep)."""
     z, path = samplers.run(chain.step, chain.start(keys), chain.path_keys(keys), chain.steps, keep)
-    return chain.end(z, keys), chain.shown(path, keep)
+    return chain.end(z, keys), chain.visualize(path, keep)
 
 
 def sampler(chain_of: Callable[[Any, Any, int], Chain]) -> Callable[..., tuple[Array, Any]]:
@@ -43,6 +43,17 @@ def sampler(chain_of: Callable[[Any, Any, int], Chain]) -> Callable[..., tuple[A
         return run(chain_of(params, cond, num_steps), keys, keep)
 
     return sample
+
+
+def check_solved(tolerance: float, *evaluations: np.ndarray) -> None:
+    """Raise UserError if the evaluations [N] of an adaptive sampler say that its solver failed for a sample."""
+    failed = sum(int(np.sum(counts == 0)) for counts in evaluations)
+    if failed:
+        raise UserError(
+            f"config.sampling.sampler='adaptive' failed on {failed} of {sum(map(len, evaluations))} samples at "
+            f"config.sampling.tolerance={tolerance:g}: the network is not finite there, or too rough; set a larger "
+            "tolerance, or sampler='heun'"
+        )
 
 
 def check_finite(samples: np.ndarray) -> None:

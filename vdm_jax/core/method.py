@@ -1,4 +1,4 @@
-"""What a paper has to say for the trainer, the evaluator and the planner to run it.
+"""The interface between a method and the trainer, the evaluator and the planner.
 
 Those three are written once, on `Method`. Losses are per example, so masks, loss by t and any split of
 the batch come for free; noise and times depend on (seed, step, position in the global batch) alone.
@@ -18,6 +18,7 @@ Params = Any
 Extra = Any
 Batch = dict[str, Any]
 Terms = dict[str, Array]
+LIKELIHOOD = "bits_per_dim"  # the name of an evaluator
 
 
 class Context(NamedTuple):
@@ -52,12 +53,12 @@ class Phase(NamedTuple):
     averaged: bool = True
 
 
-class Measure(NamedTuple):
-    """What an evaluation measures.
+class PerExample(NamedTuple):
+    """An evaluator of terms of every example of a split, such as a likelihood.
 
-    name: what results call 'total'. terms: (params, batch, keys [b]) → named terms of every example, [b], 'total' among
-    them, and by level, [b, G]: 't' and others. estimator: how, in words. also: terms that are told with the total.
-    by_level: term by level → what results call it, in ten groups of t.
+    name: what results call 'total'; 'bits_per_dim' is a likelihood. terms: (params, batch, keys [b]) → named terms of
+    every example, [b], 'total' among them, and by noise level, [b, G]: 't' and others. estimator: how, in words. also:
+    terms that are reported with the total. by_level: term by noise level → what results call it, in ten groups of t.
     """
 
     name: str
@@ -65,6 +66,15 @@ class Measure(NamedTuple):
     estimator: str = ""
     also: tuple[str, ...] = ()
     by_level: Mapping[str, str] = {}
+
+
+class SampleSet(NamedTuple):
+    """An evaluator of a set of samples against a set of data, in features that `evaluation.sample_quality` names."""
+
+    name: str = "samples"
+
+
+Evaluator = PerExample | SampleSet
 
 
 class Method(NamedTuple):
@@ -75,13 +85,12 @@ class Method(NamedTuple):
     phases: in order, each with its optimiser. update_extra: (extra, aux in global order) → extra.
     variant: number of steps done → hashable, a static choice on the host that losses find in their context (two
         compiled steps, never lax.cond); what is reported has the same names in all. variant(1) is the usual one.
-    sample: (params, keys [b], conditioning [b], num_steps, keep) → data [b, …], states [K, b, …] after K of the steps
+    sample: (params, keys [b], cond or Guided, num_steps, keep) → data [b, …], states [K, b, …] after K of the steps
         and, where every image takes as many steps as it wants, the evaluations [b] of the network, 0 for a failure
-    chain: (params, conditioning [b], num_steps) → Chain, what `sample` runs and editing wraps. conditioning: labels or
-        zeros, or what `methods.conditioning` makes of them.
+    chain: (params, cond, num_steps) → Chain, what `sample` runs and editing wraps.
     denoise: params → Denoise, for samplers, guidance and likelihoods of one's own.
-    bits_per_dim: (params, batch, keys [b]) → named terms, each [b] in bits/dim ('total' among them).
-    measure: what an evaluation measures where that is no likelihood. What a method cannot do is None.
+    evaluators: what an evaluation measures, each into a result of its own; the first that is `PerExample` is also
+        what training reports in its course. What a method cannot do is None or missing.
     ode: params → likelihood.ODE, the probability flow, for latents and densities.
     encode: data → f [b, …], what α_t is a factor of; decode: (z [b, …], its level) → the most likely data.
     pictures: (params, batch, keys [b]) → {name: rows of images [b, K, H, W, C] in [0, 1]}, or None: what else an
@@ -96,8 +105,7 @@ class Method(NamedTuple):
     denoise: Callable[[Params], Callable[..., Array]] | None
     schedule: Callable[[Params], Any]
     chain: Callable[[Params, Any, int], Chain] | None = None
-    bits_per_dim: Callable[[Params, Batch, Array], Terms] | None = None
-    measure: Measure | None = None
+    evaluators: tuple[Evaluator, ...] = ()
     ode: Callable[[Params], Any] | None = None
     encode: Callable[[Array], Array] = lambda x: x
     decode: Callable[[Array, Any], Array] = lambda z, level: z
@@ -109,6 +117,11 @@ class Method(NamedTuple):
     conditions: Conditions = ()
 
     @property
-    def measured(self) -> Measure | None:
-        """What an evaluation measures, if anything."""
-        return self.measure or (Measure("bits_per_dim", self.bits_per_dim) if self.bits_per_dim else None)
+    def measured(self) -> PerExample | None:
+        """What an evaluation measures of every example, if anything."""
+        return next((e for e in self.evaluators if isinstance(e, PerExample)), None)
+
+    @property
+    def bits_per_dim(self) -> Callable[[Params, Batch, Array], Terms] | None:
+        """(params, batch, keys [b]) → named terms of a likelihood, [b] in bits/dim ('total' among them); or None."""
+        return self.measured.terms if self.measured and self.measured.name == LIKELIHOOD else None

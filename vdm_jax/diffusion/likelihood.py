@@ -84,6 +84,16 @@ def transport(ode: ODE, z: Array, conditioning: Any, frm: Array, to: Array) -> A
     return travel(ode, z, conditioning, frm, to)[0]
 
 
+# Dimensions up to which one vjp for each of them is cheap beside the network.
+EXACT_DIVERGENCE = 16
+
+
+def divergence_of(kind: str, dimensions: int) -> Divergence:
+    """'exact', 'hutchinson', or 'auto': exact for few dimensions."""
+    exact = kind == "exact" or (kind == "auto" and dimensions <= EXACT_DIVERGENCE)
+    return exact_divergence if exact else hutchinson_divergence
+
+
 def encode(ode: ODE, z_0: Array, conditioning: Any) -> Array:
     """z_0 → z_1, the latents of data; N(0, prior variance) under the model."""
     return transport(ode, z_0, conditioning, ode.gamma_0, ode.gamma_1)

@@ -15,10 +15,7 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from vdm_jax.config import flatten
-from vdm_jax.consistency import num_levels
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.keys import example_keys
@@ -100,17 +97,6 @@ def by_level(values: dict[str, np.ndarray], names: Mapping[str, str], groups: in
             row |= {name: float(of_images.mean()), f"{name}_standard_error": _standard_error(of_images)}
         rows.append(row)
     return rows
-
-
-def estimator_name(config: ConfigDict) -> str:
-    """'vlb_continuous', 'vlb_T=1000', 'vlb_T=4000, 64 levels an image' or 'ode'."""
-    section = config.evaluation
-    if section.estimator == "ode":
-        return "ode"
-    if config.method != "ddpm":
-        return f"vlb_T={section.num_timesteps}" if section.num_timesteps else "vlb_continuous"
-    drawn = f", {section.levels} levels an image" if section.levels else ""
-    return f"vlb_T={num_levels(dict(flatten(config)))}{drawn}"
 
 
 def sentence(result: dict[str, Any]) -> str:

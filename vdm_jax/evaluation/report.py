@@ -53,18 +53,19 @@ def measure(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, examples: int = 0
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(terms per example [passes, N], what they were measured on); equal on all processes."""
+    assert method.measured is not None
     section, dataset = config.evaluation, evaluated_split(config)
     count = min(examples or section.examples or dataset.num_examples, dataset.num_examples)
     size = round_up(min(section.batch_size, count), mesh)
     batches = partial(_batches, config, method, dataset, size, count)
     values = likelihood.per_example(method, params, batches, mesh, seed=section.seed, passes=section.passes)
     about = {
-        "estimator": (method.measured and method.measured.estimator) or likelihood.estimator_name(config),
+        "estimator": method.measured.estimator,
         "dataset": f"{dataset.name} ({dataset.version})",
         "split": dataset.split,
         "seed": section.seed,
     }
-    if method.measure is None and (given := _given(method)):
+    if method.bits_per_dim is not None and (given := _given(method)):
         about["given"] = given
     return values, about
 
@@ -117,11 +118,12 @@ def _evaluated(
     """The content of eval.json, and the terms per example."""
     values, about = measure(config, method, params, mesh, examples)
     about |= {"step": step, "weights": weights}
-    if method.measure is None:
+    assert method.measured is not None
+    if method.bits_per_dim is not None:
         return {**likelihood.summarise(values), **about}, values
-    name, *_ = headline = [method.measure.name, *method.measure.also]
+    name, *_ = headline = [method.measured.name, *method.measured.also]
     result = {"headline": headline, **likelihood.summarise(values, name), **about}
-    return {**result, "by_level": likelihood.by_level(values, method.measure.by_level)}, values
+    return {**result, "by_level": likelihood.by_level(values, method.measured.by_level)}, values
 
 
 def scalars(result: dict[str, Any]) -> dict[str, float]:
@@ -174,7 +176,7 @@ def write_evaluation(
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / "eval.json", result)
-        paths = plots.write_plots(directory, schedule, values, method.measure.by_level if method.measure else {})
+        paths = plots.write_plots(directory, schedule, values, method.measured.by_level if method.measured else {})
         say(sentence(result))
         say(f"written: {', '.join(map(str, [directory / 'eval.json', *paths, *drawn]))}")
     return result

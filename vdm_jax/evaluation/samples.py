@@ -18,7 +18,6 @@ from vdm_jax.core import chain as chains
 from vdm_jax.core.method import Method
 from vdm_jax.evaluation import pictures
 from vdm_jax.keys import example_keys
-from vdm_jax.methods import flows
 from vdm_jax.runtime.devices import put_batch, replicated, round_up, under
 from vdm_jax.runtime.processes import placed, say
 
@@ -80,7 +79,7 @@ def sample(
         parts.append(jax.device_get(run(params, batch)))
     images, paths, *counts = zip(*parts, strict=True)
     evaluations = np.concatenate(counts[0])[:count] if counts else None
-    flows.check_solved(config, *([] if evaluations is None else [evaluations]))
+    chains.check_solved(config.sampling.get("tolerance", 0.0), *([] if evaluations is None else [evaluations]))
     chains.check_finite(drawn := np.concatenate(images)[:count])
     return Drawn(drawn, np.concatenate(paths, axis=1)[:, :count], requested, evaluations)
 

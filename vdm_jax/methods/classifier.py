@@ -17,9 +17,10 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax.conditioning.label import NAME as LABEL
-from vdm_jax.core.method import Batch, Context, Measure, Method, Params, Phase, Terms
+from vdm_jax.core.method import Batch, Context, Method, Params, PerExample, Phase, Terms
 from vdm_jax.diffusion import tables
 from vdm_jax.diffusion.process import Noise, q_sample
+from vdm_jax.gaussian.discrete import Discrete, grouping
 from vdm_jax.keys import fold, normal_like
 from vdm_jax.methods import ddpm
 
@@ -36,12 +37,14 @@ def build(config: ConfigDict) -> Method:
         schedule=lambda params: tables.Steps(made.diffusion.table),
         encode=made.diffusion.encode,
         conditions=made.diffusion.conditions,
-        measure=Measure(
-            "cross_entropy",
-            made.terms,
-            estimator=f"T={total}, {levels or total} levels an image",
-            also=("accuracy",),
-            by_level={"at_t": "cross_entropy", "error": "error_rate"},
+        evaluators=(
+            PerExample(
+                "cross_entropy",
+                made.terms,
+                estimator=f"T={total}, {levels or total} levels an image",
+                also=("accuracy",),
+                by_level={"at_t": "cross_entropy", "error": "error_rate"},
+            ),
         ),
     )
 
@@ -54,7 +57,7 @@ def model(config: ConfigDict) -> Classification:
 class Classification(NamedTuple):
     """The functions of a method on one config. Parameters: {'network': …}; diffusion: of the model to guide."""
 
-    diffusion: ddpm.DDPM
+    diffusion: Discrete
 
     def logits(self, params: Params, label: Array) -> Callable[[Array, Noise], Array]:
         """(z [B, …], level of [B]) → logits [B, K], for `guidance.class_gradient`; label: [B], which is not seen."""
@@ -96,7 +99,7 @@ class Classification(NamedTuple):
 
         _, found = jax.lax.scan(body, None, (jnp.arange(len(weights)), indices))
         total, dtype = self.diffusion.table.num_levels, found["accuracy"].dtype
-        mean, group = jnp.asarray(weights / weights.sum(), dtype), jnp.asarray(ddpm.grouping(len(weights)), dtype)
+        mean, group = jnp.asarray(weights / weights.sum(), dtype), jnp.asarray(grouping(len(weights)), dtype)
         by_level = {"t": (indices + 1) / total, "at_t": found["cross_entropy"], "error": 1 - found["accuracy"]}
         means = {name: mean @ value for name, value in found.items()}
         means["total"] = means.pop("cross_entropy")

@@ -21,7 +21,8 @@ from vdm_jax.core.chain import Chain
 from vdm_jax.core.method import Method, Params
 from vdm_jax.diffusion import guidance
 from vdm_jax.errors import UserError
-from vdm_jax.methods import classifier, ddpm, networks
+from vdm_jax.gaussian import networks
+from vdm_jax.methods import classifier, ddpm
 
 CLASSIFIER = "classifier"
 
@@ -50,7 +51,7 @@ def check(config: ConfigDict, judge: ConfigDict, path: str) -> None:
                 "guides models of its own images and levels alone"
             )
     count = len(ddpm.betas_of(config))
-    if not np.array_equal(networks.told(config, count), networks.told(judge, count)):
+    if not np.array_equal(networks.time_input(config, count), networks.time_input(judge, count)):
         raise UserError(
             f"config.model.network={config.model.network!r} is told t, but the classifier {path!r} the number of a "
             "level; it guides models of config.model.network='multiscale'"

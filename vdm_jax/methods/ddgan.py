@@ -23,9 +23,8 @@ from vdm_jax.core.method import Batch, Context, Method, Params, Phase, Terms
 from vdm_jax.diffusion import adversarial, decoders, prediction, samplers, tables, times
 from vdm_jax.diffusion.process import Noise, expand, q_sample
 from vdm_jax.diffusion.samplers import Transition
+from vdm_jax.gaussian import networks
 from vdm_jax.keys import fold, normal_like
-from vdm_jax.methods import networks
-from vdm_jax.methods.examples import OfConfig
 from vdm_jax.networks.discriminator import Discriminator, MLPDiscriminator, Rows
 from vdm_jax.networks.generator import LATENT as LATENT_NAME
 from vdm_jax.networks.generator import MLPGenerator
@@ -68,19 +67,30 @@ def model(config: ConfigDict) -> DDGAN:
     """The functions of `build`, and those behind them."""
     section = config.schedule
     betas = tables.vp_betas(section.num_timesteps, section.beta_min, section.beta_max, section.t_min)
-    table = tables.from_betas(betas, networks.told(config, len(betas)))
-    net = networks.network(config)
+    table = tables.from_betas(betas, networks.time_input(config, len(betas)))
+    net = networks.build(config)
     assert isinstance(net, UNet | MLPGenerator)
     return DDGAN(config, net, discriminator(config), table)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class DDGAN(OfConfig):
+class DDGAN:
     """The functions of a method on one config. Parameters: {'generator': …, 'discriminator': …}."""
 
+    config: ConfigDict
     generator: UNet | MLPGenerator
     judge: Discriminator | MLPDiscriminator
     table: tables.Table
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example."""
+        return tuple(self.config.data.shape)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Values of a number of the data; None for continuous data."""
+        return self.config.data.vocabulary or None
 
     @property
     def paired(self) -> bool:

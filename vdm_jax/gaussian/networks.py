@@ -1,7 +1,7 @@
 """The network that a config's `model` section describes, behind one way to call it.
 
-Networks are told of a level in units of their own: VDM's U-Net and the perceptron t ∈ [0, 1], a multiscale U-Net
-what its original was told.
+Networks see a noise level as a t in units of their own: VDM's U-Net and the perceptron t ∈ [0, 1], a multiscale U-Net
+what its original has.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from vdm_jax.networks.multiscale import UNet
 from vdm_jax.networks.refinenet import RefineNet
 from vdm_jax.networks.vdm_unet import VDMUNet
 
-Network = MLP | MLPGenerator | VDMUNet | UNet | RefineNet | Classifier
+Module = MLP | MLPGenerator | VDMUNet | UNet | RefineNet | Classifier
 
 
-def network(config: ConfigDict) -> Network:
+def build(config: ConfigDict) -> Module:
     """The score network, the classifier, or the generator of a GAN."""
     model = config.model
     dtype, encoders = jnp.dtype(model.dtype), tuple(c.encoder() for c in conditioning.build(config))
@@ -93,28 +93,28 @@ def _settings(config: ConfigDict, dtype: Any, encoders: tuple[Encoder, ...]) -> 
     )
 
 
-def init(net: Network, key: Array, shape: tuple[int, ...]) -> Params:
+def init(net: Module, key: Array, shape: tuple[int, ...]) -> Params:
     """Parameters before training; shape: of one example."""
     z = jnp.zeros((1, *shape))
     return net.init(key, z, jnp.zeros(1), examples(encoders_of(net), z))["params"]
 
 
-def encoders_of(net: Network) -> tuple[Encoder, ...]:
+def encoders_of(net: Module) -> tuple[Encoder, ...]:
     """The encoders of the conditions that a network knows."""
     if isinstance(net, UNet | Classifier):
         return net.settings.encoders
     return net.encoders if isinstance(net, VDMUNet | MLP) else ()
 
 
-def apply(net: Network, params: Params, keys: Array | None, z: Array, level: Noise, cond: Cond) -> Array:
+def apply(net: Module, params: Params, keys: Array | None, z: Array, level: Noise, cond: Cond) -> Array:
     """Raw output at a level; cond: name → value [B, …] of each condition; keys [B] switch dropout on."""
     # only VDM's U-Net has Fourier features that σ could damp
     sigma = (level.sigma,) if isinstance(net, VDMUNet) else ()
     return cast(Array, net.apply({"params": params}, z, level.t, cond, keys, *sigma))
 
 
-def told(config: ConfigDict, num_levels: int) -> np.ndarray:
-    """What the network is told of the levels 1 … T of a table, float64 [T]."""
+def time_input(config: ConfigDict, num_levels: int) -> np.ndarray:
+    """The network's t at the levels 1 … T of a table, float64 [T]."""
     index = np.arange(num_levels, dtype=np.float64)
     if config.model.network != "multiscale":
         return (index + 1) / num_levels

@@ -1,0 +1,66 @@
+"""Samples along the probability flow by a solver that chooses its steps (Song et al. 2021, §4.3 and appendix D.4).
+
+Every image is solved by itself, so it depends on no other of its batch; a batch takes as long as its slowest image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vdm_jax.core import chain as chains
+from vdm_jax.core.chain import Chain
+from vdm_jax.core.method import Params
+from vdm_jax.diffusion import likelihood, samplers
+from vdm_jax.diffusion.prediction import Denoise, Prediction
+from vdm_jax.diffusion.process import Noise
+from vdm_jax.gaussian.base import Sampler
+from vdm_jax.gaussian.sampling import ADAPTIVE
+
+
+class Flow(Protocol):
+    """The functions of a diffusion that has a probability flow."""
+
+    @property
+    def sampler(self) -> Sampler: ...
+
+    def denoise(self, params: Params, keys: Array | None = None) -> Denoise: ...
+
+    def predictor(self, denoise: Denoise, cond: Any) -> samplers.Predict: ...
+
+    def ode(self, params: Params) -> likelihood.ODE: ...
+
+    def chain(self, params: Params, cond: Any, num_steps: int) -> Chain: ...
+
+
+def sampler(model: Flow) -> Callable[..., Any]:
+    """`Method.sample` by the steps of the model's chain, or by a solver's."""
+    return adaptive(model) if model.sampler.name == ADAPTIVE else chains.sampler(model.chain)
+
+
+def adaptive(model: Flow) -> Callable[..., tuple[Array, Array, Array]]:
+    """`Method.sample` with errors of a step below the tolerance, guided and clipped as other samplers are.
+
+    From the chain it takes the ends and, as states that may be kept, the noise levels.
+    """
+
+    def sample(
+        params: Params, keys: Array, cond: Any, num_steps: int, keep: Sequence[int] = ()
+    ) -> tuple[Array, Array, Array]:
+        chain, denoise = model.chain(params, cond, num_steps), model.denoise(params)
+
+        def predict(z: Array, level: Noise, cond: Any) -> Prediction:
+            return model.predictor(denoise, cond)(z, level)
+
+        ode = model.ode(params)._replace(predict=predict, tolerance=model.sampler.tolerance)
+        first, levels = chain.steps.frm.gamma[0], chain.steps.to.gamma
+        kept = levels[np.asarray(keep, int)]
+        z, path, evaluations = likelihood.travel(ode, chain.start(keys), cond, first, levels[-1], kept)
+        solved = jnp.all(jnp.isfinite(z), axis=tuple(range(1, z.ndim)))
+        return chain.end(z, keys), chain.visualize(path, keep), jnp.where(solved, evaluations + chain.final_nfe, 0)
+
+    return sample

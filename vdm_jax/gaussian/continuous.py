@@ -1,0 +1,180 @@
+"""Gaussian diffusions on a schedule γ(t), t ∈ [0, 1]: the bound, the probability flow, and the sampler.
+
+    −log p(x) ≤ reconstruction + prior + diffusion + …,   diffusion = weight ‖ε − ε̂(z_t; γ_t)‖²
+
+in bits/dim, for VP, sub-VP and VE alike (VDM, §4; Song, Durkan, Murray & Ermon 2021, theorem 3). Which γ is drawn and
+with which weight is a paper's choice, and so are the decoder and the objective.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vdm_jax.core.chain import Chain
+from vdm_jax.core.method import Batch, Context, Evaluator, Method, Params, PerExample, Phase, Terms
+from vdm_jax.diffusion import likelihood, losses, samplers, schedules, times
+from vdm_jax.diffusion.process import Noise, Process, q_sample
+from vdm_jax.gaussian import adaptive, sampling
+from vdm_jax.gaussian.base import Gaussian
+from vdm_jax.gaussian.data import Data
+from vdm_jax.keys import fold, normal_like
+
+
+class Draw(NamedTuple):
+    """Of each example: t, which is reported; γ; the weight of ‖ε − ε̂‖² in the diffusion term, nats. [B] each."""
+
+    t: Array
+    gamma: Array
+    weight: Array
+
+
+class Purposes(NamedTuple):
+    """Numbers that keys are folded with; a method numbers its own without collisions."""
+
+    diffusion: int
+    dropout: int
+    time: int
+    start: int
+    path: int
+
+
+EVERY_STEP = sampling.Steps()  # equal steps of t from 1 to 0
+# (params, context) → Draw; (params, keys [B]) → Draw
+TrainingDraw = Callable[[Params, Context], Draw]
+EvaluationDraw = Callable[[Params, Array], Draw]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Continuous(Gaussian):
+    """A diffusion on γ(t).
+
+    schedule: params → γ(t). level_of: γ → Noise, with t in the units of the network. data: the decoder. draw,
+    draw_evaluation: levels in training and in the bound. objective: (terms, t) → what training minimizes, [B]. control:
+    draw → a term of mean 0, nats [B], that lowers the variance of the bound. divergence: of the flow's density, one of
+    'auto', 'exact', 'hutchinson'. tolerance: of its solver.
+    """
+
+    process: Process
+    schedule: Callable[[Params], schedules.Schedule]
+    level_of: Callable[[Array], Noise]
+    data: Data
+    purposes: Purposes
+    draw: TrainingDraw
+    draw_evaluation: EvaluationDraw
+    objective: Callable[[Mapping[str, Array], Array], Array]
+    init_schedule: Callable[[Array], Params] | None = None
+    control: Callable[[Draw], Array] | None = None
+    divergence: str = "auto"
+    tolerance: float = 1e-5
+    steps: sampling.Steps = EVERY_STEP
+
+    def init(self, key: Array) -> Params:
+        """Parameters before training: {'network': …} and, of a schedule that is trained, {'schedule': …}."""
+        if self.init_schedule is None:
+            return {"network": self.init_network(key)}
+        net_key, schedule_key = jax.random.split(key)
+        return {"network": self.init_network(net_key), "schedule": self.init_schedule(schedule_key)}
+
+    def encode(self, x: Array) -> Array:
+        return self.data.encode(x)
+
+    def terms(self, params: Params, batch: Batch, keys: Array, draw: Draw, train: bool = False) -> Terms:
+        """The terms of −VLB in bits/dim [B] and their 'total'; 't', and 'error' = ‖ε − ε̂‖²/D there."""
+        schedule, x = self.schedule(params), batch["x"]
+        f, extra = self.data.dequantized(params, x, keys)
+        level, eps = self.level_of(draw.gamma), normal_like(keys, self.shape, self.purposes.diffusion)
+        z, cond = q_sample(f, eps, level), self.cond_of(batch, keys if train else None)
+        raw = self.denoise(params, fold(keys, self.purposes.dropout) if train else None)(z, level, cond)
+        error = losses.squared_error(eps, self.split(raw, z, level).eps)
+        start = self.level_of(schedule.gamma(jnp.zeros(())))
+        nats = {
+            "reconstruction": self.data.reconstruction(x, f, keys, start),
+            "prior": losses.prior(f, schedule.gamma(jnp.ones(())), self.process),
+            "diffusion": draw.weight * error,
+        }
+        if self.control is not None:
+            nats["control"] = self.control(draw)
+        return {**self.in_bits({**nats, **extra}), "t": draw.t, "error": losses.error_per_dim(error, z)}
+
+    def loss(self, params: Params, state: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
+        """What training minimizes, per example; aux: the terms of the bound."""
+        draw = self.draw(params, context)
+        terms = self.terms(params, batch, context.keys, draw, train=True)
+        objective = self.objective(terms, draw.t)
+        total = terms.pop("total")
+        return objective, {**terms, "bits_per_dim": total}
+
+    def vlb(self, params: Params, batch: Batch, keys: Array) -> Terms:
+        """The variational bound at levels that are drawn independently."""
+        return self.terms(params, batch, keys, self.draw_evaluation(params, keys))
+
+    def ode(self, params: Params) -> likelihood.ODE:
+        """The probability flow."""
+        schedule, denoise = self.schedule(params), self.denoise(params)
+        predict = lambda z, level, cond: samplers.predictor(denoise, self.split, cond)(z, level)
+        ends = schedule.gamma_0, schedule.gamma_1
+        return likelihood.ODE(predict, self.level_of, *ends, self.process, self.tolerance)
+
+    def flow_bound(self, params: Params, batch: Batch, keys: Array) -> Terms:
+        """A bound on −log₂ p(x)/D from the flow's density, by its terms, and the flow's evaluations."""
+        rule = likelihood.divergence_of(self.divergence, self.dimensions)
+        nats = self.data.flow(self.ode(params), params, batch["x"], self.cond_of(batch), keys, rule)
+        evaluations = nats.pop("evaluations")
+        return {**self.in_bits(nats), "evaluations": evaluations}
+
+    def chain(self, params: Params, cond: Any, num_steps: int) -> Chain:
+        """The sampler from γ(1) down, in equal steps of t, or of γ."""
+        schedule = self.schedule(params)
+        predict = self.predictor(self.denoise(params), cond)
+        steps, grid = self.steps.transitions(self.sampler.name, schedule, self.level_of, num_steps)
+        last = self.level_of(schedule.gamma(jnp.asarray(self.steps.end)))
+        return Chain(
+            start=lambda keys: samplers.prior_sample(
+                fold(keys, self.purposes.start), self.shape, schedule.gamma_1, self.process
+            ),
+            path_keys=lambda keys: fold(keys, self.purposes.path),
+            step=sampling.step_rule(self.sampler, predict, self.process, schedule, grid),
+            steps=steps,
+            end=lambda z, keys: self.data.last(predict, z, last, keys),
+            visualize=self.steps.visualize(steps),
+            final_nfe=self.steps.final_nfe,
+        )
+
+    def describe(self, params: Params) -> Terms:
+        """The endpoints of the schedule."""
+        schedule = self.schedule(params)
+        return {"gamma_0": schedule.gamma(jnp.zeros(())), "gamma_1": schedule.gamma(jnp.ones(()))}
+
+
+def method(model: Continuous, phase: Phase, estimator: str, name: str) -> Method:
+    """The functions of a continuous diffusion as a method; estimator: 'vlb' or 'ode', and what results call it."""
+    bits_per_dim = {"vlb": model.vlb, "ode": model.flow_bound}[estimator]
+    evaluators: tuple[Evaluator, ...] = (PerExample("bits_per_dim", bits_per_dim, name),)
+    return Method(
+        init=model.init,
+        phases=(phase,),
+        conditions=model.conditions,
+        sample=adaptive.sampler(model),
+        chain=model.chain,
+        denoise=model.denoise,
+        schedule=model.schedule,
+        evaluators=evaluators,
+        ode=model.ode,
+        encode=model.encode,
+        decode=model.data.decode,
+        describe=model.describe,
+    )
+
+
+def sample_times(kind: str, context: Context, purpose: int) -> Array:
+    """t [b] for a training batch: 'stratified' over the global batch or 'independent'."""
+    if kind == "stratified":
+        u = jax.random.uniform(jax.random.fold_in(context.key, purpose))
+        return times.stratified(u, context.index, context.total)
+    return times.independent(fold(context.keys, purpose))

@@ -1,0 +1,79 @@
+"""Step rules by name and the time grids they run on, for diffusions on a γ(t)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from vdm_jax.diffusion import reverse, samplers, schedules, sde_steps
+from vdm_jax.diffusion.process import Noise, Process, expand
+from vdm_jax.gaussian.base import Sampler
+
+ADAPTIVE = "adaptive"
+# What the score SDEs integrate in γ: a step of δ ≥ 4 would enlarge what noise is left, and equal steps of t end in one
+# of 8.
+IN_GAMMA = ("euler", "heun", ADAPTIVE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Steps:
+    """Where the steps of a sampler lie and what is shown of them.
+
+    in_gamma: names of rules whose steps are equal in γ, not in t. end: the schedule's t of the last level. unit_scale:
+    pictures show z/√(α² + σ²). final_nfe: evaluations of the network after the last step.
+    """
+
+    in_gamma: tuple[str, ...] = ()
+    end: float = 0.0
+    unit_scale: bool = False
+    final_nfe: int = 0
+
+    def transitions(
+        self, sampler: str, schedule: schedules.Schedule, level_of: Callable[[Array], Noise], num_steps: int
+    ) -> tuple[samplers.Transition, np.ndarray]:
+        """Steps from t = 1 to the end, and their grid in t. 'langevin' stays at num_steps levels instead."""
+        stays = sampler == "langevin"
+        grid = samplers.uniform_grid(num_steps - 1 if stays else num_steps)
+        if self.end:
+            grid = 1 - (1 - self.end) * (1 - grid)
+        if sampler in self.in_gamma:
+            line = schedules.linear(schedule.gamma(jnp.asarray(self.end)), schedule.gamma_1)
+            return samplers.transitions(line, samplers.uniform_grid(num_steps), level_of), grid
+        between = samplers.transitions(schedule, grid, level_of)
+        return sde_steps.visits(between) if stays else between, grid
+
+    def visualize(self, steps: samplers.Transition) -> Callable[[Array, Sequence[int]], Array]:
+        """(states after the steps to keep, keep) → what a picture shows of them."""
+
+        def scaled(path: Array, keep: Sequence[int]) -> Array:
+            seen = jax.tree.map(lambda a: a[jnp.asarray(keep, int)], steps.to)
+            return path / expand(jnp.sqrt(jnp.square(seen.alpha) + jnp.square(seen.sigma)), path.ndim)
+
+        return scaled if self.unit_scale else lambda path, keep: path
+
+
+def step_rule(
+    sampler: Sampler, predict: samplers.Predict, process: Process, schedule: schedules.Schedule, grid: np.ndarray
+) -> samplers.Step:
+    """The reverse step that a sampler names."""
+    mix = sampler.variance_mix
+    elapsed = lambda: sde_steps.elapsed_gamma(schedule, jnp.asarray(grid, jnp.result_type(float)))
+    corrector = lambda size: sde_steps.langevin(predict, size(sampler.snr), sampler.corrector_steps)
+    backwards = sde_steps.reverse_diffusion(predict)
+    rules: dict[str, Callable[[], samplers.Step]] = {
+        "ancestral": lambda: reverse.ancestral(predict, mix) if mix else samplers.ancestral(predict),
+        "ddim": lambda: samplers.ddim(predict, sampler.eta),
+        "euler": lambda: samplers.euler(predict, process),
+        "heun": lambda: samplers.heun(predict, process),
+        ADAPTIVE: lambda: samplers.heun(predict, process),  # where single steps are needed, as for editing
+        "euler_maruyama": lambda: sde_steps.euler_maruyama(predict, process, elapsed()),
+        "reverse_diffusion": lambda: backwards,
+        "predictor_corrector": lambda: sde_steps.predictor_corrector(backwards, corrector(sde_steps.by_norms)),
+        "langevin": lambda: corrector(sde_steps.by_sigma),
+    }
+    return rules[sampler.name]()
