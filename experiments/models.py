@@ -96,7 +96,8 @@ def trained(config: ConfigDict, workdir: epath.Path, start: Callable[[], Model] 
     directory = directory_of(config, workdir)
     if config.training.num_steps not in checkpoints.steps(directory):
         initial = jax.device_get(start().params) if start else None
-        train(config, directory, initial, finish=False)
+        frozen = dict.fromkeys(methods.build(config).frozen, initial)
+        train(config, directory, initial, finish=False, frozen=frozen)
     method, mesh = methods.build(config), devices.make_mesh(config.data.batch_size)
     params, _ = weights.load(str(directory), config, method)
     return Model(config, method, jax.device_put(params, devices.replicated(mesh)), mesh)

@@ -67,7 +67,7 @@ class Model(NamedTuple):
         if model.method.sample is None:
             raise UserError(f"a model of method {self.config.method!r} draws no samples")
         if classifier is not None:
-            model = model._judged(classifier, conditioning.finite("classifier_scale", classifier_scale, count))
+            model = model._guided(classifier, conditioning.finite("classifier_scale", classifier_scale, count))
         config, method = model.config, model.method
         assert method.sample is not None
         if not any(c.needs_evaluation_data for c in method.conditions):  # they have values of their own
@@ -247,11 +247,11 @@ class Model(NamedTuple):
             raise UserError(f"γ = {float(gamma):g} is outside the schedule, which goes from {low:g} to {high:g}")
         return ode
 
-    def _judged(self, judge: Model, scale: np.ndarray) -> Model:
+    def _guided(self, classifier: Model, scale: np.ndarray) -> Model:
         """This model with samples that a classifier guides."""
-        classifier_guidance.check(self.config, judge.config, "that was given")
-        method = classifier_guidance.build(self.config, judge.config, jnp.asarray(scale))
-        return self._replace(method=method, params={**self.params, classifier_guidance.CLASSIFIER: judge.params})
+        classifier_guidance.check(self.config, classifier.config, "that was given")
+        method = classifier_guidance.build(self.config, classifier.config, jnp.asarray(scale))
+        return self._replace(method=method, params={**self.params, classifier_guidance.CLASSIFIER: classifier.params})
 
     def _with(self, changes: dict[str, Any]) -> Model:
         """This model under other settings of sampling and evaluation; None leaves a field."""
@@ -287,4 +287,4 @@ def load(path: str, config: ConfigDict | str | None = None) -> Model:
     configs.check(config)
     method = methods.build(config)
     params, step = weights.load(path, config, method)
-    return Model(config, method, params, step)
+    return Model(config, method, {**weights.frozen(method, training=False), **params}, step)

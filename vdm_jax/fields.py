@@ -105,6 +105,9 @@ FIELDS: dict[str, dict[str, Field]] = {
         "latent": Field(100, "numbers w that a generator is told; 0 for none", low=0),
         "latent_width": Field(256, "units of the generator's mapping network", low=1),
         "mapping_depth": Field(3, "layers of the mapping network after its first", low=0),
+        "score_model": Field(
+            "", "the weights of the score SDE that a dequantizer belongs to: a working directory", resume=_ANY_TIME
+        ),
         "couplings": Field(4, "affine couplings of a dequantiser's flow", low=1),
         "coupling_width": Field(32, "channels of a coupling's network", low=1),
         "coupling_depth": Field(2, "residual layers of a coupling's network", low=1),
@@ -175,6 +178,7 @@ FIELDS: dict[str, dict[str, Field]] = {
             "and levels of its own, whatever `weighting` and `times` say",
             ("none", "progressive", "one_step"),
         ),
+        "teacher": Field("", "the weights of a student's teacher: a working directory or a file", resume=_ANY_TIME),
         "student_steps": Field(4, "steps of a student, of 'progressive'; its teacher takes twice as many", low=1),
         "teacher_steps": Field(16, "steps of the teacher's DDIM, of 'one_step'", low=1),
         "adversary": Field(

@@ -30,23 +30,19 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
     if path and resuming:
         print(f"{directory} resumes from step {resuming[-1]}; --weights={path} is for a new run only")
         path = None
-    if config.training.distill != "none" and not path and not resuming:
-        raise UserError(
-            f"config.training.distill={config.training.distill!r} trains a student and needs its teacher; "
-            "give the teacher's working directory as --weights"
-        )
     _for_samples_alone(config, "training")
-    if config.method == "dequantiser" and not path and not resuming:
-        raise UserError(
-            "config.method='dequantiser' trains the dequantisation of a score SDE and needs it; give its working "
-            "directory as --weights"
-        )
-    initial = None
+    saved = workdir.saved_config(directory)
+    path, _ = weights.named_by(path, config, saved)
+    method = methods.build(config)
+    frozen = weights.frozen(method)
+    copies = {part.copied_to: frozen[name][part.copied_to] for name, part in method.frozen.items() if part.copied_to}
+    initial: Any = copies or None
     if path:
         initial, note = weights.to_start_from(path, config, methods.build(config))
         if note:
             report.say(note)
-    train(config, directory, initial, flops_of=lambda config, devices: programs.train(config, devices).model.total)
+    flops_of = lambda config, devices: programs.train(config, devices).model.total
+    train(config, directory, initial, flops_of=flops_of, frozen=frozen)
 
 
 def _for_samples_alone(config: ConfigDict, what: str) -> None:
@@ -56,29 +52,18 @@ def _for_samples_alone(config: ConfigDict, what: str) -> None:
             raise UserError(f"config.sampling.{name} is for --mode=sample; {what} has no use for it, leave it out")
 
 
-def _judge(config: ConfigDict) -> tuple[ConfigDict, Any] | None:
-    """The config and the parameters of the classifier that guides samples, if one does."""
-    judge = weights.judge_of(config)
-    return judge and (judge, weights.load(config.sampling.classifier, judge, methods.build(judge))[0])
-
-
-def _prepare(
-    config: ConfigDict, directory: epath.Path, path: str | None, judge: tuple[ConfigDict, Any] | None = None
-) -> tuple[Method, Any, int, Any]:
-    """(method, params, step, mesh) for eval and sample; a new directory is claimed once all is well."""
+def _prepare(config: ConfigDict, directory: epath.Path, path: str | None, method: Method) -> tuple[Any, int, Any]:
+    """(params, step, mesh) for eval and sample; a new directory is claimed once all is well."""
     workdir.check_same(directory, config)
-    method = methods.build(config)
-    params, step = weights.load(path or str(directory), config, method)
+    params, step = weights.load(path or str(directory), config, methods.build(config))
+    params = {**weights.frozen(method, training=False), **params}
     if path and checkpoints.steps(directory):
         raise UserError(f"{directory} has results of its own checkpoints; use another --workdir for --weights={path}")
     mesh = devices.make_mesh(jax.device_count())  # evaluation and sampling pad their batches
     if workdir.saved_config(directory) is None:
         workdir.claim(directory, config)
-    if judge is not None:
-        method = classifier_guidance.build(config, judge[0])
-        params = {**params, classifier_guidance.CLASSIFIER: judge[1]}
     whole = jax.tree.map(lambda _: devices.replicated(mesh), params)
-    return method, devices.put_state(params, whole), step, mesh
+    return devices.put_state(params, whole), step, mesh
 
 
 def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
@@ -89,10 +74,12 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
             "evaluate its teacher"
         )
     _for_samples_alone(config, "an evaluation")
-    if methods.build(config).measured is None:
+    weights.named_by(None, config, workdir.saved_config(directory))
+    method = methods.build(config)
+    if method.measured is None:
         raise UserError(f"config.method={config.method!r} has no likelihood; use --mode=sample")
-    report.check_data(config, methods.build(config))
-    method, params, step, mesh = _prepare(config, directory, path)
+    report.check_data(config, method)
+    params, step, mesh = _prepare(config, directory, path, method)
     report.write_evaluation(config, method, params, mesh, directory, step, source=path)
 
 
@@ -100,12 +87,13 @@ def run_sample(config: ConfigDict, directory: epath.Path, path: str | None) -> N
     """A grid, the arrays and a strip, into samples/."""
     if methods.build(config).sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; use --mode=eval")
-    judge = _judge(config)
-    method = methods.build(config) if judge is None else classifier_guidance.build(config, judge[0])
+    weights.named_by(None, config, workdir.saved_config(directory))
+    classifier = weights.classifier_of(config)
+    method = methods.build(config) if classifier is None else classifier_guidance.build(config, classifier)
     for condition in method.conditions:
         condition.check_request(config)
     conditioning.requests(method.conditions, config, config.sampling.num_images)  # before anything is compiled
-    method, params, step, mesh = _prepare(config, directory, path, judge)
+    params, step, mesh = _prepare(config, directory, path, method)
     written = report.write_samples(config, method, params, mesh, directory, step)
     report.say(f"written: {', '.join(map(str, written))}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,9 +16,7 @@ from vdm_jax.config import differences
 from vdm_jax.convert import formats, torch_zip
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
-from vdm_jax.fields import field_table
 from vdm_jax.methods import classifier_guidance
-from vdm_jax.methods.dequantiser import DEQUANTISER
 from vdm_jax.runtime import checkpoints, workdir
 
 # Fields that decide which parameters there are and what they mean.
@@ -80,12 +79,10 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
     """(params for a new run, a sentence if they are not all from `path`).
 
     As `load`, but the labels may be others: then the vectors of classes start as those of a new network do (the null
-    class's alone, where it is all that is new), and the rest is from `path`. A student takes its teacher as it is.
+    class's alone, where it is all that is new), and the rest is from `path`.
     """
-    if config.method == "dequantiser":
-        return _dequantised(path, config, method)
     theirs, ours = _classes_of(path, config), (config.model.num_classes, bool(config.model.null_class))
-    if theirs is None or theirs == ours or config.training.distill != "none":
+    if theirs is None or theirs == ours:
         params, _ = load(path, config, method)
         missing = sorted({name for phase in method.phases for name in phase.trains} - params.keys())
         return params, f"{path} holds no {' and no '.join(missing)}, which starts anew" if missing else ""
@@ -104,7 +101,7 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
     return {**params, "network": network}, f"{path} knows {told(theirs)}; {anew} anew"
 
 
-def judge_of(config: ConfigDict) -> ConfigDict | None:
+def classifier_of(config: ConfigDict) -> ConfigDict | None:
     """The config of the classifier that guides samples, if one does; UserError if it cannot guide them."""
     path, named = config.sampling.classifier, config.sampling.classifier_config
     if not path:
@@ -121,18 +118,38 @@ def judge_of(config: ConfigDict) -> ConfigDict | None:
     return judge
 
 
-def _dequantised(path: str, config: ConfigDict, method: Method) -> tuple[Any, str]:
-    """The network of an SDE at a path beside the flow of a new dequantiser; a dequantiser as it is."""
-    saved = saved_config(path)
-    if saved is not None and saved["method"] == config.method:
-        return load(path, config, method)[0], ""
-    plain, defaults = ConfigDict(config.to_dict()), field_table()
-    plain.method = "sde"
-    for name in ("couplings", "coupling_width", "coupling_depth"):
-        plain.model[name] = defaults[f"model.{name}"].default
-    params, _ = load(path, plain, methods.build(plain))
-    new = jax.jit(lambda: method.init(jax.random.key(config.training.seed))[DEQUANTISER])()
-    return {**params, DEQUANTISER: new}, f"the network is that of {path}; the dequantiser starts as uniform noise"
+def frozen(method: Method, training: bool = True) -> dict[str, Any]:
+    """The params of the method's frozen parts, from their paths; UserError if one is missing or does not fit.
+
+    training: False leaves out those that only losses use.
+    """
+    found = {}
+    for name, part in method.frozen.items():
+        if part.training_only and not training:
+            continue
+        if not part.path:
+            raise UserError(
+                f"config.{part.field} is missing: this model needs {part.what}; give its working directory there, or "
+                "as --weights of a new run"
+            )
+        found[name] = part.select(load(part.path, part.config, methods.build(part.config))[0])
+    return found
+
+
+def named_by(path: str | None, config: ConfigDict, saved: Mapping[str, Any] | None) -> tuple[str | None, bool]:
+    """Fill the paths of frozen parts that the config leaves out, from --weights or what a directory was made with.
+
+    Returns (what --weights still has to give, whether the path named a frozen part).
+    """
+    for part in methods.build(config).frozen.values():
+        if part.path:
+            continue
+        section, _, field = part.field.partition(".")
+        known = (saved or {}).get(section, {}).get(field, "")
+        if known or path:
+            config[section][field] = known or path
+            return None, not known
+    return path, False
 
 
 def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:

@@ -77,6 +77,27 @@ class SampleSet(NamedTuple):
 Evaluator = PerExample | SampleSet
 
 
+class Frozen(NamedTuple):
+    """A part of a model that is not trained, such as a teacher or a guiding classifier.
+
+    It is read from a path and checked, and is never in the optimizer, the average or a checkpoint. Functions find it
+    among the params, under its name in `Method.frozen`.
+
+    what: for messages. field: of the config, that holds the path. path: '' where none is set. config: that its weights
+    are checked against. select: params of that model → this part. init: key → a part of that shape. copied_to: the
+    subtree of the params that training starts with a copy of, '' for none. training_only: whether only losses use it.
+    """
+
+    what: str
+    field: str
+    path: str
+    config: Any
+    init: Callable[[Array], Params]
+    select: Callable[[Params], Params] = lambda params: params
+    copied_to: str = ""
+    training_only: bool = False
+
+
 class Method(NamedTuple):
     """A paper as functions of parameters and data.
 
@@ -96,6 +117,7 @@ class Method(NamedTuple):
     pictures: (params, batch, keys [b]) → {name: rows of images [b, K, H, W, C] in [0, 1]}, or None: what else an
         evaluation draws of the first images.
     describe: params → {name: 0-d array}, scalars for the log (the endpoints of a schedule).
+    frozen: name among the params → a part that is not trained.
     conditions: what examples are conditioned on, or, of a classifier, what it predicts.
     """
 
@@ -106,6 +128,7 @@ class Method(NamedTuple):
     schedule: Callable[[Params], Any]
     chain: Callable[[Params, Any, int], Chain] | None = None
     evaluators: tuple[Evaluator, ...] = ()
+    frozen: Mapping[str, Frozen] = {}
     ode: Callable[[Params], Any] | None = None
     encode: Callable[[Array], Array] = lambda x: x
     decode: Callable[[Array, Any], Array] = lambda z, level: z

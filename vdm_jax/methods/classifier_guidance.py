@@ -18,7 +18,7 @@ from vdm_jax.conditioning.label import Label
 from vdm_jax.config import flatten
 from vdm_jax.core import chain as chains
 from vdm_jax.core.chain import Chain
-from vdm_jax.core.method import Method, Params
+from vdm_jax.core.method import Frozen, Method, Params
 from vdm_jax.diffusion import guidance
 from vdm_jax.errors import UserError
 from vdm_jax.gaussian import networks
@@ -85,4 +85,13 @@ def build(config: ConfigDict, judge: ConfigDict, scale: guidance.Weight | None =
 
     # the classifier knows no null class; a network without labels does not look at them
     conditions = (*(c for c in made.conditions if c.name != LABEL), Label(num_classes=judge.model.num_classes))
-    return ddpm.build(config)._replace(sample=chains.sampler(chain), chain=chain, conditions=conditions)
+    part = Frozen(
+        what="a noisy classifier",
+        field="sampling.classifier",
+        path=config.sampling.get("classifier", ""),
+        config=judge,
+        init=judging.diffusion.init,
+    )
+    return ddpm.build(config)._replace(
+        sample=chains.sampler(chain), chain=chain, conditions=conditions, frozen={CLASSIFIER: part}
+    )

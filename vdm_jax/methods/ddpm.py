@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax.core import chain as chains
-from vdm_jax.core.method import LIKELIHOOD, Batch, Context, Method, Params, PerExample, Phase, Terms
+from vdm_jax.core.method import LIKELIHOOD, Batch, Context, Frozen, Method, Params, PerExample, Phase, Terms
 from vdm_jax.diffusion import samplers, tables
 from vdm_jax.diffusion.process import expand
 from vdm_jax.gaussian import discrete, from_config, networks
@@ -26,6 +24,8 @@ from vdm_jax.methods import distill
 
 # Purposes that a key is folded for; each draws its own numbers.
 LEVEL, NOISE, DROPOUT, START, PATH = range(5)
+
+TEACHER = "teacher"  # among the params
 
 
 def betas_of(config: ConfigDict) -> np.ndarray:
@@ -44,7 +44,7 @@ def build(config: ConfigDict) -> Method:
         estimator += f", {made.num_evaluated} levels an image"
     return Method(
         init=made.init,
-        init_extra=(lambda params: jax.tree.map(jnp.copy, params)) if student else lambda params: made.init_history(),
+        init_extra=lambda params: () if student else made.init_history(),
         phases=(Phase("ddpm", ("network",), student_loss(config, made) if student else made.loss),),
         update_extra=(lambda extra, aux: extra) if student else made.update_history,
         conditions=made.conditions,
@@ -55,6 +55,7 @@ def build(config: ConfigDict) -> Method:
         encode=made.encode,
         decode=lambda z, level: made.decode(z / expand(level.alpha, z.ndim)),
         evaluators=() if student else (PerExample(LIKELIHOOD, made.bits_per_dim, estimator),),
+        frozen={TEACHER: teacher(config, made)} if student else {},
         pictures=made.uncertainty if made.variance == "learned" else None,
     )
 
@@ -77,6 +78,21 @@ def model(config: ConfigDict) -> Discrete:
     )
 
 
+def teacher(config: ConfigDict, made: Discrete) -> Frozen:
+    """The teacher of a student: a DDPM of the same network, which the student starts from."""
+    plain = ConfigDict(config.to_dict())
+    plain.training.distill = "none"
+    return Frozen(
+        what="a teacher",
+        field="training.teacher",
+        path=config.training.teacher,
+        config=plain,
+        init=made.init,
+        copied_to="network",
+        training_only=True,
+    )
+
+
 def student_loss(config: ConfigDict, made: Discrete) -> Callable[[Params, Any, Batch, Context], tuple[Array, Terms]]:
     """What a student minimizes."""
     section = config.training
@@ -84,7 +100,10 @@ def student_loss(config: ConfigDict, made: Discrete) -> Callable[[Params, Any, B
     def predictor(params: Params, cond: Any, keys: Array | None) -> samplers.Predict:
         return samplers.predictor(made.denoise(params, keys), made.split, cond)
 
+    teaching = lambda params: params[TEACHER]
     if section.distill == "progressive":
         table = made.spaced(f"even{2 * section.student_steps}")
-        return distill.progressive_loss(predictor, table, made.encode, made.cond_of)
-    return distill.one_step_loss(predictor, made.spaced(f"even{section.teacher_steps}"), made.shape, made.cond_of)
+        return distill.progressive_loss(predictor, table, made.encode, made.cond_of, teaching)
+    return distill.one_step_loss(
+        predictor, made.spaced(f"even{section.teacher_steps}"), made.shape, made.cond_of, teaching
+    )

@@ -1,7 +1,7 @@
 """Variational dequantization of a trained score SDE (Ho et al. 2019, Flow++; Song, Durkan, Murray & Ermon 2021, §5).
 
-Which choices make it: the SDE's network as it is, from --weights and no longer trained; a small flow q(u|x) of affine
-couplings that starts as uniform noise; the SDE's bound on −log p(f) plus log q as the loss, so what is learned is where
+Which choices make it: the SDE's network as it is, a frozen part that `model.score_model` names; a small flow q(u|x) of
+affine couplings that starts as uniform noise; the SDE's bound on −log p(f) plus log q as the loss, so what is learned is where
 in a bin the model believes its data to be. An evaluation reports bits/dim with q ('total') and with uniform noise
 ('uniform'), by the bound or the flow.
 """
@@ -16,18 +16,18 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
-from vdm_jax.core.method import Batch, Context, Method, Params, PerExample, Phase, Terms
+from vdm_jax.core.method import Batch, Context, Frozen, Method, Params, PerExample, Phase, Terms
 from vdm_jax.diffusion import decoders, dequantisation
 from vdm_jax.gaussian.continuous import Continuous
 from vdm_jax.gaussian.data import Dequantize
 from vdm_jax.methods import sde
 from vdm_jax.networks.coupling import Coupling
 
-DEQUANTISER = "dequantiser"
+DEQUANTISER, NETWORK = "dequantiser", "network"
 
 
 def build(config: ConfigDict) -> Method:
-    """The flow beside an SDE, from a checked config. Parameters: {'network': …, 'dequantiser': {'coupling0': …, …}}."""
+    """The flow beside an SDE, from a checked config. Parameters: {'dequantiser': {'coupling0': …, …}}."""
     made, plain = model(config), sde.build(config)
     method = sde.method_of(config, made, Phase(DEQUANTISER, (DEQUANTISER,), partial(loss, made)))
     assert method.measured is not None and plain.measured is not None
@@ -38,7 +38,9 @@ def build(config: ConfigDict) -> Method:
         return {**with_q.terms(params, batch, keys), "uniform": uniform}
 
     evaluator = PerExample(with_q.name, bits_per_dim, with_q.estimator)
-    return method._replace(init=partial(init, config, made), evaluators=(evaluator,))
+    return method._replace(
+        init=partial(init, config, made), evaluators=(evaluator,), frozen={NETWORK: score_model(config, made)}
+    )
 
 
 def model(config: ConfigDict) -> Continuous:
@@ -52,12 +54,26 @@ def _coupling(config: ConfigDict) -> Coupling:
 
 
 def init(config: ConfigDict, made: Continuous, key: Array) -> Params:
-    """Parameters before training; the network's are replaced by those of --weights."""
-    net_key, own_key = jax.random.split(key)
+    """The flow before training: uniform noise."""
+    _, own_key = jax.random.split(key)
     like, coupling = jnp.zeros((1, *made.shape)), _coupling(config)
     keys = jax.random.split(own_key, config.model.couplings)
     own = {f"coupling{k}": coupling.init(one, like, like)["params"] for k, one in enumerate(keys)}
-    return {**made.init(net_key), DEQUANTISER: own}
+    return {DEQUANTISER: own}
+
+
+def score_model(config: ConfigDict, made: Continuous) -> Frozen:
+    """The network of the SDE that is dequantized."""
+    plain = ConfigDict(config.to_dict())
+    plain.method = "sde"
+    return Frozen(
+        what="a score SDE",
+        field="model.score_model",
+        path=config.model.score_model,
+        config=plain,
+        init=lambda key: made.init(key)[NETWORK],
+        select=lambda params: params[NETWORK],
+    )
 
 
 def dequantizer(config: ConfigDict) -> Dequantize:

@@ -3,7 +3,7 @@
     progressive (Salimans & Ho 2022, arXiv:2202.00512): one DDIM step of the student for two of its teacher's,
     one step (Luhman & Luhman 2021, arXiv:2101.02388): the teacher's DDIM sample of a z_T, regressed on that z_T.
 
-Both are a loss on x̂ of a network that starts from its teacher; the teacher is kept beside the state and is not trained.
+Both are a loss on x̂ of a network that starts from its teacher; the teacher is a frozen part of the model.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ LEVEL, NOISE, DROPOUT = range(3)
 Predictor = Callable[[Params, Any, Array | None], Predict]
 # (batch, keys) → what student and teacher are both conditioned on
 CondOf = Callable[[Batch, Array], Any]
+# params → the teacher's
+TeacherOf = Callable[[Params], Params]
 
 
 def target(z: Array, z_to: Array, frm: Transition, to: Transition) -> Array:
@@ -48,17 +50,21 @@ def truncated_snr(gamma: Array) -> Array:
 
 
 def progressive_loss(
-    predictor: Predictor, teacher_table: tables.Table, encode: Callable[[Array], Array], cond_of: CondOf
-) -> Callable[[Params, Params, Batch, Context], tuple[Array, Terms]]:
+    predictor: Predictor,
+    teacher_table: tables.Table,
+    encode: Callable[[Array], Array],
+    cond_of: CondOf,
+    teacher_of: Callable[[Params], Params],
+) -> Callable[[Params, Any, Batch, Context], tuple[Array, Terms]]:
     """The loss of a student that takes every second level of the teacher's table (of an even number of levels)."""
     steps = teacher_table.num_levels // 2
 
-    def loss(params: Params, teacher: Params, batch: Batch, context: Context) -> tuple[Array, Terms]:
+    def loss(params: Params, state: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
         number = _draw(context, steps)
         x, cond = encode(batch["x"]), cond_of(batch, context.keys)
         first, second = teacher_table.at(2 * number + 1), teacher_table.at(2 * number)
         z = q_sample(x, normal_like(context.keys, x.shape[1:], NOISE), first.frm)
-        guide = samplers.ddim(predictor(jax.lax.stop_gradient(teacher), cond, None))
+        guide = samplers.ddim(predictor(jax.lax.stop_gradient(teacher_of(params)), cond, None))
         z_to = guide(context.keys, guide(context.keys, z, first), second)
         wanted = jax.lax.stop_gradient(target(z, z_to, first, second))
         found = predictor(params, cond, fold(context.keys, DROPOUT))(z, first.frm)
@@ -70,15 +76,19 @@ def progressive_loss(
 
 
 def one_step_loss(
-    predictor: Predictor, teacher_table: tables.Table, shape: tuple[int, ...], cond_of: CondOf
-) -> Callable[[Params, Params, Batch, Context], tuple[Array, Terms]]:
+    predictor: Predictor,
+    teacher_table: tables.Table,
+    shape: tuple[int, ...],
+    cond_of: CondOf,
+    teacher_of: Callable[[Params], Params],
+) -> Callable[[Params, Any, Batch, Context], tuple[Array, Terms]]:
     """‖x − x̂(z_T)‖²/D where x is the teacher's DDIM sample of z_T by all levels of its table; images are for what an
     upsampler is told alone."""
 
-    def loss(params: Params, teacher: Params, batch: Batch, context: Context) -> tuple[Array, Terms]:
+    def loss(params: Params, state: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
         cond = cond_of(batch, context.keys)
         z = normal_like(context.keys, shape, NOISE)
-        guide = samplers.ddim(predictor(jax.lax.stop_gradient(teacher), cond, None))
+        guide = samplers.ddim(predictor(jax.lax.stop_gradient(teacher_of(params)), cond, None))
         wanted, _ = samplers.run(guide, z, context.keys, teacher_table.reverse())
         last = teacher_table.level(jnp.full(len(z), teacher_table.num_levels - 1))
         found = predictor(params, cond, fold(context.keys, DROPOUT))(z, last)

@@ -23,7 +23,8 @@ from vdm_jax.plan.flops import Flops
 from vdm_jax.runtime import devices
 from vdm_jax.training.program import abstract_batch, check_parallelism, functions
 from vdm_jax.training.state import num_parameters
-from vdm_jax.weights import judge_of
+from vdm_jax.training.step import frozen_like
+from vdm_jax.weights import classifier_of
 
 # Steps that are looked at for how often each variant comes.
 PERIOD = 10_000
@@ -76,12 +77,12 @@ def _steps(config: ConfigDict, chips: list[Any], variants: Iterable[Hashable]) -
     made = functions(config, method, mesh)
     steps: list[Any] = [made.variants(variant) for variant in variants]  # of jax.jit
     batch = abstract_batch(config, method)
-    return [step.trace(made.abstract, (batch,), None) for step in steps], made.abstract
+    return [step.trace(made.abstract, (batch,), None, *made.frozen) for step in steps], made.abstract
 
 
 def sample(config: ConfigDict, chips: list[Any]) -> Program:
     """One batch of `--mode=sample`."""
-    section, judge = config.sampling, judge_of(config)
+    section, judge = config.sampling, classifier_of(config)
     method = methods.build(config) if judge is None else classifier_guidance.build(config, judge)
     if method.sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; plan its training")
@@ -95,8 +96,7 @@ def sample(config: ConfigDict, chips: list[Any]) -> Program:
     whole, parts = devices.replicated(mesh), devices.split(mesh)
     draw = partial(method.sample, num_steps=section.num_steps)
     params = jax.eval_shape(method.init, jax.random.key(0))
-    if judge is not None:
-        params[classifier_guidance.CLASSIFIER] = jax.eval_shape(methods.build(judge).init, jax.random.key(0))
+    params |= jax.eval_shape(lambda: frozen_like(method))
     keys = jax.eval_shape(lambda: example_keys(jax.random.key(0), jnp.arange(size)))
     cond: Any = conditioning.specs_of_values(method.conditions, size)
     if any(section.guidance):

@@ -44,7 +44,7 @@ def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) 
         save(run, state)
     if not missing_only:
         run.preemption.steps_pause(lambda: checkpoints.finish(run.saver))
-    weights = averaged(run.config, state)
+    weights = averaged(run, state)
     if evaluating:
         evaluate(run, weights, number)
     if sampling:

@@ -38,15 +38,17 @@ def train(
     initial: Any = None,
     finish: bool = True,
     flops_of: FlopsOf | None = None,
+    frozen: Any = None,
 ) -> TrainState:
     """Train to training.num_steps, then, if finish, evaluate and sample.
 
     initial: params to start from, where the directory holds no checkpoint yet. flops_of: what counts the model's
-    floating-point operations of a step, for the share of the chips' peak in the metrics. Raises Preempted after
+    floating-point operations of a step, for the share of the chips' peak in the metrics. frozen: the params of the
+    method's frozen parts (`weights.frozen`). Raises Preempted after
     SIGTERM, when the state is saved.
     """
     with contextlib.closing(Preemption()) as preemption:
-        return _train(config, directory, initial, finish, preemption, flops_of)
+        return _train(config, directory, initial, finish, preemption, flops_of, frozen or {})
 
 
 def _train(
@@ -56,6 +58,7 @@ def _train(
     finish: bool,
     preemption: Preemption,
     flops_of: FlopsOf | None,
+    frozen: Any,
 ) -> TrainState:
     workdir.check_same(directory, config)
     dataset, method = data.from_section(config.data, config.data.split), methods.build(config)
@@ -90,7 +93,9 @@ def _train(
         writer, progress = close(MetricsWriter(directory)), close(Progress(section.num_steps))
         program = functions(config, method, mesh)
         health = Health(config)
-        run = Run(config, directory, method, mesh, program, iterator, saver, writer, progress, preemption, health)
+        run = Run(
+            config, directory, method, mesh, program, iterator, saver, writer, progress, preemption, health, frozen
+        )
         same_everywhere(run, dataset)
         state, start = first_state(run, initial)
         finished = start >= section.num_steps
@@ -103,7 +108,7 @@ def _train(
         preemption.steps_pause(lambda: checkpoints.finish(saver))
         checkpoints.finish(saver)
         if finish:
-            result = report.finish(config, method, averaged(config, state), mesh, directory, int(state.step))
+            result = report.finish(config, method, averaged(run, state), mesh, directory, int(state.step))
             if result is not None:
                 writer.write(int(state.step), metrics_split(result), report.scalars(result))
     return state
@@ -117,7 +122,7 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
     profile = Profile(run.directory, tuple(section.profile_steps))
     pending, number = None, start
     compiled: set[tuple[int, Hashable]] = set()  # numbers of steps a call, and their variant
-    state = program.enter(state)
+    state, frozen = program.enter(state), program.place(run.frozen)
     while number < section.num_steps:
         variant = run.method.variant(number)
         most = min(section.steps_per_call, next_stop(section, number) - number)
@@ -128,7 +133,7 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
         profile.before(number, count)
         with watch.waiting():
             batches = tuple(program.put(_batch(run)) for _ in range(count))
-        state, newest = program.variants(variant)(state, batches, _halt(run))
+        state, newest = program.variants(variant)(state, batches, _halt(run), *frozen)
         number += count
         run.progress.advance(count)
         if (count, variant) not in compiled:

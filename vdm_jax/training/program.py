@@ -17,7 +17,7 @@ from vdm_jax.errors import UserError
 from vdm_jax.runtime import devices
 from vdm_jax.training.optimizer import optimizer
 from vdm_jax.training.state import TrainState, init_state
-from vdm_jax.training.step import make_train_call, make_train_step, metric_shapes
+from vdm_jax.training.step import frozen_like, make_train_call, make_train_step, metric_shapes
 
 AXIS = "batch"
 
@@ -26,7 +26,8 @@ class Program(NamedTuple):
     """init: () → first state. step: (state, batches of n steps, halt) → (state, Report), the state donated.
 
     step is that of the method's usual variant, variants gives that of each. abstract, shardings: of the state, leaf by
-    leaf. put: a global batch's rows on this process → what step takes. enter, leave: a state of global arrays → what
+    leaf. put: a global batch's rows on this process → what step takes. place: frozen parts → the last arguments of step,
+    whose shapes are `frozen`. enter, leave: a state of global arrays → what
     step takes, and back.
     """
 
@@ -38,6 +39,8 @@ class Program(NamedTuple):
     put: Callable[[dict[str, Any]], dict[str, Any]]
     enter: Callable[[TrainState], TrainState] = lambda state: state
     leave: Callable[[TrainState], TrainState] = lambda state: state
+    place: Callable[[Any], tuple[Any, ...]] = lambda frozen: ()
+    frozen: tuple[Any, ...] = ()
 
 
 def functions(config: ConfigDict, method: Method, mesh: Mesh, compiler_options: Any = None) -> Program:
@@ -49,6 +52,7 @@ def functions(config: ConfigDict, method: Method, mesh: Mesh, compiler_options: 
     abstract = jax.eval_shape(first)
     shardings = devices.state_shardings(mesh, abstract)
     mapped = section.parallelism == "pmap"
+    frozen = jax.eval_shape(lambda: frozen_like(method))
 
     def call_of(variant: Hashable) -> Any:
         step = make_train_step(
@@ -68,21 +72,30 @@ def functions(config: ConfigDict, method: Method, mesh: Mesh, compiler_options: 
 
     init = jax.jit(first, out_shardings=shardings, compiler_options=compiler_options)
     if mapped:
-        return _mapped(call_of, init, method.variant(1), abstract, shardings, mesh)
-    whole, parts = devices.replicated(mesh), devices.split(mesh)
+        return _mapped(call_of, init, method.variant(1), abstract, shardings, mesh, frozen)
+    whole, parts, places = devices.replicated(mesh), devices.split(mesh), devices.state_shardings(mesh, frozen)
 
     @functools.cache
     def compiled(variant: Hashable) -> Any:
         return jax.jit(
             devices.under(mesh, call_of(variant)),
-            in_shardings=(shardings, parts, parts),
+            in_shardings=(shardings, parts, parts, *([places] if frozen else [])),
             out_shardings=(shardings, whole),
             donate_argnums=0,
             compiler_options=compiler_options,
         )
 
     put = lambda batch: devices.put_batch(mesh, batch)
-    return Program(init, compiled(method.variant(1)), compiled, abstract, shardings, put)
+    return Program(
+        init,
+        compiled(method.variant(1)),
+        compiled,
+        abstract,
+        shardings,
+        put,
+        place=lambda parts: (devices.put_state(parts, places),) if frozen else (),
+        frozen=(frozen,) if frozen else (),
+    )
 
 
 def _mapped(
@@ -92,6 +105,7 @@ def _mapped(
     abstract: TrainState,
     shardings: TrainState,
     mesh: Mesh,
+    frozen: Any,
 ) -> Program:
     """The same calls under pmap: state without a leading axis of devices, the batch's rows with one."""
     # In the mesh's order: `axis_index` must count the devices as the processes hold rows.
@@ -101,7 +115,12 @@ def _mapped(
     @functools.cache
     def compiled(variant: Hashable) -> Any:
         return jax.pmap(
-            call_of(variant), axis_name=AXIS, in_axes=(None, 0, 0), out_axes=None, donate_argnums=0, devices=order
+            call_of(variant),
+            axis_name=AXIS,
+            in_axes=(None, 0, 0, None)[: 4 if frozen else 3],
+            out_axes=None,
+            donate_argnums=0,
+            devices=order,
         )
 
     def put(batch: dict[str, Any]) -> dict[str, Any]:
@@ -117,6 +136,8 @@ def _mapped(
         put,
         lambda state: devices.to_local(state, mesh),
         lambda state: devices.to_global(state, mesh),
+        place=lambda parts: (parts,) if frozen else (),
+        frozen=(frozen,) if frozen else (),
     )
 
 

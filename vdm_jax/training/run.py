@@ -33,6 +33,7 @@ class Run(NamedTuple):
     progress: Progress
     preemption: Preemption
     health: Health
+    frozen: Any
 
 
 def due(every: int, step: int) -> bool:
@@ -46,6 +47,6 @@ def save(run: Run, state: TrainState) -> None:
     checkpoints.save(run.saver, state, run.iterator)
 
 
-def averaged(config: ConfigDict, state: TrainState) -> Any:
-    """The weights that evaluation.weights asks for."""
-    return state.ema if config.evaluation.weights == "ema" else state.params
+def averaged(run: Run, state: TrainState) -> Any:
+    """The weights that evaluation.weights asks for, with the frozen parts."""
+    return {**run.frozen, **(state.ema if run.config.evaluation.weights == "ema" else state.params)}

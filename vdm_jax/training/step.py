@@ -7,7 +7,7 @@ whole global batch; under `pmap` the rows of one device, with the collectives wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +28,7 @@ LOSS_BY_T, COUNT_BY_T = "loss_by_t", "count_by_t"
 BINS = 10
 # Steps before a spike is looked for: the running mean of the loss has to settle.
 SETTLING_STEPS = 50
+NOTHING: Mapping[str, Any] = {}  # no frozen parts
 
 
 class Report(NamedTuple):
@@ -44,8 +45,9 @@ class Report(NamedTuple):
     halt: Array
 
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Report]]
-TrainCall = Callable[[TrainState, tuple[Batch, ...], Array | None], tuple[TrainState, Report]]
+# (state, batch, frozen parts) → …; (state, batches, halt, frozen parts) → …
+TrainStep = Callable[..., tuple[TrainState, Report]]
+TrainCall = Callable[..., tuple[TrainState, Report]]
 
 
 def context_for(seed: int, step: Array, phase: int, total: int, axis: str | None = None, rows: int = 0) -> Context:
@@ -137,7 +139,7 @@ def make_train_step(
     usual = variant is None or variant == method.variant(1)
     slow = lambda params: {name: part for name, part in params.items() if name not in fast}
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
+    def step(state: TrainState, batch: Batch, frozen: Mapping[str, Any] = NOTHING) -> tuple[TrainState, Report]:
         params, extra, opt_state = state.params, state.extra, dict(state.opt_state)
         metrics: dict[str, Array] = {}
         finite = jnp.asarray(True)
@@ -145,7 +147,7 @@ def make_train_step(
         for number, phase in enumerate(method.phases):
             context = context_for(seed, state.step, number, total, axis, batch["x"].shape[0])
             context = context._replace(variant=variant)
-            found = accumulated(phase, params, extra, batch, context, accumulate)
+            found = accumulated(phase, {**frozen, **params}, extra, batch, context, accumulate)
             sums = metric_sums(found)
             loss, grads, sums = add_up((found.loss, found.grads, sums))
             objective += loss
@@ -178,13 +180,19 @@ def make_train_step(
 
 
 def make_train_call(step: TrainStep, axis: str | None = None) -> TrainCall:
-    """(state, the batches of n steps, halt [devices] or None) → (state, Report): n steps in one call, by one scan."""
+    """(state, the batches of n steps, halt [devices] or None, frozen parts) → (state, Report): n steps by one scan."""
 
-    def call(state: TrainState, batches: tuple[Batch, ...], halt: Array | None) -> tuple[TrainState, Report]:
+    def call(
+        state: TrainState, batches: tuple[Batch, ...], halt: Array | None, frozen: Mapping[str, Any] = NOTHING
+    ) -> tuple[TrainState, Report]:
         if len(batches) == 1:
-            state, report = step(state, batches[0])
+            state, report = step(state, batches[0], frozen)
         else:
-            state, reports = jax.lax.scan(step, state, jax.tree.map(lambda *rows: jnp.stack(rows), *batches))
+            state, reports = jax.lax.scan(
+                lambda now, batch: step(now, batch, frozen),
+                state,
+                jax.tree.map(lambda *rows: jnp.stack(rows), *batches),
+            )
             worst = jnp.argmax(reports.bad)
             report = jax.tree.map(lambda values: values[worst], reports)._replace(loss=reports.loss[-1])
         if halt is None:
@@ -240,11 +248,16 @@ def add_to_window(
     return {k: jnp.where(fresh, jnp.zeros_like(v), state.window[k]) + v for k, v in metrics.items()}
 
 
+def frozen_like(method: Method) -> dict[str, Any]:
+    """Parts of the right shapes in the place of the frozen ones; to be traced."""
+    return {name: part.init(jax.random.key(0)) for name, part in method.frozen.items()}
+
+
 def metric_shapes(method: Method, batch: Any, total: int) -> dict[str, jax.ShapeDtypeStruct]:
     """What a step reports, found without running it."""
 
     def probe(batch: Batch) -> dict[str, Array]:
-        params = method.init(jax.random.key(0))
+        params = {**frozen_like(method), **method.init(jax.random.key(0))}
         metrics: dict[str, Array] = {}
         for number, phase in enumerate(method.phases):
             context = context_for(0, jnp.zeros((), jnp.int32), number, total)
