@@ -319,6 +319,12 @@ FIELDS: dict[str, dict[str, Field]] = {
         "passes": Field(4, "passes with new times and noise", low=1, resume=_ANY_TIME),
         "batch_size": Field(64, "examples at a time", low=1, resume=_ANY_TIME),
         "seed": Field(0, "of times and noise", low=0, high=2**32 - 1, resume=_ANY_TIME),
+        "num_samples": Field(
+            0,
+            "samples that are drawn for the Fréchet distance, precision and recall; 0 for none, a DDGAN draws 1,000",
+            low=0,
+            resume=_ANY_TIME,
+        ),
         "weights": Field("ema", "which weights", ("ema", "raw"), resume=_ANY_TIME),
         "tolerance": Field(
             1e-5, "of a step of the ODE solver, relative and absolute", low=2e-6, high=0.1, resume=_ANY_TIME

@@ -76,11 +76,11 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
     _for_samples_alone(config, "an evaluation")
     weights.named_by(None, config, workdir.saved_config(directory))
     method = methods.build(config)
-    if method.measured is None:
-        raise UserError(f"config.method={config.method!r} has no likelihood; use --mode=sample")
+    if not method.evaluators:
+        raise UserError(f"config.method={config.method!r} has nothing to evaluate; use --mode=sample")
     report.check_data(config, method)
     params, step, mesh = _prepare(config, directory, path, method)
-    report.write_evaluation(config, method, params, mesh, directory, step, source=path)
+    report.write_evaluation(config, method, params, mesh, directory, step, source=path, sets=True)
 
 
 def run_sample(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
@@ -121,7 +121,8 @@ def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> 
     path_of_result = directory / "eval.json"
     if path_of_result.exists():
         try:
-            print(f"eval        {report.sentence(json.loads(path_of_result.read_text()))}")
+            for line in report.sentences(json.loads(path_of_result.read_text())):
+                print(f"eval        {line}")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path_of_result} is not what --mode=eval writes; make it again") from error
 

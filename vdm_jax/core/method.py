@@ -69,9 +69,12 @@ class PerExample(NamedTuple):
 
 
 class SampleSet(NamedTuple):
-    """An evaluator of a set of samples against a set of data, in features that `evaluation.sample_quality` names."""
+    """An evaluator of a set of samples against images of a split: Fréchet distance, precision and recall.
 
-    name: str = "samples"
+    name: what results call it.
+    """
+
+    name: str = "sample_quality"
 
 
 Evaluator = PerExample | SampleSet
@@ -123,9 +126,9 @@ class Method(NamedTuple):
 
     init: Callable[[Array], Params]
     phases: tuple[Phase, ...]
-    sample: Callable[..., tuple[Array, Any]] | None
-    denoise: Callable[[Params], Callable[..., Array]] | None
-    schedule: Callable[[Params], Any]
+    sample: Callable[..., tuple[Array, Any]] | None = None
+    denoise: Callable[[Params], Callable[..., Array]] | None = None
+    schedule: Any = None  # params → γ(t) of a diffusion
     chain: Callable[[Params, Any, int], Chain] | None = None
     evaluators: tuple[Evaluator, ...] = ()
     frozen: Mapping[str, Frozen] = {}

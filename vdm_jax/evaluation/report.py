@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax import conditioning, data
-from vdm_jax.core.method import Method
+from vdm_jax.core.method import Method, SampleSet
 from vdm_jax.errors import UserError
-from vdm_jax.evaluation import likelihood, plots
+from vdm_jax.evaluation import likelihood, plots, sample_quality
 from vdm_jax.evaluation.likelihood import sentence, words
 from vdm_jax.evaluation.samples import STRIP_ROWS, Drawn, sample, sample_grid, write_samples
 from vdm_jax.runtime.devices import round_up
@@ -33,6 +33,7 @@ __all__ = [
     "say",
     "scalars",
     "sentence",
+    "sentences",
     "write_samples",
 ]
 
@@ -159,27 +160,61 @@ def write_evaluation(
     directory: epath.Path,
     step: int,
     source: str | None = None,
+    sets: bool = False,
 ) -> dict[str, Any]:
-    """eval.json and the plots. source: where the weights come from, if not from the directory."""
-    result, values = _evaluated(config, method, params, mesh, step, config.evaluation.weights)
+    """eval.json and the plots.
+
+    Args:
+      source: where the weights come from, if not from the directory.
+      sets: whether sets of samples are measured too, as `--mode=eval` does.
+    """
+    result: dict[str, Any] = {}
+    values: dict[str, np.ndarray] = {}
+    if method.measured is not None:
+        result, values = _evaluated(config, method, params, mesh, step, config.evaluation.weights)
+        _check_finite(result, values)
+    for evaluator in sample_sets(config, method) if sets else ():
+        about = {"step": step, "weights": config.evaluation.weights}
+        split = evaluated_split(config)
+        result = {**about, **result, evaluator.name: sample_quality.measure(config, method, params, mesh, split)}
     if source:
         result["weights_from"] = source
-    bad = int(np.sum(~np.isfinite(values["total"]).all(0)))
-    if bad:
-        raise UserError(
-            f"{words(result.get('headline', ['bits_per_dim'])[0])} is NaN or infinite for {bad} of "
-            f"{result['examples']} examples ({result['estimator']}, {result['weights']} weights of step {step}); "
-            "no eval.json is written"
-        )
-    schedule = plots.curves(method, params, mesh)
+    schedule = plots.curves(method, params, mesh) if method.schedule is not None else None
     drawn = _pictures(config, method, params, mesh, directory)
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / "eval.json", result)
-        paths = plots.write_plots(directory, schedule, values, method.measured.by_level if method.measured else {})
-        say(sentence(result))
+        by_level = method.measured.by_level if method.measured else {}
+        paths = plots.write_plots(directory, schedule, values, by_level) if schedule is not None else []
+        for line in sentences(result):
+            say(line)
         say(f"written: {', '.join(map(str, [directory / 'eval.json', *paths, *drawn]))}")
     return result
+
+
+def sample_sets(config: ConfigDict, method: Method) -> list[SampleSet]:
+    """The evaluators of sets of samples: the method's own, or one if `evaluation.num_samples` asks for it."""
+    own = [evaluator for evaluator in method.evaluators if isinstance(evaluator, SampleSet)]
+    asked = bool(config.evaluation.get("num_samples", 0)) and method.sample is not None
+    return own or ([SampleSet()] if asked else [])
+
+
+def _check_finite(result: dict[str, Any], values: dict[str, np.ndarray]) -> None:
+    bad = int(np.sum(~np.isfinite(values["total"]).all(0)))
+    if bad:
+        raise UserError(
+            f"{words(result.get('headline', ['bits_per_dim'])[0])} is NaN or infinite for {bad} of "
+            f"{result['examples']} examples ({result['estimator']}, {result['weights']} weights of step "
+            f"{result['step']}); no eval.json is written"
+        )
+
+
+def sentences(result: dict[str, Any]) -> list[str]:
+    """A line for each evaluator of a result."""
+    lines = [sentence(result)] if "passes" in result else []
+    if SampleSet().name in result:
+        lines.append(sample_quality.sentence(result[SampleSet().name], result))
+    return lines
 
 
 def _pictures(config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path) -> list[epath.Path]:

@@ -32,8 +32,6 @@ def build(config: ConfigDict) -> Method:
     return Method(
         init=made.diffusion.init,
         phases=(Phase("classifier", ("network",), made.loss),),
-        sample=None,
-        denoise=None,
         schedule=lambda params: tables.Steps(made.diffusion.table),
         encode=made.diffusion.encode,
         conditions=made.diffusion.conditions,

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
-from vdm_jax.core.method import Batch, Context, Method, Params, Phase, Terms
+from vdm_jax.core.method import Batch, Context, Method, Params, Phase, SampleSet, Terms
 from vdm_jax.diffusion import adversarial, decoders, prediction, samplers, tables, times
 from vdm_jax.diffusion.process import Noise, expand, q_sample
 from vdm_jax.diffusion.samplers import Transition
@@ -60,6 +60,7 @@ def build(config: ConfigDict) -> Method:
         schedule=lambda params: tables.Steps(made.table),
         encode=made.encode,
         decode=lambda z, level: made.decode(z / expand(level.alpha, z.ndim)),
+        evaluators=(SampleSet(),),
     )
 
 

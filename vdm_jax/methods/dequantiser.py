@@ -1,9 +1,9 @@
 """Variational dequantization of a trained score SDE (Ho et al. 2019, Flow++; Song, Durkan, Murray & Ermon 2021, §5).
 
 Which choices make it: the SDE's network as it is, a frozen part that `model.score_model` names; a small flow q(u|x) of
-affine couplings that starts as uniform noise; the SDE's bound on −log p(f) plus log q as the loss, so what is learned is where
-in a bin the model believes its data to be. An evaluation reports bits/dim with q ('total') and with uniform noise
-('uniform'), by the bound or the flow.
+affine couplings that starts as uniform noise; the SDE's bound on −log p(f) plus log q as the loss, so what is learned
+is where in a bin the model believes its data to be. An evaluation reports bits/dim with q ('total') and with uniform
+noise ('uniform'), by the bound or the flow.
 """
 
 from __future__ import annotations

@@ -23,12 +23,12 @@ AXIS = "batch"
 
 
 class Program(NamedTuple):
-    """init: () → first state. step: (state, batches of n steps, halt) → (state, Report), the state donated.
+    """init: () → first state. step: (state, batches of n steps, halt, frozen parts if any) → (state, Report), the state
+    donated.
 
     step is that of the method's usual variant, variants gives that of each. abstract, shardings: of the state, leaf by
-    leaf. put: a global batch's rows on this process → what step takes. place: frozen parts → the last arguments of step,
-    whose shapes are `frozen`. enter, leave: a state of global arrays → what
-    step takes, and back.
+    leaf. put: a global batch's rows on this process → what step takes. place: frozen parts → the last arguments of
+    step, whose shapes are `frozen`. enter, leave: a state of global arrays → what step takes, and back.
     """
 
     init: Callable[[], TrainState]
