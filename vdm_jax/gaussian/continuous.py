@@ -55,9 +55,10 @@ class Continuous(Gaussian):
     """A diffusion on γ(t).
 
     schedule: params → γ(t). level_of: γ → Noise, with t in the units of the network. data: the decoder. draw,
-    draw_evaluation: levels in training and in the bound. objective: (terms, t) → what training minimizes, [B]. control:
+    draw_evaluation: levels in training and in the bound. objective: (terms, draw) → what training minimizes, [B]. control:
     draw → a term of mean 0, nats [B], that lowers the variance of the bound. divergence: of the flow's density, one of
-    'auto', 'exact', 'hutchinson'. tolerance: of its solver.
+    'auto', 'exact', 'hutchinson'. tolerance: of its solver. rules: step rules of the
+    method's own, by the name of the sampler.
     """
 
     process: Process
@@ -67,12 +68,13 @@ class Continuous(Gaussian):
     purposes: Purposes
     draw: TrainingDraw
     draw_evaluation: EvaluationDraw
-    objective: Callable[[Mapping[str, Array], Array], Array]
+    objective: Callable[[Mapping[str, Array], Draw], Array]
     init_schedule: Callable[[Array], Params] | None = None
     control: Callable[[Draw], Array] | None = None
     divergence: str = "auto"
     tolerance: float = 1e-5
     steps: sampling.Steps = EVERY_STEP
+    rules: Mapping[str, sampling.Rule] = dataclasses.field(default_factory=dict)
 
     def init(self, key: Array) -> Params:
         """Parameters before training: {'network': …} and, of a schedule that is trained, {'schedule': …}."""
@@ -106,7 +108,7 @@ class Continuous(Gaussian):
         """What training minimizes, per example; aux: the terms of the bound."""
         draw = self.draw(params, context)
         terms = self.terms(params, batch, context.keys, draw, train=True)
-        objective = self.objective(terms, draw.t)
+        objective = self.objective(terms, draw)
         total = terms.pop("total")
         return objective, {**terms, "bits_per_dim": total}
 
@@ -139,7 +141,7 @@ class Continuous(Gaussian):
                 fold(keys, self.purposes.start), self.shape, schedule.gamma_1, self.process
             ),
             path_keys=lambda keys: fold(keys, self.purposes.path),
-            step=sampling.step_rule(self.sampler, predict, self.process, schedule, grid),
+            step=sampling.step_rule(self.sampler, predict, self.process, schedule, grid, self.rules),
             steps=steps,
             end=lambda z, keys: self.data.last(predict, z, last, keys),
             visualize=self.steps.visualize(steps),

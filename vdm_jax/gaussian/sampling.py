@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from vdm_jax.diffusion.process import Noise, Process, expand
 from vdm_jax.gaussian.base import Sampler
 
 ADAPTIVE = "adaptive"
+Rule = Callable[[samplers.Predict], samplers.Step]
 # What the score SDEs integrate in γ: a step of δ ≥ 4 would enlarge what noise is left, and equal steps of t end in one
 # of 8.
 IN_GAMMA = ("euler", "heun", ADAPTIVE)
@@ -58,9 +59,16 @@ class Steps:
 
 
 def step_rule(
-    sampler: Sampler, predict: samplers.Predict, process: Process, schedule: schedules.Schedule, grid: np.ndarray
+    sampler: Sampler,
+    predict: samplers.Predict,
+    process: Process,
+    schedule: schedules.Schedule,
+    grid: np.ndarray,
+    own: Mapping[str, Rule],
 ) -> samplers.Step:
-    """The reverse step that a sampler names."""
+    """The reverse step that a sampler names; own: rules of the method, which come first."""
+    if sampler.name in own:
+        return own[sampler.name](predict)
     mix = sampler.variance_mix
     elapsed = lambda: sde_steps.elapsed_gamma(schedule, jnp.asarray(grid, jnp.result_type(float)))
     corrector = lambda size: sde_steps.langevin(predict, size(sampler.snr), sampler.corrector_steps)

@@ -79,7 +79,7 @@ def model(config: ConfigDict, dequantize: Dequantize | None = None) -> Continuou
         purposes=continuous.Purposes(DIFFUSION, DROPOUT, TIME, START, PATH),
         draw=lambda params, context: training_draw(config, levels, context),
         draw_evaluation=lambda params, keys: uniform_gamma(levels, times.independent(fold(keys, TIME))),
-        objective=lambda terms, t: terms["total" if config.training.weighting == "vlb" else "error"],
+        objective=lambda terms, draw: terms["total" if config.training.weighting == "vlb" else "error"],
         control=lambda draw: control(draw, schedule, variance, math.prod(config.data.shape)),
         divergence=config.evaluation.get("divergence", "auto"),
         tolerance=config.evaluation.get("tolerance", 1e-5),

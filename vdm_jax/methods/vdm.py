@@ -60,15 +60,15 @@ def model(config: ConfigDict) -> Continuous:
         draw_evaluation=lambda params, keys: draw_at(
             schedule(params), times.independent(fold(keys, TIME)), config.evaluation.get("num_timesteps", 0)
         ),
-        objective=simple if config.training.weighting == "simple" else lambda terms, t: terms["total"],
+        objective=simple if config.training.weighting == "simple" else lambda terms, draw: terms["total"],
         divergence=config.evaluation.get("divergence", "auto"),
         tolerance=config.evaluation.get("tolerance", 1e-5),
     )
 
 
-def simple(terms: Mapping[str, Array], t: Array) -> Array:
+def simple(terms: Mapping[str, Array], draw: Draw) -> Array:
     """L_simple in the place of the diffusion term, [B] bits/dim."""
-    return terms["reconstruction"] + terms["prior"] + losses.simple_weight(t) * terms["error"] / math.log(2)
+    return terms["reconstruction"] + terms["prior"] + losses.simple_weight(draw.t) * terms["error"] / math.log(2)
 
 
 def training_draw(config: ConfigDict, schedule: Callable[[Params], schedules.Schedule]) -> continuous.TrainingDraw:
