@@ -45,9 +45,9 @@ class Purposes(NamedTuple):
 
 
 EVERY_STEP = sampling.Steps()  # equal steps of t from 1 to 0
-# (params, context) → Draw; (params, keys [B]) → Draw
-TrainingDraw = Callable[[Params, Context], Draw]
-EvaluationDraw = Callable[[Params, Array], Draw]
+# (γ(t), context) → Draw; (γ(t), keys [B]) → Draw
+TrainingDraw = Callable[[schedules.Schedule, Context], Draw]
+EvaluationDraw = Callable[[schedules.Schedule, Array], Draw]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,10 +55,10 @@ class Continuous(Gaussian):
     """A diffusion on γ(t).
 
     schedule: params → γ(t). level_of: γ → Noise, with t in the units of the network. data: the decoder. draw,
-    draw_evaluation: levels in training and in the bound. objective: (terms, draw) → what training minimizes, [B]. control:
-    draw → a term of mean 0, nats [B], that lowers the variance of the bound. divergence: of the flow's density, one of
-    'auto', 'exact', 'hutchinson'. tolerance: of its solver. rules: step rules of the
-    method's own, by the name of the sampler.
+    draw_evaluation: levels in training and in the bound. objective: (terms, draw) → what training minimizes, [B].
+    control: draw → a term of mean 0, nats [B], that lowers the variance of the bound. divergence: of the flow's
+    density, one of 'auto', 'exact', 'hutchinson'. tolerance: of its solver. rules: step rules of the method's own, by
+    the name of the sampler.
     """
 
     process: Process
@@ -86,15 +86,23 @@ class Continuous(Gaussian):
     def encode(self, x: Array) -> Array:
         return self.data.encode(x)
 
-    def terms(self, params: Params, batch: Batch, keys: Array, draw: Draw, train: bool = False) -> Terms:
-        """The terms of −VLB in bits/dim [B] and their 'total'; 't', and 'error' = ‖ε − ε̂‖²/D there."""
+    def terms(
+        self,
+        params: Params,
+        batch: Batch,
+        keys: Array,
+        draw_from: Callable[[schedules.Schedule], Draw],
+        train: bool = False,
+    ) -> tuple[Terms, Draw]:
+        """The terms of −VLB in bits/dim [B] and their 'total'; 't', and 'error' = ‖ε − ε̂‖²/D there; and the draw."""
         schedule, x = self.schedule(params), batch["x"]
         f, extra = self.data.dequantized(params, x, keys)
+        start = self.level_of(schedule.gamma(jnp.zeros(())))
+        draw = draw_from(schedule)
         level, eps = self.level_of(draw.gamma), normal_like(keys, self.shape, self.purposes.diffusion)
         z, cond = q_sample(f, eps, level), self.cond_of(batch, keys if train else None)
         raw = self.denoise(params, fold(keys, self.purposes.dropout) if train else None)(z, level, cond)
         error = losses.squared_error(eps, self.split(raw, z, level).eps)
-        start = self.level_of(schedule.gamma(jnp.zeros(())))
         nats = {
             "reconstruction": self.data.reconstruction(x, f, keys, start),
             "prior": losses.prior(f, schedule.gamma(jnp.ones(())), self.process),
@@ -102,19 +110,19 @@ class Continuous(Gaussian):
         }
         if self.control is not None:
             nats["control"] = self.control(draw)
-        return {**self.in_bits({**nats, **extra}), "t": draw.t, "error": losses.error_per_dim(error, z)}
+        return {**self.in_bits({**nats, **extra}), "t": draw.t, "error": losses.error_per_dim(error, z)}, draw
 
     def loss(self, params: Params, state: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
         """What training minimizes, per example; aux: the terms of the bound."""
-        draw = self.draw(params, context)
-        terms = self.terms(params, batch, context.keys, draw, train=True)
+        draw_from = lambda schedule: self.draw(schedule, context)
+        terms, draw = self.terms(params, batch, context.keys, draw_from, train=True)
         objective = self.objective(terms, draw)
         total = terms.pop("total")
         return objective, {**terms, "bits_per_dim": total}
 
     def vlb(self, params: Params, batch: Batch, keys: Array) -> Terms:
         """The variational bound at levels that are drawn independently."""
-        return self.terms(params, batch, keys, self.draw_evaluation(params, keys))
+        return self.terms(params, batch, keys, lambda schedule: self.draw_evaluation(schedule, keys))[0]
 
     def ode(self, params: Params) -> likelihood.ODE:
         """The probability flow."""

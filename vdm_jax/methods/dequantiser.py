@@ -94,6 +94,6 @@ def dequantizer(config: ConfigDict) -> Dequantize:
 
 def loss(made: Continuous, params: Params, state: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
     """The bound in bits/dim, per example; the network runs in evaluation mode, without dropout."""
-    terms = made.terms(params, batch, context.keys, made.draw(params, context))
+    terms, _ = made.terms(params, batch, context.keys, lambda schedule: made.draw(schedule, context))
     total = terms.pop("total")
     return total, {**terms, "bits_per_dim": total}

@@ -40,11 +40,10 @@ def model(config: ConfigDict) -> Continuous:
     """The diffusion that `build` makes a method of. Parameters: {'network': …, 'schedule': …}."""
     common = from_config.common(config)
     shape, vocabulary = common["shape"], common["vocabulary"]
-    schedule = lambda params: schedule_from(config, params["schedule"])
     return Continuous(
         **common | {"network": completed(common["network"], config)},
         process=VP,
-        schedule=schedule,
+        schedule=lambda params: schedule_from(config, params["schedule"]),
         init_schedule=lambda key: init_schedule(config, key),
         level_of=level_of(config),
         data=Softmax(
@@ -56,9 +55,9 @@ def model(config: ConfigDict) -> Continuous:
             draw=config.sampling.draw,
         ),
         purposes=continuous.Purposes(DIFFUSION, DROPOUT, TIME, START, PATH),
-        draw=training_draw(config, schedule),
-        draw_evaluation=lambda params, keys: draw_at(
-            schedule(params), times.independent(fold(keys, TIME)), config.evaluation.get("num_timesteps", 0)
+        draw=training_draw(config),
+        draw_evaluation=lambda schedule, keys: draw_at(
+            schedule, times.independent(fold(keys, TIME)), config.evaluation.get("num_timesteps", 0)
         ),
         objective=simple if config.training.weighting == "simple" else lambda terms, draw: terms["total"],
         divergence=config.evaluation.get("divergence", "auto"),
@@ -71,16 +70,16 @@ def simple(terms: Mapping[str, Array], draw: Draw) -> Array:
     return terms["reconstruction"] + terms["prior"] + losses.simple_weight(draw.t) * terms["error"] / math.log(2)
 
 
-def training_draw(config: ConfigDict, schedule: Callable[[Params], schedules.Schedule]) -> continuous.TrainingDraw:
+def training_draw(config: ConfigDict) -> continuous.TrainingDraw:
     """t by `training.times`, at T = `training.num_timesteps`; the path minimizes the variance if the config says so."""
     section, dimensions = config.training, math.prod(config.data.shape)
     minimize = config.schedule.get("minimise_variance", False)
 
-    def draw(params: Params, context: Context) -> Draw:
+    def draw(schedule: schedules.Schedule, context: Context) -> Draw:
         # the mean over the global batch of bits/dim: the weight that one L_i in nats has in it
         weight = 1 / (context.total * dimensions * math.log(2))
         t = sample_times(section.times, context, TIME)
-        return draw_at(schedule(params), t, section.num_timesteps, weight if minimize else None)
+        return draw_at(schedule, t, section.num_timesteps, weight if minimize else None)
 
     return draw
 
