@@ -73,3 +73,15 @@ def test_command_is_an_entry_point(project: dict[str, Any]) -> None:
     module, function = project["project"]["scripts"]["vdm_jax"].split(":")
     imported = __import__(module, fromlist=[function])
     assert callable(getattr(imported, function))
+
+
+def test_changelog_and_citation_are_of_this_version_and_in_the_source_distribution(project: dict[str, Any]) -> None:
+    version = project["project"]["version"]
+    assert re.findall(r"^## \[(.+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[:2] == ["Unreleased", version]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^(?:version|license): (.+)$", citation, re.MULTILINE) == [
+        version,
+        project["project"]["license"],
+    ]
+    included = set(project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+    assert {"CHANGELOG.md", "CITATION.cff"} <= included and all((ROOT / name).exists() for name in included)
