@@ -57,7 +57,31 @@ def test_wheel_carries_the_configs_and_the_digits(project: dict[str, Any]) -> No
     assert not (ROOT / "vdm_jax" / "configs").exists()  # it would shadow the checkout's own
 
 
+def test_package_says_that_it_has_types(project: dict[str, Any]) -> None:
+    """Type checkers read the annotations of an installed package only if it has this file."""
+    assert (ROOT / "vdm_jax" / "py.typed").read_bytes() == b""
+    assert "Typing :: Typed" in project["project"]["classifiers"]
+
+
+def test_oldest_python_is_one_of_those_tested(project: dict[str, Any]) -> None:
+    """.ci/run needs 3.11 or later, .ci/newest 3.13 or later."""
+    tested = [c.rpartition(" ")[2] for c in project["project"]["classifiers"] if "Python :: 3." in c]
+    assert tested == ["3.11", "3.13"] and project["project"]["requires-python"] == f">={tested[0]}"
+
+
 def test_command_is_an_entry_point(project: dict[str, Any]) -> None:
     module, function = project["project"]["scripts"]["vdm_jax"].split(":")
     imported = __import__(module, fromlist=[function])
     assert callable(getattr(imported, function))
+
+
+def test_changelog_and_citation_are_of_this_version_and_in_the_source_distribution(project: dict[str, Any]) -> None:
+    version = project["project"]["version"]
+    assert re.findall(r"^## \[(.+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[:2] == ["Unreleased", version]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^(?:version|license): (.+)$", citation, re.MULTILINE) == [
+        version,
+        project["project"]["license"],
+    ]
+    included = set(project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+    assert {"CHANGELOG.md", "CITATION.cff"} <= included and all((ROOT / name).exists() for name in included)
