@@ -19,7 +19,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vdm_jax import config as configs
 from vdm_jax.convert import formats, score_sde, unet_tables
 from vdm_jax.errors import UserError
-from vdm_jax.methods import networks, sde
+from vdm_jax.gaussian import networks
+from vdm_jax.methods import sde
 from vdm_jax.networks import families
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.multiscale import UNet
@@ -85,7 +86,7 @@ def compiled(s: Settings) -> Callable:
 
 def apply(name: str, params: dict, **changes: object) -> np.ndarray:
     g = golden(name)
-    return np.asarray(compiled(settings(name, **changes))({"params": params}, g["z"], g["t"], np.zeros(2)))
+    return np.asarray(compiled(settings(name, **changes))({"params": params}, g["z"], g["t"], {}))
 
 
 # what compiles for long and differs from the others in a part or two
@@ -299,7 +300,7 @@ def sde_config() -> configs.ConfigDict:
 @pytest.mark.slow
 def test_loaded_weights_fit_the_method_of_the_config(saved: Path) -> None:
     config = sde_config()
-    init = partial(networks.init, networks.network(config), shape=SHAPE)
+    init = partial(networks.init, networks.build(config), shape=SHAPE)
     like = {"network": jax.eval_shape(init, jax.random.key(0))}
     for which, factor in (("ema", 2), ("raw", 1)):
         config.evaluation.weights = which
@@ -316,12 +317,12 @@ def test_the_method_turns_the_original_s_score_into_our_eps(monkeypatch: pytest.
     config, g = sde_config(), golden("ncsnpp")
     config.model.family, config.schedule.kind = "ncsnpp", "ve_sde"
     config.model.multipliers, config.model.depth = (2.0, 1.0, 2.0), 1
-    model = sde.SDE(config, networks.network(config))
+    model = sde.model(config)
     params = {"network": score_sde.from_original(tree("ncsnpp"), unet_tables.settings_of(config), SHAPE)}
     apply = lambda net, params, keys, z, level, cond: compiled(settings("ncsnpp"))({"params": params}, z, level.t, cond)
     monkeypatch.setattr(networks, "apply", apply)  # the network that other tests have compiled
     level = model.level_of(2 * (jnp.asarray(g["t"]) + math.log(2)))
-    eps = model.denoise(params)(g["z"], level, jnp.zeros(2))
+    eps = model.denoise(params)(g["z"], level, {})
     expected = -np.exp(g["t"])[:, None, None, None] * g["out"]
     np.testing.assert_allclose(eps, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
@@ -344,9 +345,9 @@ def test_discrete_vp_checkpoints_are_a_ddpm_s_too(saved: Path) -> None:
     """DDPM++ trained on DDPM's levels is told 0 … 999 by method 'ddpm'."""
     config = sde_config()
     config.method, config.schedule.kind, config.training.weighting = "ddpm", "ddpm_linear", "simple"
-    init = partial(networks.init, networks.network(config), shape=SHAPE)
+    init = partial(networks.init, networks.build(config), shape=SHAPE)
     formats.load(str(saved), config, {"network": jax.eval_shape(init, jax.random.key(0))})
-    np.testing.assert_array_equal(networks.told(config, 1000), np.arange(1000))
+    np.testing.assert_array_equal(networks.time_input(config, 1000), np.arange(1000))
 
 
 def test_weights_that_a_file_lacks(tmp_path: Path) -> None:

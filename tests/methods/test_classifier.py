@@ -61,7 +61,9 @@ class Exact:
 
 
 def made(config: ConfigDict, scale: Any = 1.0) -> classifier.Classification:
-    return classifier.Classification(replace(ddpm.model(config), net=Exact(config, scale)))  # type: ignore[arg-type]
+    net = Exact(config, scale)
+    network = lambda params, keys, z, level, cond: net.apply(params, z, level.t)
+    return classifier.Classification(replace(ddpm.model(config), network=network))
 
 
 def batch_of(count: int) -> dict[str, Array]:

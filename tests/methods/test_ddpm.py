@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from vdm_jax.config import base, check
 from vdm_jax.core import chain as chains
 from vdm_jax.core.method import Context
 from vdm_jax.diffusion import tables, times
+from vdm_jax.gaussian.discrete import GROUPS, Discrete, grouping
 from vdm_jax.keys import example_keys
 from vdm_jax.methods import ddpm
 
@@ -53,10 +55,10 @@ class Exact:
         return jnp.concatenate([eps, jnp.ones_like(z)], -1) if self.learned else eps
 
 
-def exact(config: ConfigDict, learned: bool = False) -> ddpm.DDPM:
-    betas = ddpm.betas_of(config)
-    told = (np.arange(len(betas)) + 1.0) / len(betas)
-    return ddpm.DDPM(config, Exact(betas, learned), betas, told, tables.from_betas(betas, told))  # type: ignore[arg-type]
+def exact(config: ConfigDict, learned: bool = False) -> Discrete:
+    made = ddpm.model(config)
+    net = Exact(made.betas, learned)
+    return replace(made, network=lambda params, keys, z, level, cond: net.apply(params, z, level.t))
 
 
 def keys_for(count: int, seed: int = 0) -> Array:
@@ -107,8 +109,8 @@ def test_terms_by_level_are_the_terms() -> None:
 
 @pytest.mark.parametrize("count", [1, 7, 99, 100, 101, 640, 4000])
 def test_groups_average_neighbours_and_lose_none(count: int) -> None:
-    mean = ddpm.grouping(count)
-    assert len(mean) <= ddpm.GROUPS
+    mean = grouping(count)
+    assert len(mean) <= GROUPS
     np.testing.assert_allclose(mean.sum(1), 1)
     sizes = (mean > 0).sum(1)
     assert sizes.sum() == count and np.all((mean > 0).sum(0) == 1)
@@ -136,7 +138,7 @@ def test_samples_of_gaussian_data_have_its_variance(variance: str, sampler: str)
         schedule__num_timesteps=1000, sampling__num_steps=1000, model__variance=variance, sampling__sampler=sampler
     )
     run = jax.jit(chains.sampler(exact(config).chain), static_argnums=3)
-    x, _ = run({"network": {}}, keys_for(3000), jnp.zeros(3000), 1000)
+    x, _ = run({"network": {}}, keys_for(3000), {}, 1000)
     assert abs(float(np.var(x)) / S2 - 1) < 0.02 + 4 * math.sqrt(2 / (3000 * D))
 
 
@@ -145,7 +147,7 @@ def test_few_steps_have_the_variance_of_their_closed_form() -> None:
     config = settings(schedule__num_timesteps=1000, sampling__num_steps=20)
     for sampler in ("ancestral", "ddim"):
         config.sampling.sampler = sampler
-        x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(4000), jnp.zeros(4000), 20)
+        x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(4000), {}, 20)
         bar = np.cumprod(1 - ddpm.betas_of(config))[tables.spaced(1000, "20")]
         variance = 1.0
         for level in range(19, -1, -1):
@@ -158,24 +160,15 @@ def test_few_steps_have_the_variance_of_their_closed_form() -> None:
         assert abs(float(np.var(x)) / variance - 1) < 4 * math.sqrt(2 / (4000 * D)), sampler
 
 
-class Free:
-    """A network whose output is its parameter: gradients with respect to the output itself."""
-
-    def apply(self, variables: Any, z: Array, *_: Any) -> Array:
-        return variables["params"]["raw"]
-
-
 def test_the_bound_trains_the_variance_alone_in_hybrid() -> None:
     config = settings()
     config.model.network, config.model.variance, config.training.weighting = "multiscale", "learned", "hybrid"
-    betas = ddpm.betas_of(config)
-    table = tables.from_betas(betas)
     raw = {"network": {"raw": jax.random.normal(jax.random.key(5), (4, 2 * D))}}
     context = Context(keys_for(4), jax.random.key(2), jnp.arange(4), 4)
 
     def gradient(weighting: str) -> Array:
         config.training.weighting = weighting
-        model = ddpm.DDPM(config, Free(), betas, np.arange(50), table)  # type: ignore[arg-type]
+        model = replace(ddpm.model(config), network=lambda params, keys, z, level, cond: params["network"]["raw"])
         total = lambda p: jnp.sum(model.loss(p, (), batch_of(4), context)[0])
         return jax.grad(total)(raw)["network"]["raw"]
 
@@ -209,9 +202,9 @@ def test_history_is_of_the_levels_that_were_drawn() -> None:
     config = settings(training__weighting="vlb", training__times="importance")
     model = exact(config)
     context = Context(keys_for(8), jax.random.key(3), jnp.arange(8), 8)
-    _, aux = model.loss({"network": {}}, model.init_extra({}), batch_of(8), context)
-    history = model.update_extra(model.init_extra({}), aux)
-    index, _ = model.draw(model.init_extra({}), context)
+    _, aux = model.loss({"network": {}}, model.init_history(), batch_of(8), context)
+    history = model.update_history(model.init_history(), aux)
+    index, _ = model.draw(model.init_history(), context)
     np.testing.assert_array_equal(history.counts, np.bincount(index, minlength=50))
     np.testing.assert_allclose(history.losses[index[0], 0], aux["diffusion"][0], rtol=1e-6)
 
@@ -226,19 +219,19 @@ def test_stratified_levels_cover_all_of_them_evenly() -> None:
 
 def test_images_end_as_levels_and_the_last_step_has_no_noise() -> None:
     config = settings(data__vocabulary=17)
-    x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(5), jnp.zeros(5), 50)
+    x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(5), {}, 50)
     assert x.dtype == jnp.int32 and x.min() >= 0 and x.max() <= 16
 
 
 def test_networks_are_told_what_the_originals_were() -> None:
-    from vdm_jax.methods import networks
+    from vdm_jax.gaussian import networks
 
     config = settings()
-    np.testing.assert_allclose(networks.told(config, 4), [0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(networks.time_input(config, 4), [0.25, 0.5, 0.75, 1])
     config.model.network = "multiscale"
-    np.testing.assert_array_equal(networks.told(config, 4), [0, 1, 2, 3])
+    np.testing.assert_array_equal(networks.time_input(config, 4), [0, 1, 2, 3])
     config.model.rescale_time = True
-    np.testing.assert_array_equal(networks.told(config, 4), [0, 250, 500, 750])
+    np.testing.assert_array_equal(networks.time_input(config, 4), [0, 250, 500, 750])
 
 
 def test_a_method_is_built_from_a_config() -> None:

@@ -18,8 +18,9 @@ from vdm_jax import methods, modes, weights
 from vdm_jax.config import base, check
 from vdm_jax.core.method import Context
 from vdm_jax.errors import UserError
+from vdm_jax.gaussian import networks
 from vdm_jax.keys import example_keys
-from vdm_jax.methods import dequantiser, networks
+from vdm_jax.methods import dequantiser
 from vdm_jax.networks.coupling import Coupling
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -116,17 +117,22 @@ def test_a_coupling_says_nothing_at_the_start(shape: tuple[int, ...]) -> None:
     assert np.all(np.abs(log_s) <= 2) and np.abs(t).max() > 2
 
 
-def test_a_run_starts_from_an_sde_s_network(silent: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_score_model_is_read_by_path_and_is_not_trained(
+    silent: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = make()
-    with pytest.raises(UserError, match="give its working directory as --weights"):
+    with pytest.raises(UserError, match=r"config\.model\.score_model is missing: this model needs a score SDE"):
         modes.run_train(config, epath.Path(tmp_path), None)
     seen = []
-    loaded = lambda path, config, method: (seen.append(config), ({"network": "theirs"}, 7))[1]
+    loaded = lambda path, config, method: (seen.append((path, config)), ({"network": "theirs"}, 7))[1]
     monkeypatch.setattr(weights, "load", loaded)
-    params, note = weights.to_start_from(str(tmp_path), config, methods.build(config))
-    assert seen[0].method == "sde" and seen[0].model.coupling_width == 32 and seen[0].model.couplings == 4
-    assert params["network"] == "theirs" and set(params["dequantiser"]) == {"coupling0", "coupling1"}
-    assert "starts as uniform noise" in note and dequantiser.DEQUANTISER in params
+    assert weights.named_by("there", config, None) == (None, True) and config.model.score_model == "there"
+    method = methods.build(config)
+    assert weights.frozen(method) == {"network": "theirs"}
+    ((path, of),) = seen
+    assert path == "there" and of.method == "sde"
+    params = method.init(jax.random.key(0))
+    assert set(params) == {dequantiser.DEQUANTISER} and set(params["dequantiser"]) == {"coupling0", "coupling1"}
 
 
 @pytest.mark.parametrize(

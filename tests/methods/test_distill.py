@@ -16,7 +16,7 @@ from vdm_jax.core.method import Context
 from vdm_jax.diffusion import samplers, tables
 from vdm_jax.diffusion.prediction import Prediction, eps_from_x
 from vdm_jax.errors import UserError
-from vdm_jax.methods import distill
+from vdm_jax.methods import ddpm, distill
 from vdm_jax.modes import run_train
 from vdm_jax.training.loop import train
 
@@ -62,8 +62,8 @@ def test_a_finer_teacher_is_easier_to_follow() -> None:
     found = []
     for steps in (4, 16, 64):
         config = student("progressive", steps, schedule__num_timesteps=1000)
-        loss = exact(config).objective()
-        _, aux = loss({"network": {}}, {"network": {}}, batch_of(2000), context_of(2000))
+        loss = ddpm.student_loss(config, exact(config))
+        _, aux = loss({"network": {}, "teacher": {"network": {}}}, (), batch_of(2000), context_of(2000))
         found.append(float(jnp.mean(aux["error"])))
     assert found[1] < found[0] / 10 and found[2] < found[1] / 10
 
@@ -74,20 +74,20 @@ def test_regression_of_the_right_line_has_no_loss() -> None:
     model = exact(config)
     table = model.spaced("even10")
     z = jnp.ones((1, D))
-    predict = samplers.predictor(model.denoise({"network": {}}), model.split, jnp.zeros(1))
+    predict = samplers.predictor(model.denoise({"network": {}}), model.split, {})
     line, _ = samplers.run(samplers.ddim(predict), z, keys_for(1), table.reverse())
     scale: Any = None
 
     def predictor(params: Any, cond: Any, keys: Any) -> samplers.Predict:
-        if "teacher" in params:
+        if not isinstance(params, dict):  # the teacher's
             return samplers.predictor(model.denoise({"network": {}}), model.split, cond)
         return lambda z, level: Prediction(scale * line * z, z)
 
-    loss = distill.one_step_loss(predictor, table, (D,), lambda batch, keys: batch)
+    loss = distill.one_step_loss(predictor, table, (D,), lambda batch, keys: batch, lambda params: 0.0)
     scale = 1.0
-    np.testing.assert_allclose(loss({}, {"teacher": jnp.zeros(())}, batch_of(50), context_of(50))[0], 0, atol=1e-10)
+    np.testing.assert_allclose(loss({}, (), batch_of(50), context_of(50))[0], 0, atol=1e-10)
     scale = 2.0
-    off, _ = loss({}, {"teacher": jnp.zeros(())}, batch_of(4000), context_of(4000))
+    off, _ = loss({}, (), batch_of(4000), context_of(4000))
     np.testing.assert_allclose(jnp.mean(off), line[0, 0] ** 2, rtol=0.05)
 
 
@@ -103,8 +103,11 @@ def test_a_student_learns_and_its_teacher_stays(kind: str, tmp_path: Any) -> Non
     config.optimizer.learning_rate, config.optimizer.warmup_steps = 3e-3, 0
     teacher = train(config, epath.Path(tmp_path / "teacher"), finish=False).ema
     config.training.distill, config.training.teacher_steps = kind, 4
-    state = train(config, epath.Path(tmp_path / "student"), teacher, finish=False)
-    for ours, theirs in zip(jax.tree.leaves(state.extra), jax.tree.leaves(teacher), strict=True):
+    before = jax.device_get(teacher)
+    frozen = {"teacher": teacher}
+    state = train(config, epath.Path(tmp_path / "student"), teacher, finish=False, frozen=frozen)
+    assert set(state.params) == {"network"} and state.extra == ()  # it is in no checkpoint
+    for ours, theirs in zip(jax.tree.leaves(frozen["teacher"]), jax.tree.leaves(before), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(teacher), strict=True)]
     assert max(moved) > 1e-3
@@ -112,5 +115,5 @@ def test_a_student_learns_and_its_teacher_stays(kind: str, tmp_path: Any) -> Non
 
 def test_a_student_without_a_teacher_is_a_sentence(tmp_path: Any) -> None:
     config = student("progressive", 4)
-    with pytest.raises(UserError, match="needs its teacher; give the teacher's working directory as --weights"):
+    with pytest.raises(UserError, match=r"training\.teacher is missing: this model needs a teacher; give its working"):
         run_train(config, epath.Path(tmp_path / "run"), None)

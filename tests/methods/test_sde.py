@@ -1,5 +1,7 @@
 """Score SDEs on models that are exact: a silent network beside the exact ε̂ of Gaussian pixels, N(0, s²)."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +15,9 @@ from vdm_jax.diffusion import samplers
 from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import VE, VP, noise
 from vdm_jax.errors import UserError
+from vdm_jax.gaussian import networks, sampling
 from vdm_jax.keys import example_keys
-from vdm_jax.methods import networks, sde, sde_rules
+from vdm_jax.methods import sde
 
 KINDS = ("vp_sde", "sub_vp_sde", "ve_sde")
 SHAPE, VARIANCE = (2, 2, 1), 0.3
@@ -46,7 +49,17 @@ def make(kind, exact=True, **changes):
 
 def parts(config):
     """(its SDE, its method)."""
-    return sde.SDE(config, networks.network(config)), sde.build(config)
+    return sde.model(config), sde.build(config)
+
+
+def levels_of(config):
+    return sde.score_levels(config, networks.build(config))
+
+
+def batch_draw(model, context):
+    """(γ, weight) of a training batch."""
+    _, gamma, weight = model.draw(model.schedule({}), context)
+    return gamma, weight
 
 
 NOTHING = {"network": {}}  # the parameters of a silent network
@@ -81,10 +94,11 @@ def paper(kind, t):
 @pytest.mark.parametrize("kind", KINDS)
 def test_likelihood_weighting_is_g_squared_over_two_times_the_score_s_error(kind, silent):
     """½ γ′ ‖ε − ε̂‖² = ½ g² ‖score − score^‖² at the t of the SDE, score = −ε/σ."""
-    model, method = parts(make(kind, training__times="independent", schedule__t_min=0.02))
+    config = make(kind, training__times="independent", schedule__t_min=0.02)
+    model, method = parts(config)
     context = context_of(64)
-    gamma, weight = model.draw(context)
-    t = np.asarray(model.time_of(gamma), np.float64)
+    gamma, weight = batch_draw(model, context)
+    t = np.asarray(levels_of(config).time_of(gamma), np.float64)
     _, sigma, g2 = paper(kind, t)
     np.testing.assert_allclose(weight, 0.5 * g2 / sigma**2 * (1 - 0.02), rtol=1e-4)  # t is uniform on [t_min, 1]
     batch, _ = batch_of(gaussian(64))
@@ -99,9 +113,9 @@ def test_likelihood_weighting_is_g_squared_over_two_times_the_score_s_error(kind
 def test_weights_make_every_draw_of_t_unbiased(kind, times):
     """Mean of weight × error(γ) over draws = ½ ∫ error dγ in closed form, error = sigmoid(ln s² − γ)."""
     model, _ = parts(make(kind, training__times=times, schedule__t_min=0.02))
-    gamma, weight = (np.asarray(a, np.float64) for a in model.draw(context_of(4096)))
+    gamma, weight = (np.asarray(a, np.float64) for a in batch_draw(model, context_of(4096)))
     values = weight * error(gamma, VARIANCE)
-    schedule = model.schedule
+    schedule = model.schedule({})
     exact = l_infinity(float(schedule.gamma_0), float(schedule.gamma_1), VARIANCE)
     spread = {"independent": 4 * np.std(values) / 64, "stratified": 2e-2, "importance": 2e-3}[times]
     np.testing.assert_allclose(np.mean(values), exact, atol=spread)
@@ -111,7 +125,7 @@ def test_weights_make_every_draw_of_t_unbiased(kind, times):
 
 def test_ncsn_trains_its_levels():
     model, _ = parts(make("ve_sde", training__num_timesteps=10, training__weighting="simple", schedule__sigma_max=1.0))
-    sigma = np.exp(0.5 * np.asarray(model.draw(context_of(1000))[0]))
+    sigma = np.exp(0.5 * np.asarray(batch_draw(model, context_of(1000))[0]))
     # 0.1 of a step of the geometric sequence, as t_min = 1e-5 is taken for 0
     levels, counts = np.unique(np.round(np.log(sigma / 0.01) / np.log(100) * 9, 3), return_counts=True)
     np.testing.assert_allclose(levels, np.arange(10), atol=1e-3)
@@ -123,7 +137,7 @@ def test_images_have_twice_the_noise_that_data_in_0_1_would():
     changes = {"data__vocabulary": 256, "data__shape": (4, 4, 1), "model__residual": "z", "model__attention_at": (4,)}
     config = make("ve_sde", **changes, model__network="multiscale", model__family="ncsnpp", model__multipliers=(1.0,))
     model, _ = parts(config)
-    ends = model.level_of(jnp.stack([model.schedule.gamma_0, model.schedule.gamma_1]))
+    ends = model.level_of(jnp.stack([model.schedule({}).gamma_0, model.schedule({}).gamma_1]))
     np.testing.assert_allclose(ends.sigma, [2 * SIGMA_MIN, 2 * SIGMA_MAX], rtol=1e-3)
     np.testing.assert_allclose(ends.t, np.log([SIGMA_MIN, SIGMA_MAX]), rtol=1e-3)
 
@@ -156,8 +170,8 @@ def test_ncsnpp_s_output_is_the_score_of_data_in_0_1():
     level = model.level_of(jnp.array([-2.0, 5.0]))
 
     def both(z):
-        raw = networks.apply(model.net, params["network"], None, z, level, jnp.zeros(2))
-        return raw, method.denoise(params)(z, level, jnp.zeros(2))
+        raw = networks.apply(networks.build(config), params["network"], None, z, level, {})
+        return raw, method.denoise(params)(z, level, {})
 
     raw, ours = jax.jit(both)(z)
     sigma = np.exp(0.5 * np.array([-2.0, 5.0])).reshape(2, 1, 1, 1) / 2
@@ -172,10 +186,8 @@ def test_the_other_networks_see_the_vp_latent():
     gamma, t = jnp.array([-3.0, 2.0]), jnp.array([0.3, 0.7])
     vp, ve = noise(gamma, t, VP), noise(gamma, t, VE)
     z = jnp.asarray(gaussian(2).reshape(2, -1)[:, :2])
-    denoise = jax.jit(method.denoise(params))
-    np.testing.assert_allclose(
-        denoise(z, ve, jnp.zeros(2)), denoise(vp.alpha[:, None] * z, vp, jnp.zeros(2)), rtol=1e-4, atol=1e-5
-    )
+    denoise, cond = jax.jit(method.denoise(params)), {"augmented": jnp.zeros(2)}
+    np.testing.assert_allclose(denoise(z, ve, cond), denoise(vp.alpha[:, None] * z, vp, cond), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -184,8 +196,8 @@ def test_bound_of_gaussian_data_is_the_closed_form(kind, silent):
     model, method = parts(make(kind, schedule__t_min=0.01))
     batch, keys = batch_of(gaussian(4000))
     terms = jax.jit(method.bits_per_dim)(NOTHING, batch, keys)
-    gamma_0, gamma_1 = float(model.schedule.gamma_0), float(model.schedule.gamma_1)
-    last = model.level_of(model.schedule.gamma_1)
+    gamma_0, gamma_1 = float(model.schedule({}).gamma_0), float(model.schedule({}).gamma_1)
+    last = model.level_of(model.schedule({}).gamma_1)
     p = float(model.process.prior_variance(last.gamma))
     v, q = float(last.alpha**2 * VARIANCE + last.sigma**2), float(last.sigma**2)
     nats = {
@@ -211,8 +223,8 @@ def test_flow_of_gaussian_data_is_the_closed_form(kind, vocabulary, silent):
     rng = np.random.default_rng(0)
     batch, keys = batch_of(rng.integers(0, 5, (6, *SHAPE)).astype(np.int32) if vocabulary else gaussian(6))
     terms = jax.jit(method.bits_per_dim)(NOTHING, batch, keys)
-    f = np.asarray(model.dequantised(NOTHING, batch["x"], keys)[0], np.float64)
-    first, last = (model.level_of(g) for g in (model.schedule.gamma_0, model.schedule.gamma_1))
+    f = np.asarray(model.data.drawn(NOTHING, batch["x"], keys)[0], np.float64)
+    first, last = (model.level_of(g) for g in (model.schedule({}).gamma_0, model.schedule({}).gamma_1))
     v_0, v_1 = (float(n.alpha**2 * VARIANCE + n.sigma**2) for n in (first, last))
     z_1 = f * np.sqrt(v_1 / v_0)
     p = float(model.process.prior_variance(last.gamma))
@@ -232,7 +244,7 @@ def test_flow_bounds_the_bits_of_discrete_data(silent):
     levels = np.tile(np.arange(vocabulary), passes).reshape(-1, 1, 1, 1)
     batch, keys = batch_of(levels.astype(np.int32))
     bits = np.asarray(jax.jit(method.bits_per_dim)(NOTHING, batch, keys)["total"]).reshape(passes, vocabulary)
-    first = model.level_of(model.schedule.gamma_0)
+    first = model.level_of(model.schedule({}).gamma_0)
     v, width = float(first.alpha**2 * VARIANCE + first.sigma**2), 2 / vocabulary
     centre = 2 * (np.arange(vocabulary) + 0.5) / vocabulary - 1
     closed = 0.5 * ((centre**2 + width**2 / 12) / v + np.log(2 * np.pi * v)) / np.log(2) - np.log2(width)
@@ -245,7 +257,7 @@ def drawn(kind, sampler, count, **changes):
     config = make(kind, sampling__sampler=sampler, schedule__t_min=1e-3, **changes)
     _, method = parts(config)
     keys = example_keys(jax.random.key(5), jnp.arange(count))
-    run = jax.jit(lambda keys, steps: method.sample(NOTHING, keys, jnp.zeros(len(keys)), steps, (1,)), static_argnums=1)
+    run = jax.jit(lambda keys, steps: method.sample(NOTHING, keys, {}, steps, (1,)), static_argnums=1)
     return run, keys
 
 
@@ -314,7 +326,7 @@ def test_settings_that_make_no_sense_are_refused(changes, sentence):
 def test_levels_come_back_from_their_encoding():
     model, method = parts(make("ve_sde", data__vocabulary=17))
     x = jnp.asarray(np.random.default_rng(0).integers(0, 17, (5, *SHAPE)))
-    level = model.level_of(model.schedule.gamma_0)
+    level = model.level_of(model.schedule({}).gamma_0)
     np.testing.assert_array_equal(method.decode(level.alpha * method.encode(x), level), x)
 
 
@@ -324,10 +336,10 @@ def test_the_flow_s_steps_leave_no_noise_where_the_data_are_a_point(kind, sample
     """ε̂ of x = 0 is z/σ: a step of δ multiplies z/α by 1 − δ/2 (+ δ²/8), which must stay below 1 to the end."""
     config = make(kind, sampling__sampler=sampler)
     model, _ = parts(config)
-    steps, grid = sde_rules.steps(sampler, model.schedule, model.level_of, 70)
-    assert len(grid) == 71 and float(jnp.max(steps.delta)) < 2 and steps.to.gamma[-1] == model.schedule.gamma_0
+    steps, grid = model.steps.transitions(sampler, model.schedule({}), model.level_of, 70)
+    assert len(grid) == 71 and float(jnp.max(steps.delta)) < 2 and steps.to.gamma[-1] == model.schedule({}).gamma_0
     predict = lambda z, level: Prediction(jnp.zeros_like(z), z / level.sigma)
-    rule = sde_rules.step_rule(config.sampling, model.process, model.schedule, grid, predict)
+    rule = sampling.step_rule(model.sampler, predict, model.process, model.schedule({}), grid, {})
     z, _ = samplers.run(rule, jnp.ones((1, *SHAPE)), jax.random.split(jax.random.key(0), 1), steps)
     assert float(jnp.max(jnp.abs(z))) < 2e-3  # σ at t_min is 1e-3, or less
 
@@ -337,5 +349,5 @@ def test_samples_may_end_above_t_min():
     model, _ = parts(make("vp_sde"))
     end = (0.01 - 1e-5) / (1 - 1e-5)
     for sampler in ("euler_maruyama", "heun", "ancestral"):
-        steps, _ = sde_rules.steps(sampler, model.schedule, model.level_of, 10, end)
-        np.testing.assert_allclose(model.time_of(steps.to.gamma[-1]), 0.01, rtol=1e-4)
+        steps, _ = replace(model.steps, end=end).transitions(sampler, model.schedule({}), model.level_of, 10)
+        np.testing.assert_allclose(levels_of(make("vp_sde")).time_of(steps.to.gamma[-1]), 0.01, rtol=1e-4)

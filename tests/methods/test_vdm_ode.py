@@ -13,7 +13,7 @@ from vdm_jax.config import base, check
 from vdm_jax.diffusion import decoders, likelihood
 from vdm_jax.diffusion.process import noise
 from vdm_jax.keys import example_keys, normal_like
-from vdm_jax.methods.vdm import RECONSTRUCTION, divergence
+from vdm_jax.methods.vdm import RECONSTRUCTION
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half the time
 GAMMA_0, GAMMA_1, DIMENSIONS = -6.0, 4.0, 3
@@ -78,5 +78,6 @@ def test_tolerance_of_the_config_reaches_the_solver():
 
 
 def test_auto_is_exact_for_few_dimensions():
-    assert divergence("auto", 2) is divergence("exact", 10_000) is likelihood.exact_divergence
-    assert divergence("auto", 3072) is divergence("hutchinson", 2) is likelihood.hutchinson_divergence
+    of = likelihood.divergence_of
+    assert of("auto", 2) is of("exact", 10_000) is likelihood.exact_divergence
+    assert of("auto", 3072) is of("hutchinson", 2) is likelihood.hutchinson_divergence

@@ -104,7 +104,7 @@ class Continuous(Gaussian):
         raw = self.denoise(params, fold(keys, self.purposes.dropout) if train else None)(z, level, cond)
         error = losses.squared_error(eps, self.split(raw, z, level).eps)
         nats = {
-            "reconstruction": self.data.reconstruction(x, f, keys, start),
+            "reconstruction": self.data.reconstruction(x, f, keys, start, schedule.gamma_0),
             "prior": losses.prior(f, schedule.gamma(jnp.ones(())), self.process),
             "diffusion": draw.weight * error,
         }

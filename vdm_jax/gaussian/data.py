@@ -34,8 +34,8 @@ class Data(Protocol):
     def dequantized(self, params: Params, x: Array, keys: Array) -> tuple[Array, Terms]:
         """f, and what drawing it adds to the bound, in nats [B]."""
 
-    def reconstruction(self, x: Array, f: Array, keys: Array, level: Noise) -> Array:
-        """E −log p(x or f | z_0) at the level γ(0), nats [B]."""
+    def reconstruction(self, x: Array, f: Array, keys: Array, level: Noise, gamma_0: Array) -> Array:
+        """E −log p(x or f | z_0) at the level γ(0), nats [B]; gamma_0: that of the schedule, a constant if fixed."""
 
     def flow(self, ode: likelihood.ODE, params: Params, x: Array, cond: Any, keys: Array, rule: Any) -> Terms:
         """The terms of the flow's bound in nats, and its 'evaluations', [B]."""
@@ -67,7 +67,7 @@ class Softmax:
     def dequantized(self, params: Params, x: Array, keys: Array) -> tuple[Array, Terms]:
         return self.encode(x), {}
 
-    def reconstruction(self, x: Array, f: Array, keys: Array, level: Noise) -> Array:
+    def reconstruction(self, x: Array, f: Array, keys: Array, level: Noise, gamma_0: Array) -> Array:
         eps = normal_like(keys, self.shape, self.noise)
         return losses.reconstruction(x, f, eps, level, self.vocabulary)
 
@@ -120,8 +120,8 @@ class Dequantized:
         """log q(u|x) and the width of the bins that f was drawn from."""
         return {"dequantisation": log_q + dequantisation.bin_nats(math.prod(self.shape), self.vocabulary)}
 
-    def reconstruction(self, x: Array, f: Array, keys: Array, level: Noise) -> Array:
-        exact = 0.5 * math.prod(self.shape) * (1 + math.log(2 * math.pi) + level.gamma)
+    def reconstruction(self, x: Array, f: Array, keys: Array, level: Noise, gamma_0: Array) -> Array:
+        exact = 0.5 * math.prod(self.shape) * (1 + math.log(2 * math.pi) + gamma_0)
         return jnp.full(len(f), exact)
 
     def flow(self, ode: likelihood.ODE, params: Params, x: Array, cond: Any, keys: Array, rule: Any) -> Terms:

@@ -84,7 +84,9 @@ def build(config: ConfigDict, judge: ConfigDict, scale: guidance.Weight | None =
         return made.chain(params, cond, num_steps, gradient, scale)
 
     # the classifier knows no null class; a network without labels does not look at them
-    conditions = (*(c for c in made.conditions if c.name != LABEL), Label(num_classes=judge.model.num_classes))
+    guidable = any(c.name == LABEL and c.guidable for c in made.conditions)
+    label = Label(num_classes=judge.model.num_classes, null_class=guidable, null_samples=False)
+    conditions = (*(c for c in made.conditions if c.name != LABEL), label)
     part = Frozen(
         what="a noisy classifier",
         field="sampling.classifier",

@@ -11,7 +11,10 @@ from ml_collections import ConfigDict
 
 from vdm_jax.config import base, check
 from vdm_jax.errors import UserError
-from vdm_jax.methods import networks, sde, sde_levels
+from vdm_jax.gaussian import networks
+from vdm_jax.gaussian.continuous import Continuous
+from vdm_jax.gaussian.score_levels import ScoreLevels
+from vdm_jax.methods import sde
 
 N, SIGMA_MIN, SIGMA_MAX = 1000, 0.01, 50.0
 
@@ -31,8 +34,12 @@ def make(kind: str, **changes: Any) -> ConfigDict:
     return config
 
 
-def model_of(config: ConfigDict) -> sde.SDE:
-    return sde.SDE(config, networks.network(config))
+def levels_of(config: ConfigDict) -> ScoreLevels:
+    return sde.score_levels(config, networks.build(config))
+
+
+def model_of(config: ConfigDict) -> Continuous:
+    return sde.model(config)
 
 
 def test_ve_is_told_the_number_of_the_nearest_sigma_the_largest_first() -> None:
@@ -52,8 +59,9 @@ def test_ve_is_told_the_number_of_the_nearest_sigma_the_largest_first() -> None:
 def test_two_levels_never_share_a_number() -> None:
     with pytest.raises(UserError, match=r"schedule.t_min=0.001 gives two of the 1000 levels .*set it below 0.0005"):
         make("ve_sde", schedule__t_min=1e-3)
-    model = model_of(make("ve_sde", schedule__t_min=4e-4))
-    _, gamma = sde_levels.trained(model.config, model.schedule, (jnp.arange(N) + 0.5) / N)
+    config = make("ve_sde", schedule__t_min=4e-4)
+    model = model_of(config)
+    _, gamma = levels_of(config).trained((jnp.arange(N) + 0.5) / N)
     np.testing.assert_array_equal(np.sort(model.level_of(gamma).t), np.arange(N))
 
 
@@ -65,7 +73,7 @@ def test_ve_s_output_is_the_score_times_the_sigma_of_the_level_that_is_told(monk
     monkeypatch.setattr(networks, "apply", lambda net, params, keys, z, level, cond: jnp.asarray(h))
     sigma = np.array([40.0, 0.7, 0.012])
     level = model.level_of(jnp.asarray(2 * np.log(2 * sigma), jnp.float32))
-    eps = model.denoise({"network": {}})(jnp.zeros((3, 4, 4, 1)), level, jnp.zeros(3))
+    eps = model.denoise({"network": {}})(jnp.zeros((3, 4, 4, 1)), level, {})
     sigmas = np.exp(np.linspace(np.log(SIGMA_MAX), np.log(SIGMA_MIN), N))
     nearest = sigmas[np.argmin(np.abs(np.log(sigmas)[None] - np.log(sigma)[:, None]), axis=1)]
     score = h / nearest[:, None, None, None]
@@ -81,9 +89,7 @@ def test_ncsn_s_network_gives_the_score_itself(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(networks, "apply", lambda *given: (seen.append(given[3:5]), jnp.asarray(score))[1])
     sigma = np.geomspace(1, 0.01, 10)
     z = jnp.ones((10, 4, 4, 1))
-    eps = model.denoise({"network": {}})(
-        z, model.level_of(jnp.asarray(2 * np.log(2 * sigma), jnp.float32)), jnp.zeros(10)
-    )
+    eps = model.denoise({"network": {}})(z, model.level_of(jnp.asarray(2 * np.log(2 * sigma), jnp.float32)), {})
     np.testing.assert_allclose(eps, -sigma[:, None, None, None] * score, rtol=1e-5)
     np.testing.assert_array_equal(seen[0][0], z)
     np.testing.assert_array_equal(seen[0][1].t, np.arange(10))
@@ -111,8 +117,8 @@ def test_vp_is_told_the_number_of_the_level_of_ddpm_that_has_its_noise() -> None
 def test_training_draws_the_levels_whose_numbers_it_tells(kind: str) -> None:
     config = make(kind, training__num_timesteps=50)
     model = model_of(config)
-    schedule = model.schedule
-    t, gamma = sde_levels.trained(config, schedule, (jnp.arange(500) + 0.5) / 500)
+    schedule = model.schedule({})
+    t, gamma = levels_of(config).trained((jnp.arange(500) + 0.5) / 500)
     numbers = np.asarray(model.level_of(gamma).t)
     np.testing.assert_allclose(numbers, np.round(numbers), atol=2e-4)
     values, counts = np.unique(np.round(numbers), return_counts=True)
