@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from vdm_jax import config as configs
 from vdm_jax import methods
 from vdm_jax.config import differences
-from vdm_jax.convert import formats, torch_zip
+from vdm_jax.convert import formats, torch_wrapped
 from vdm_jax.errors import UserError
 from vdm_jax.fields import field_table
 from vdm_jax.methods import classifier_guidance
@@ -147,5 +147,5 @@ def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:
         return model.get("num_classes", 0), bool(model.get("null_class", False))
     if not place(path)[0].exists() or formats.sniff(path) != "torch_zip":
         return None
-    names = torch_zip.read(path)
+    names = torch_wrapped.read(path, config.evaluation.weights)
     return (len(names["label_emb.weight"]) if "label_emb.weight" in names else 0), False

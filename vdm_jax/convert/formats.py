@@ -25,6 +25,7 @@ from vdm_jax.convert import (
     improved_diffusion,
     ncsn,
     score_sde,
+    torch_wrapped,
     torch_zip,
     unet_tables,
     vdm,
@@ -156,10 +157,10 @@ def first_not_finite(params: Any) -> str | None:
 
 
 def _openai(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
-    """A .pt holds one set of weights, the average or the raw ones, and does not say which."""
+    """A .pt holds one set of weights as a rule, the average or the raw ones, and does not say which."""
     if config.model.family == "adm":
         return guided_diffusion.load(path, config, like)
-    flat = torch_zip.read(path)
+    flat = torch_wrapped.read(path, config.evaluation.weights)
     return unet_tables.load(path, {"params": flat, "ema_params": flat}, improved_diffusion.from_original, config, like)
 
 
