@@ -61,7 +61,7 @@ def saved_config(path: str) -> Any:
 def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     """(params on one device, step they were saved at); UserError if they do not belong to the config."""
     location, step = place(path)
-    if not workdir.exists(location):
+    if not workdir.exists(location) and not formats.is_prefix(path):
         raise UserError(f"no weights at {path}; give a working directory, one of its checkpoints, or a published file")
     like = jax.eval_shape(method.init, jax.random.key(0))
     saved = saved_config(path)
