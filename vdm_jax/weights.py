@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from vdm_jax import config as configs
 from vdm_jax import methods
 from vdm_jax.config import differences
-from vdm_jax.convert import formats, torch_zip
+from vdm_jax.convert import formats, torch_wrapped
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.methods import classifier_guidance
@@ -60,7 +60,7 @@ def saved_config(path: str) -> Any:
 def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     """(params on one device, step they were saved at); UserError if they do not belong to the config."""
     location, step = place(path)
-    if not workdir.exists(location):
+    if not workdir.exists(location) and not formats.is_prefix(path):
         raise UserError(f"no weights at {path}; give a working directory, one of its checkpoints, or a published file")
     like = jax.eval_shape(method.init, jax.random.key(0))
     saved = saved_config(path)
@@ -164,5 +164,5 @@ def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:
         return model.get("num_classes", 0), bool(model.get("null_class", False))
     if not place(path)[0].exists() or formats.sniff(path) != "torch_zip":
         return None
-    names = torch_zip.read(path)
+    names = torch_wrapped.read(path, config.evaluation.weights)
     return (len(names["label_emb.weight"]) if "label_emb.weight" in names else 0), False

@@ -228,9 +228,13 @@ def test_released_files_load_and_others_are_one_sentence(tmp_path: Path) -> None
     state = {f"netG_dict.{k}": v for k, v in generator.items()} | {
         f"netD_dict.{k}": v for k, v in discriminator.items()
     }
-    save(tmp_path / "content.pth", state)
-    loaded, _ = formats.load(str(tmp_path / "content.pth"), config, both)
-    np.testing.assert_array_equal(loaded["discriminator"]["conv_in"]["bias"], flat("small")["start_conv.bias"])
+    others = {"epoch": np.float32([7]), "optimizerG.state.0.exp_avg": np.ones(3, np.float32)}
+    for beside in ({}, others):  # its training state has options, counts and optimizers too
+        save(tmp_path / "content.pth", state | beside)
+        loaded, _ = formats.load(str(tmp_path / "content.pth"), config, both)
+        np.testing.assert_array_equal(loaded["discriminator"]["conv_in"]["bias"], flat("small")["start_conv.bias"])
+        for path, leaf in flatten_dict(loaded["generator"]).items():
+            np.testing.assert_array_equal(leaf, flatten_dict(params)[path])
 
     save(tmp_path / "netD.pth", discriminator)
     with pytest.raises(UserError) as error:

@@ -133,7 +133,30 @@ def test_what_is_not_read_gets_a_sentence(tmp_path: Path, kind: str) -> None:
 
 def test_a_legacy_file_and_an_empty_directory_get_a_sentence(tmp_path: Path) -> None:
     assert "torch.save(torch.load(" in refused(GOLDENS / "torch" / "legacy.pt")
-    assert "give the file" in refused(tmp_path)
+    assert "give a working directory, or the file of weights itself (….pt" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("samples",), ("samples", "labels", "guidance"), ("arr_0", "arr_1")])
+def test_samples_in_the_place_of_weights_are_called_samples(tmp_path: Path, names: tuple[str, ...]) -> None:
+    (tmp_path / "9.npz").write_bytes(npz(**{name: np.zeros((2, 8, 8, 3)) for name in names}))
+    for method in ("ddpm", "vdm"):
+        text = refused(tmp_path / "9.npz", method)
+        assert "is samples that a model drew, not weights; give the working directory" in text and "DDPM" not in text
+
+
+def test_arrays_that_are_no_weights_are_not_called_ddpm_s(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(npz(a=np.zeros(3)))
+    assert "is an .npz file of arrays, as DDPM's TensorFlow weights are exported to" in refused(
+        tmp_path / "x.npz", "vdm"
+    )
+    assert "holds a, not the variables of hojonathanho/diffusion" in refused(tmp_path / "x.npz", "ddpm")
+
+
+def test_a_prefix_is_known_by_the_files_that_begin_with_it(tmp_path: Path) -> None:
+    (tmp_path / "ckpt-41.flax").write_bytes(b"")
+    (tmp_path / "model.ckpt-7.index").write_bytes(b"")
+    found = [formats.is_prefix(str(tmp_path / name)) for name in ("ckpt-41", "model.ckpt-7", "ckpt-4", "ckpt-41.flax")]
+    assert found == [True, True, False, False]
 
 
 def test_advice_is_python() -> None:

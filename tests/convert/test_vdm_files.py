@@ -254,6 +254,12 @@ def test_loaded_weights_fit_the_method_of_the_config(copy: Path) -> None:
             jnp.shape, jax.eval_shape(method.init, jax.random.key(0))
         )
         np.testing.assert_array_equal(params["schedule"]["span"], tree(offset=sign * 10)["gamma"]["w"][0])
+    config.evaluation.weights = "ema"
+    params, step = weights.load(str(copy / "ckpt-9"), config, method)  # a prefix, which is no file
+    assert step == 9
+    np.testing.assert_array_equal(params["schedule"]["span"], tree(offset=9)["gamma"]["w"][0])
+    with pytest.raises(UserError, match=r"no weights at .*ckpt-8; give a working directory"):
+        weights.load(str(copy / "ckpt-8"), config, method)
     config.data.shape = (8, 8, 1)
     with pytest.raises(UserError, match="network/conv_in/kernel"):
         weights.load(str(copy), config, build(config))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.diffusion.closed_forms import exact_eps, log_normal
 from vdm_jax.diffusion import per_step, reverse, tables
-from vdm_jax.diffusion.prediction import Prediction
+from vdm_jax.diffusion.prediction import split
 from vdm_jax.diffusion.process import expand, posterior
 
 PI, MU, S = np.array([0.3, 0.5, 0.2]), np.array([-1.2, 0.3, 1.5]), np.array([0.15, 0.2, 0.1])
@@ -93,8 +93,8 @@ def test_weights_of_the_linear_chain():
 def test_weights_turn_errors_of_a_prediction_into_the_same_kl():
     step = tables.from_betas(tables.linear_betas(50)).at(jnp.array([3, 20, 49]))
     z, eps, wrong = (jnp.asarray(np.random.default_rng(k).normal(size=(3, 4))) for k in (0, 1, 2))
-    mean, log_variance = reverse.moments(z, Prediction(z, eps), step, "beta")
-    mean_p, _ = reverse.moments(z, Prediction(z, wrong), step, "beta")
+    mean, log_variance = reverse.moments(z, split(eps, z, step.frm), step, "beta")
+    mean_p, _ = reverse.moments(z, split(wrong, z, step.frm), step, "beta")
     kl = reverse.gaussian_kl(mean, log_variance, mean_p, log_variance)
     weights = per_step.weights(log_variance[:, 0], step)
     square = lambda a, b: np.sum(np.square(a - b), axis=1)

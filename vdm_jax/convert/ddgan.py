@@ -19,7 +19,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
-from vdm_jax.convert import torch_zip
+from vdm_jax.convert import torch_wrapped, torch_zip
 from vdm_jax.convert import unet_blocks as layout
 from vdm_jax.convert import unet_tables as tables
 from vdm_jax.convert.unet_tables import Shape, Tree
@@ -100,11 +100,7 @@ def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
     A file holds one set of weights, the average or the raw ones, and does not say which. like: shapes and dtypes of
     the params that the config's method has. Raises UserError if the file holds something else.
     """
-    held: dict[str, Flat] = {}
-    for name, leaf in torch_zip.read(path).items():
-        prefix = next((p for p in _SECTIONS if name.startswith(p)), "")
-        part = _SECTIONS.get(prefix, "generator")
-        held.setdefault(part, {})[name.removeprefix(prefix).removeprefix("module.")] = leaf
+    held = _networks(path, config)
     generator = held.get("generator", {})
     if "start_conv.weight" in generator:
         raise UserError(
@@ -116,6 +112,16 @@ def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
         params["discriminator"] = discriminator_from_original(held["discriminator"], like["discriminator"])
     cast = lambda leaf, target: jnp.asarray(leaf, target.dtype)
     return {part: jax.tree.map(cast, tree, like[part]) for part, tree in params.items()}, 0
+
+
+def _networks(path: str, config: ConfigDict) -> dict[str, Flat]:
+    """Tensors of the generator alone, or of both networks of a training state, without its optimizers and the rest."""
+    flat = torch_zip.read(path)
+    found: dict[str, Flat] = {}
+    for prefix, part in _SECTIONS.items():
+        if held := {n.removeprefix(prefix): leaf for n, leaf in flat.items() if n.startswith(prefix)}:
+            found[part] = torch_wrapped.unwrapped(held, config.evaluation.weights)
+    return found or {"generator": torch_wrapped.read(path, config.evaluation.weights)}
 
 
 def describe(flat: Flat) -> dict[str, Any]:

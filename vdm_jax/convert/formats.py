@@ -25,6 +25,7 @@ from vdm_jax.convert import (
     improved_diffusion,
     ncsn,
     score_sde,
+    torch_wrapped,
     torch_zip,
     unet_tables,
     vdm,
@@ -46,11 +47,14 @@ REFUSED = {
     "hdf5": "an HDF5 file, which no original that is known here writes",
     "cut_short": "a zip archive that is cut short or damaged; copy it again",
     "zip": "a zip archive, but neither PyTorch's nor numpy's; if it was packed for the way, unpack it",
-    "directory": "a directory without a checkpoint in it; give the file",
+    "samples": "samples that a model drew, not weights; give the working directory of that model, or published weights",
+    "directory": "a directory without a checkpoint in it; give a working directory, or the file of weights itself "
+    "(….pt, ….npz, ckpt-N.flax or checkpoint_N)",
     "unknown": "no file of weights that is known here: PyTorch's .pt, numpy's .npz, Flax's msgpack",
 }
 
 _TENSORFLOW = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
+_PREFIXED = {".flax": "clu", ".index": "tf_checkpoint"}  # how a file's name goes on behind a prefix, and its kind
 _TEXT = (*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB)  # how a string begins in msgpack
 
 
@@ -63,7 +67,7 @@ def sniff(path: str) -> str:
             return _directory(place)
         if place.exists():
             return _file(place)
-        beside = [kind for kind, end in (("clu", ".flax"), ("tf_checkpoint", ".index")) if _beside(place, end).exists()]
+        beside = [kind for end, kind in _PREFIXED.items() if _beside(place, end).exists()]
     except ImportError as error:  # a bucket, and no library that reads buckets
         raise UserError(f"{path} cannot be reached ({error}); install that or copy the file to this disk") from None
     except PermissionError as error:
@@ -71,6 +75,12 @@ def sniff(path: str) -> str:
     if not beside:
         raise UserError(f"there is nothing at {path}")
     return beside[0]
+
+
+def is_prefix(path: str) -> bool:
+    """Whether `path` is no file, but what the names of a checkpoint's files begin with: …/ckpt-41."""
+    place = epath.Path(path).expanduser()
+    return not place.exists() and any(_beside(place, end).exists() for end in _PREFIXED)
 
 
 def _beside(place: epath.Path, end: str) -> epath.Path:
@@ -113,6 +123,8 @@ def _zip(stream: Any) -> str:
         return "cut_short"
     if root := torch_zip.root_of(names):
         return "torchscript" if torch_zip.is_script(names, root) else "torch_zip"
+    if "samples.npy" in names or "arr_0.npy" in names:  # ours; improved-diffusion's and guided-diffusion's
+        return "samples"
     return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
 
 
@@ -156,16 +168,16 @@ def first_not_finite(params: Any) -> str | None:
 
 
 def _openai(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
-    """A .pt holds one set of weights, the average or the raw ones, and does not say which."""
+    """A .pt holds one set of weights as a rule, the average or the raw ones, and does not say which."""
     if config.model.family == "adm":
         return guided_diffusion.load(path, config, like)
-    flat = torch_zip.read(path)
+    flat = torch_wrapped.read(path, config.evaluation.weights)
     return unet_tables.load(path, {"params": flat, "ema_params": flat}, improved_diffusion.from_original, config, like)
 
 
 _KINDS = {
     "torch_zip": "a PyTorch file: improved-diffusion's, guided-diffusion's, NCSN's or denoising-diffusion-gan's",
-    "npz": "an .npz file, exported from DDPM's TensorFlow weights",
+    "npz": "an .npz file of arrays, as DDPM's TensorFlow weights are exported to",
     "flax_msgpack": "a Flax msgpack file",
     "clu": "a checkpoint of google-research/vdm",
 }

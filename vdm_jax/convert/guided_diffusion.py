@@ -22,7 +22,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax.convert import improved_diffusion, torch_zip
+from vdm_jax.convert import improved_diffusion, torch_wrapped
 from vdm_jax.convert import unet_tables as tables
 from vdm_jax.convert.improved_diffusion import Form
 from vdm_jax.convert.unet_tables import Shape, Tree
@@ -77,7 +77,7 @@ def _form(order: str, classes: int) -> Form:
 
 def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
     """(our params on one device, 0) of the .pt file at `path`; see `unet_tables.load`."""
-    flat, order = torch_zip.read(path), config.model.qkv_order
+    flat, order = torch_wrapped.read(path, config.evaluation.weights), config.model.qkv_order
     classes = config.model.num_classes if config.method == "classifier" else 0
     check_order(tables.settings_of(config), order)
     convert = partial(from_original, order=order, classes=classes)

@@ -19,7 +19,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from vdm_jax.convert import torch_zip
+from vdm_jax.convert import torch_wrapped
 from vdm_jax.convert.unet_tables import Tree, refuse
 from vdm_jax.convert.vdm_layout import Flat
 from vdm_jax.errors import UserError
@@ -86,8 +86,11 @@ def _differences(flat: Flat, width: int, levels: int, channels: int) -> list[str
 
 
 def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
-    """(our params {'network': …} on one device, 0) of the weights at `path`, whatever `evaluation.weights` asks for."""
-    flat = torch_zip.read(path)
+    """(our params {'network': …} on one device, 0) of the weights at `path`.
+
+    `evaluation.weights` says which are taken of a file that holds two sets, which the original's do not.
+    """
+    flat = torch_wrapped.read(path, config.evaluation.weights)
     if config.model.network != "refinenet":
         raise UserError(
             f"{path} is a PyTorch file, of which config.method='sde' takes NCSN's alone; set "

@@ -31,7 +31,8 @@ STORAGES = {
 _DICT = "collections.OrderedDict"
 _TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
-_NAMES = {_DICT, _TENSOR, _PARAMETER, *STORAGES}
+_OPTIONS = "argparse.Namespace"  # a command line's, beside the tensors of a training state; an empty dict here
+_NAMES = {_DICT, _TENSOR, _PARAMETER, _OPTIONS, *STORAGES}
 
 STATE_DICT = "if the file is yours, save the model's .state_dict() alone"
 
@@ -134,6 +135,8 @@ class _Machine:
                 push(_storage(*self.pop(1)))
             case "REDUCE":
                 push(_call(*self.pop(2)))
+            case "NEWOBJ":
+                push(_new(*self.pop(2)))
             case "BUILD":
                 self.set_state()
             case _:
@@ -163,7 +166,7 @@ class _Machine:
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def set_state(self) -> None:
-        """The attributes of a dict: `_metadata`, the versions of a state dict's modules. They are dropped."""
+        """The attributes of a dict: `_metadata`, versions of a state dict's modules, or options. They are dropped."""
         target, _ = self.pop(2)
         if type(target) is not dict:
             raise Refused("holds more than tensors (an object with attributes); it was not run")
@@ -199,6 +202,12 @@ def _call(function: Any, arguments: Any) -> Any:
     if function.dotted == _PARAMETER and len(arguments) == 3 and type(arguments[0]) is Tensor:
         return arguments[0]
     raise Refused(f"calls {function.dotted} with arguments that PyTorch would not write")
+
+
+def _new(kind: Any, arguments: Any) -> Any:
+    if type(kind) is not _Name or kind.dotted != _OPTIONS or arguments != ():
+        raise Refused("holds more than tensors (the pickle instruction NEWOBJ); it was not run")
+    return {}
 
 
 def _tensor(

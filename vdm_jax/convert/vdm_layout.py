@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
@@ -43,7 +44,7 @@ def flatten(tree: Mapping[str, Any]) -> Flat:
     """'a/b/c' → array. Raises UserError for a leaf that is no array of floats."""
     flat = {"/".join(map(str, path)): leaf for path, leaf in flatten_dict(dict(tree)).items()}
     for name, leaf in flat.items():
-        if getattr(leaf, "dtype", np.dtype(object)).kind != "f":
+        if not jnp.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jnp.floating):  # bfloat16 too
             raise UserError(f"leaf {name} of the weights is no array of floats; is it the right file?")
     return {name: np.asarray(leaf) for name, leaf in flat.items()}
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from vdm_jax.diffusion.process import expand, forward_coefficients, posterior, sum_except_batch
+from vdm_jax.diffusion.process import expand, forward_coefficients, posterior_of_x, sum_except_batch
 from vdm_jax.diffusion.reverse import Reverse, gaussian_kl, log_density, log_variances
 from vdm_jax.diffusion.samplers import Transition
 
@@ -124,8 +124,7 @@ def path_terms(
 
     def of_step(z: Array, previous: Array, step: Transition) -> tuple[Array, Array]:
         mean, log_variance = reverse(z, step)
-        eps = (z - step.frm.alpha * x) / step.frm.sigma
-        true_mean, _ = posterior(z, eps, step.frm, step.to, step.delta)
+        true_mean, _ = posterior_of_x(z, x, step.frm, step.to, step.delta)
         true_log_variance = jnp.broadcast_to(log_variances(step)[0], z.shape)
         log_p, at_data = log_normal(previous, mean, log_variance), step.to.sigma == 0
         kl = jnp.where(at_data, -log_p, gaussian_kl(true_mean, true_log_variance, mean, log_variance))

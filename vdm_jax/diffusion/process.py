@@ -92,7 +92,15 @@ def q_sample(x: Array, eps: Array, level: Noise) -> Array:
 
 def forward_coefficients(frm: Noise, to: Noise, delta: Array) -> tuple[Array, Array]:
     """(α_{t|s}, σ_{t|s}) of q(z_t|z_s), frm = s, to = t, delta = γ_t − γ_s > 0."""
-    return to.alpha / frm.alpha, to.sigma * jnp.sqrt(-jnp.expm1(-delta))
+    by_sigma = jnp.exp(-0.5 * delta) * to.sigma / jnp.where(frm.sigma > 0, frm.sigma, 1.0)
+    alpha = jnp.where(_by_sigma(frm, to), by_sigma, to.alpha / frm.alpha)
+    return alpha, to.sigma * jnp.sqrt(-jnp.expm1(-delta))
+
+
+def _by_sigma(s: Noise, t: Noise) -> Array:
+    """Whether α_t/α_s = e^{−δ/2} σ_t/σ_s has more digits by σ: γ ≈ 20 is known to 10⁻⁶ in float32, α relative to
+    itself no better, and a σ that tends to 1 is known to 10⁻⁷."""
+    return (t.alpha < t.sigma) & (t.sigma <= 1) & (s.sigma > 0)
 
 
 def posterior(z: Array, eps: Array, frm: Noise, to: Noise, delta: Array) -> tuple[Array, Array]:
@@ -100,7 +108,8 @@ def posterior(z: Array, eps: Array, frm: Noise, to: Noise, delta: Array) -> tupl
 
         μ_Q = (α_s/α_t) (z_t + expm1(−δ) σ_t ε),      σ_Q = σ_s √(−expm1(−δ))
 
-    z, eps: [B, …]; frm = t, to = s, delta = γ_t − γ_s > 0. Returns [B, …] and [B].
+    z, eps: [B, …]; frm = t, to = s, delta = γ_t − γ_s > 0. Returns [B, …] and [B]. Steps take `posterior_of_x`
+    instead: here the two terms cancel where α_t is nearly 0, and α_s/α_t enlarges what rounding leaves of them.
     """
     shrink = jnp.expm1(-delta)
     ratio = expand(to.alpha / frm.alpha, z.ndim)
@@ -109,15 +118,19 @@ def posterior(z: Array, eps: Array, frm: Noise, to: Noise, delta: Array) -> tupl
 
 
 def posterior_of_x(z: Array, x: Array, frm: Noise, to: Noise, delta: Array) -> tuple[Array, Array]:
-    """`posterior` from x itself, which stays exact where α_t is nearly 0 and ε says nothing of x.
+    """`posterior` from x itself, which keeps its digits at all levels.
 
         μ_Q = −expm1(−δ) α_s x + e^{−δ} (α_s/α_t) z_t
 
-    The coefficients are DDPM's √ᾱ_s β/(1 − ᾱ_t) and √α (1 − ᾱ_s)/(1 − ᾱ_t). Returns [B, …] and [B].
+    The coefficients are DDPM's √ᾱ_s β/(1 − ᾱ_t) and √α (1 − ᾱ_s)/(1 − ᾱ_t), positive and at most 1 for VP. Where x
+    is clipped, ε = (z_t − α_t x)/σ_t has the rounding errors of z_t, and `posterior` multiplies them by α_s/α_t, up
+    to 10⁴ at the start of a chain of few levels. Where x = (z_t − σ_t ε)/α_t has these errors, enlarged by 1/α_t, both
+    forms return them times α_s. Returns [B, …] and [B].
     """
-    kept = -jnp.expm1(-delta)
-    mean = expand(kept * to.alpha, z.ndim) * x + expand(jnp.exp(-delta) * to.alpha / frm.alpha, z.ndim) * z
-    return mean, posterior_deviation(to, delta)
+    of_x = -jnp.expm1(-delta) * to.alpha
+    by_alpha, by_sigma = jnp.exp(-delta) * to.alpha / frm.alpha, jnp.exp(-0.5 * delta) * to.sigma / frm.sigma
+    of_z = jnp.where(_by_sigma(to, frm), by_sigma, by_alpha)
+    return expand(of_x, z.ndim) * x + expand(of_z, z.ndim) * z, posterior_deviation(to, delta)
 
 
 def posterior_deviation(to: Noise, delta: Array) -> Array:

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.diffusion.decoders import discretised_gaussian
-from vdm_jax.diffusion.prediction import Prediction
-from vdm_jax.diffusion.process import expand, posterior, sum_except_batch
+from vdm_jax.diffusion.prediction import Prediction, x_from_eps
+from vdm_jax.diffusion.process import expand, posterior_of_x, sum_except_batch
 from vdm_jax.diffusion.samplers import Predict, Step, Transition, normal
 
 VARIANCES = ("posterior", "beta", "learned")
@@ -49,7 +49,7 @@ def moments(z: Array, prediction: Prediction, step: Transition, variance: str | 
     variance: one of VARIANCES, or a constant w ∈ [0, 1]. A constant w gives at the last step β̃'s floor, which makes
     the better log p(x|z_1).
     """
-    mean, _ = posterior(z, prediction.eps, step.frm, step.to, step.delta)
+    mean, _ = posterior_of_x(z, prediction.x, step.frm, step.to, step.delta)
     small, large = log_variances(step)
     if variance == "learned":
         if prediction.variance_head is None:
@@ -107,7 +107,8 @@ def bound_term(
     z = α_t f + σ_t ε; step: fields [B]. log_likelihood: (mean, log-variance) of p(z_0|z_1) → log p(x|z_1), of every
     dimension: `discretised` or `density`.
     """
-    true_mean, _ = posterior(z, eps, step.frm, step.to, step.delta)
+    # of the same form as the model's, so that what is rounded in both alike cancels
+    true_mean, _ = posterior_of_x(z, x_from_eps(z, eps, step.frm), step.frm, step.to, step.delta)
     true_log_variance = jnp.broadcast_to(expand(log_variances(step)[0], z.ndim), z.shape)
     mean, log_variance = moments(z, prediction, step, variance)
     kl = gaussian_kl(true_mean, true_log_variance, mean, log_variance)

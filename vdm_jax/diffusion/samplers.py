@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array, lax
 
 from vdm_jax.diffusion.prediction import Denoise, Prediction
-from vdm_jax.diffusion.process import VP, Noise, Process, expand, flow, posterior, posterior_deviation
+from vdm_jax.diffusion.process import VP, Noise, Process, expand, flow, posterior_deviation, posterior_of_x
 from vdm_jax.diffusion.schedules import Schedule
 
 
@@ -100,7 +100,7 @@ def ancestral(predict: Predict) -> Step:
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
         frm, to, delta, *_ = transition
-        mean, deviation = posterior(z, predict(z, frm).eps, frm, to, delta)
+        mean, deviation = posterior_of_x(z, predict(z, frm).x, frm, to, delta)
         return mean + expand(deviation, z.ndim) * normal(keys, z)
 
     return step
@@ -115,8 +115,8 @@ def ddim(predict: Predict, eta: float = 0.0) -> Step:
     def step(keys: Array, z: Array, transition: Transition) -> Array:
         frm, to, delta, *_ = transition
         x, eps, _ = predict(z, frm)
-        # σ_Q² = −expm1(−δ) σ_s², so σ_s² − η² σ_Q² = σ_s² (1 + η² expm1(−δ)).
-        direction = to.sigma * jnp.sqrt(1 + eta**2 * jnp.expm1(-delta))
+        # σ_Q² = −expm1(−δ) σ_s², so σ_s² − η² σ_Q² = σ_s² (1 + η² expm1(−δ)), which cancels where η = 1 and δ is large
+        direction = to.sigma * jnp.sqrt((1 - eta**2) + eta**2 * jnp.exp(-delta))
         z_s = expand(to.alpha, z.ndim) * x + expand(direction, z.ndim) * eps
         if eta == 0:
             return z_s
