@@ -39,7 +39,15 @@ FIELDS: dict[str, dict[str, Field]] = {
         "name": Field("digits", "a data set of vdm_jax.data"),
         "path": Field("", "where it lies, for those read from a path", resume=_ANY_TIME),
         "shape": Field((8, 8, 1), "one example: (height, width, channels) or (dimensions,)", low=1),
-        "vocabulary": Field(17, "number of levels of a value; 0 for continuous data", low=0, high=256),
+        "resize": Field(
+            "",
+            "how images of a folder get that size: '' if they have it, 'crop' for the center, 'pad' for all of it on "
+            "black, 'area' or 'bicubic' for all of it whatever its proportions",
+            ("", "crop", "pad", "area", "bicubic"),
+        ),
+        "vocabulary": Field(
+            17, "number of levels of a value, 256 for images of 8 bits; 0 for continuous data", low=0, high=256
+        ),
         "batch_size": Field(64, "images per step over all devices", low=1),
         "augment": Field(
             (),

@@ -156,8 +156,6 @@ IMAGES = np.zeros((20, 4, 4), np.uint8)
         ({"x_train": IMAGES[0, 0]}, r"is uint8 \(4,\)"),
         ({"pictures": IMAGES}, "holds pictures, and neither x_train nor x"),
         ({"x_train": IMAGES[:0]}, "is empty"),
-        ({"x_train": IMAGES, "y_train": np.arange(19)}, r"y_train of bad.npz is int64 \(19,\)"),
-        ({"x_train": IMAGES, "y_train": np.zeros(20)}, "y_train of bad.npz is float64"),
         ({"x_train": np.asarray([None, 3])}, "not a readable .npz file"),
     ],
 )
@@ -234,7 +232,7 @@ def test_check_names_the_field_both_values_and_the_way_out():
         data.check(digits, (28, 28, 1), 17)
     with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* is 17; set --config\.data\.vocabulary=17"):
         data.check(digits, (8, 8, 1), 256)
-    with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* is None"):
+    with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* is 0; set --config\.data\.vocabulary=0"):
         data.check(data.load("swirl", "train"), (2,), 256)
 
 
@@ -243,7 +241,9 @@ def test_check_reads_the_whole_array_for_its_range(tmp_path):
     images[13, 2, 1] = 16
     np.savez(tmp_path / "x.npz", x_train=images, x_test=IMAGES)
     loaded = data.load("npz", "train", path=str(tmp_path / "x.npz"), vocabulary=16)
-    with pytest.raises(UserError, match=r"values up to 15 but .* holds 16; set --config\.data\.vocabulary to 17"):
+    with pytest.raises(
+        UserError, match=r"values up to 15 but .* holds 16; set --config\.data\.vocabulary=256, .* 17 or more"
+    ):
         data.check(loaded, (4, 4, 1), 16)
     data.check(data.load("npz", "test", path=str(tmp_path / "x.npz"), vocabulary=16), (4, 4, 1), 16)
 

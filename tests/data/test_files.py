@@ -115,7 +115,7 @@ def test_images_of_another_size_are_found_by_check_or_named_when_read(tmp_path, 
         data.check(data.load("folder", "test", path=str(tmp_path / "x")), (8, 8, 3), 256)
     for index in range(10):
         (tmp_path / "x" / f"{index:03d}.png").write_bytes(png(_images(1, (5, 7, 3))[0]))
-    with pytest.raises(UserError, match=r"\.png is .* but the first image is .*resize the images"):
+    with pytest.raises(UserError, match=r"are of 2 sizes, 5 × 7 to 6 × 6; set --config\.data\.resize='crop'"):
         train = data.load("folder", "train", path=str(tmp_path / "x"))
         data.check(train, train.shape, 256)
 
@@ -318,8 +318,10 @@ def test_damaged_idx_files_are_user_errors(tmp_path, damage):
 def test_labels_of_another_file_are_refused(tmp_path):
     _write_idx(tmp_path)
     os.replace(tmp_path / "t10k-labels-idx1-ubyte", tmp_path / "train-labels-idx1-ubyte")
-    with pytest.raises(UserError, match="6 labels for 20 images"):
-        data.load("mnist", "train", path=str(tmp_path))
+    train = data.load("mnist", "train", path=str(tmp_path))
+    data.check(train, (28, 28, 1), 256)  # a model without labels does not need them
+    with pytest.raises(UserError, match=r"num_classes=10 but .* has no labels .*6 labels for 20 images"):
+        data.check(train, (28, 28, 1), 256, classes=10)
 
 
 def test_missing_idx_files_say_where_to_put_them(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Data sets that fit in memory and come without images on disk: digits, swirl, gaussians25 and `.npz` files.
+"""Data sets that come with the package: digits, swirl, gaussians25.
 
 A reader is `(part, path, shape) -> (source, version)`: `part` is 'train' or 'test', `path` is
 data.path, `shape` is data.shape where the user gave it. `version` says exactly which bytes were
@@ -8,15 +8,12 @@ read.
 from __future__ import annotations
 
 import importlib.resources
-import zipfile
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from vdm_jax.data.paths import SPLIT_SEED, existing, file_hash, refuse_path, split_indices
+from vdm_jax.data.paths import SPLIT_SEED, refuse_path
 from vdm_jax.data.sources import Arrays
-from vdm_jax.errors import UserError
 
 DIGITS_TRAIN = 1500
 DIGITS_VOCABULARY = 17
@@ -75,56 +72,3 @@ def gaussians25(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arra
     label = rng.integers(25, size=count)
     points = gaussians25_centres()[label] + GAUSSIANS_DEVIATION * rng.standard_normal((count, 2))
     return Arrays(points.astype(np.float32), label), "5 × 5 of deviation .05, over 2.828, seed 0, 50,000/10,000"
-
-
-def npz(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arrays, str]:
-    """An `.npz` file with x_train and x_test, or with x (or images), split 90/10 by a fixed seed.
-
-    Images are uint8 [N, H, W] or [N, H, W, C]; points are float32 or float64 [N, D]. Labels, if
-    any, are y_train and y_test, or y (or labels).
-    """
-    file = existing(path, "an .npz file with the arrays x_train and x_test, or x")
-    try:
-        version = f"npz:{file.name}:{file_hash(file)}"
-        with file.open("rb") as stream:
-            arrays = np.load(stream, allow_pickle=False)
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array; save it with np.savez(path, x=array)")
-            source, made_here = _pick_arrays(arrays, part, file.name)
-    except UserError:
-        raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"data.path={path!r} is not a readable .npz file ({error}); write it again") from error
-    return source, version + (f" split 90/10 seed {SPLIT_SEED}" if made_here else "")
-
-
-def _pick_arrays(arrays: np.lib.npyio.NpzFile, part: str, name: str) -> tuple[Arrays, bool]:
-    """The records of `part`, and whether the split was made here."""
-    if f"x_{part}" in arrays:
-        keys: tuple[str | None, ...] = (f"x_{part}", f"y_{part}")
-    else:
-        keys = tuple(next((k for k in pair if k in arrays), None) for pair in (("x", "images"), ("y", "labels")))
-    if keys[0] is None:
-        raise UserError(
-            f"{name} holds {', '.join(arrays.files) or 'nothing'}, and neither x_{part} nor x; "
-            f"save it with np.savez(path, x_train=…, x_test=…)"
-        )
-    images = _as_records(arrays[keys[0]], f"{keys[0]} of {name}")
-    labels = arrays[keys[1]] if keys[1] is not None and keys[1] in arrays else None
-    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
-        raise UserError(f"{keys[1]} of {name} is {labels.dtype} {labels.shape}; it must be {len(images)} integers")
-    if keys[0] == f"x_{part}":
-        return Arrays(images, labels), False
-    chosen = split_indices(len(images), part)
-    return Arrays(images[chosen], None if labels is None else labels[chosen]), True
-
-
-def _as_records(array: np.ndarray, where: str) -> np.ndarray:
-    """uint8 [N, H, W, C] or float32 [N, D], or UserError."""
-    if array.dtype == np.uint8 and array.ndim in (3, 4):
-        return array[..., None] if array.ndim == 3 else array
-    if array.dtype in (np.float32, np.float64) and array.ndim == 2:
-        return array.astype(np.float32)
-    raise UserError(
-        f"{where} is {array.dtype} {array.shape}; images must be uint8 (N, H, W) or (N, H, W, C), points float32 (N, D)"
-    )

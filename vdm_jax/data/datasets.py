@@ -8,19 +8,23 @@ are 'test', as in the papers.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vdm_jax.data import arrays, crop, folder, imagenet, named, stacked
-from vdm_jax.data.sources import PROBED, Arrays, Mapped, Source, first_decodable, labels_of, take
-from vdm_jax.errors import Undecodable, UserError
+from vdm_jax.data import arrays, crop, folder, identity, imagenet, named, npz, stacked
+from vdm_jax.data import resize as resizing
+from vdm_jax.data.sources import Mapped, Source, first_decodable, take, trait
+from vdm_jax.errors import UserError
 
 SPLITS = ("train", "fit", "tune", "test")
 BYTES = 256
 MAX_TUNE = 5000
+_MEANT = dict.fromkeys(("val", "valid", "validation", "eval", "dev", "testing", "holdout"), "test") | {
+    "training": "train"
+}
 
 Reader = Callable[[str, str, Sequence[int] | None], tuple[Source, str]]
 
@@ -36,7 +40,7 @@ _READERS: dict[str, Reader] = {
     "imagenet64": partial(imagenet.read_old, size=64),
     "imagenet32_resized": partial(imagenet.read_new, size=32),
     "imagenet64_resized": partial(imagenet.read_new, size=64),
-    "npz": arrays.npz,
+    "npz": npz.read,
     "folder": folder.read,
 }
 _BY_PATH = ("npz", "folder")  # the user says what these hold
@@ -59,8 +63,18 @@ class Dataset(NamedTuple):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a resumed run must find again."""
-        return {"name": self.name, "version": self.version, "examples": self.num_examples}
+        """What a resumed run must find again, as JSON keeps it."""
+        return identity.identity(self.source, self.name, self.version)
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Label → name, such as its folder's; empty where labels have none."""
+        return trait(self.source, "class_names", {})
+
+    @property
+    def what(self) -> str:
+        """'name (version)', for sentences."""
+        return f"{self.name} ({self.version})"
 
 
 def from_section(section: Any, split: str) -> Dataset:
@@ -71,6 +85,7 @@ def from_section(section: Any, split: str) -> Dataset:
         path=section.path,
         shape=tuple(section.shape),
         vocabulary=section.vocabulary or None,
+        resize=section.get("resize", ""),
     )
 
 
@@ -86,16 +101,20 @@ def load(
     path: str = "",
     shape: Sequence[int] | None = None,
     vocabulary: int | None = None,
+    resize: str = "",
 ) -> Dataset:
     """Open one split of a data set.
 
     path: where it lies, for those that don't ship with the package. shape, vocabulary: what 'npz'
-    and 'folder' hold; the others know. Raises UserError when it isn't there or isn't whole, with
-    what to run or fetch.
+    and 'folder' hold; the others know. resize: 'crop', 'pad', 'area' or 'bicubic' for images of a 'folder' that are
+    not of that shape (`resize.Resize`). Raises UserError when it isn't there or isn't whole, with what to run or fetch.
     """
     _known("data.name", name, names())
     _known("split", split, SPLITS)
-    source, version = _READERS[name]("test" if split == "test" else "train", path, shape)
+    reader = _READERS[name]
+    if resizing.make(resize, name, shape):
+        reader = partial(folder.read, resize=resize)
+    source, version = reader("test" if split == "test" else "train", path, shape)
     if len(source) == 0:
         raise UserError(f"the {split} split of {name} ({version}) is empty; check data.path={path!r}")
     if split in ("fit", "tune"):
@@ -105,9 +124,12 @@ def load(
 
 
 def _known(field: str, value: str, legal: Sequence[str]) -> None:
-    if value not in legal:
-        near = difflib.get_close_matches(value, legal, n=1, cutoff=0.0)[0]
-        raise UserError(f"{field}={value!r} is not one of {', '.join(legal)}; did you mean {near!r}?")
+    if value in legal:
+        return
+    plain = value.lower().replace("-", "_")
+    near = _MEANT.get(plain) if legal is SPLITS else None
+    near = near or difflib.get_close_matches(plain, legal, n=1, cutoff=0.0)[0]
+    raise UserError(f"{field}={value!r} is not one of {', '.join(legal)}; did you mean {near!r}?")
 
 
 def _carve(source: Source, split: str, name: str) -> Source:
@@ -129,99 +151,12 @@ def _vocabulary(name: str, image: np.ndarray, given: int | None) -> int | None:
 
 def whole(dataset: Dataset, shape: Sequence[int]) -> Dataset:
     """The data set with images of that shape; larger ones, as crops are taken of, whole and resized to it."""
-    if not _croppable(dataset, shape) or dataset.vocabulary is None:
+    if not croppable(dataset, shape) or dataset.vocabulary is None:
         return dataset
     source = Mapped(dataset.source, partial(crop.whole, size=shape[0], highest=dataset.vocabulary - 1))
     return dataset._replace(source=source, shape=tuple(shape))
 
 
-def _croppable(dataset: Dataset, shape: Sequence[int]) -> bool:
+def croppable(dataset: Dataset, shape: Sequence[int]) -> bool:
     """Whether the images are squares, larger than those of that shape."""
     return len(dataset.shape) == 3 and dataset.shape[0] == dataset.shape[1] > shape[0] == shape[1]
-
-
-def check(
-    dataset: Dataset,
-    shape: Sequence[int],
-    vocabulary: int | None,
-    *,
-    classes: int = 0,
-    every: bool = False,
-    crops: bool = False,
-) -> None:
-    """Raise UserError if the images are not what the config says.
-
-    Compares data.shape and data.vocabulary with the data set, then reads records (arrays whole,
-    files a few from all over the split) for their dtype, shape and range. Of those that can't be
-    decoded, one is enough if every image counts, as in evaluation; else it takes a quarter of them.
-    classes: the labels must be 0 … classes − 1. crops: images may be larger squares.
-    """
-    what = f"{dataset.name} ({dataset.version})"
-    larger = crops and _croppable(dataset, shape) and dataset.shape[2] == shape[2]
-    if tuple(shape) != dataset.shape and not larger:
-        raise UserError(
-            f"data.shape={tuple(shape)} but the records of {what} are {dataset.shape}; "
-            f"set --config.data.shape='{dataset.shape}' or choose other data"
-        )
-    if (vocabulary or None) != dataset.vocabulary:
-        raise UserError(
-            f"data.vocabulary={vocabulary} but that of {what} is {dataset.vocabulary}; "
-            f"set --config.data.vocabulary={dataset.vocabulary} or choose other data"
-        )
-    if isinstance(dataset.source, Arrays):
-        _check_values(dataset, dataset.source.images, "")
-        if classes:
-            _check_labels(dataset, dataset.source.labels, classes)
-        return
-    labels = labels_of(dataset.source)
-    if classes and labels is not None:
-        _check_labels(dataset, labels, classes)
-    count = dataset.num_examples
-    probed = np.unique(np.linspace(0, count - 1, min(PROBED, count)).astype(int))
-    bad: list[Undecodable] = []
-    for index in probed:
-        try:
-            record = dataset.source[int(index)]
-        except Undecodable as error:
-            bad.append(error)
-        else:
-            _check_values(dataset, record["image"][None], f"record {index} of ")
-            if classes and labels is None:
-                _check_labels(dataset, np.asarray([record["label"]]) if "label" in record else None, classes)
-    if len(bad) > (0 if every else len(probed) // 4):
-        raise bad[0]
-
-
-def _check_labels(dataset: Dataset, labels: np.ndarray | None, classes: int) -> None:
-    """labels: [N] or None. Whether there are any, and their range."""
-    what = f"the {dataset.split} split of {dataset.name} ({dataset.version})"
-    if labels is None:
-        raise UserError(
-            f"config.model.num_classes={classes} but {what} has no labels; set it to 0 or choose other data"
-        )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise UserError(
-            f"config.model.num_classes={classes} allows labels 0 to {classes - 1} but {what} has "
-            f"{low if low < 0 else high}; set --config.model.num_classes={max(high + 1, 1)}"
-            + (" and number the labels from 0" if low < 0 else "")
-        )
-
-
-def _check_values(dataset: Dataset, images: np.ndarray, where: str) -> None:
-    """images: [N, …]. Their dtype and range against dataset.vocabulary."""
-    what = f"{where}the {dataset.split} split of {dataset.name} ({dataset.version})"
-    if dataset.vocabulary is None:
-        if images.dtype != np.float32:
-            raise UserError(f"{what} is {images.dtype}, not float32; convert it")
-        if not np.isfinite(images).all():
-            raise UserError(f"{what} holds NaN or infinite values; remove them")
-        return
-    if images.dtype != np.uint8:
-        raise UserError(f"{what} is {images.dtype}, not uint8; convert it")
-    highest = int(images.max())
-    if highest >= dataset.vocabulary:
-        raise UserError(
-            f"data.vocabulary={dataset.vocabulary} allows values up to {dataset.vocabulary - 1} "
-            f"but {what} holds {highest}; set --config.data.vocabulary to {highest + 1} or more"
-        )

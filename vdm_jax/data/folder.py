@@ -2,70 +2,127 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
+from vdm_jax.data import layout, say
+from vdm_jax.data import resize as resizing
+from vdm_jax.data.decode import IMAGE_SUFFIXES, sizes
+from vdm_jax.data.layout import Layout
+from vdm_jax.data.listing import File, Listing, digest, scan
 from vdm_jax.data.paths import SPLIT_SEED, existing, split_indices
-from vdm_jax.data.sources import Source, list_images, open_files
+from vdm_jax.data.sources import Files, Source, open_files
 from vdm_jax.errors import UserError
 
 
-def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Source, str]:
-    """All images under data.path, of one size, grey or RGB as data.shape says (RGB where it says nothing).
+class Labels(NamedTuple):
+    """values: int [N], or None and why there are none; names: of the classes, in the order of their numbers."""
 
-    With subfolders train and test these are the split; otherwise the files, sorted by name, are
-    split 90/10 by a fixed seed. Where all images of a part lie in subfolders of it these are the classes, numbered
-    by name over both parts. Training files are permuted by that seed too, since names often
-    follow classes and the last tenth of them is for tuning.
+    values: np.ndarray | None
+    missing: str
+    names: list[str]
+
+
+def read(part: str, path: str, shape: Sequence[int] | None, resize: str = "") -> tuple[Source, str]:
+    """All images under data.path, grey or RGB as data.shape says (RGB where it says nothing), of one size or resized.
+
+    With subfolders train and test, or other spellings of these (`layout`), these are the split; otherwise the files,
+    sorted by name, are split 90/10 by a fixed seed. Where all images of a part lie in subfolders of it these are the
+    classes, numbered by name over both parts. Training files are permuted by that seed too, since names often
+    follow classes and the last tenth of them is for tuning. resize: data.resize.
     """
     if shape and (len(shape) != 3 or shape[-1] not in (1, 3)):
         raise UserError(
             f"data.shape={tuple(shape)} can't be read from image files; use (height, width, 1) for grey "
             "or (height, width, 3) for RGB"
         )
-    channels = int(shape[-1]) if shape else 3
+    fit = resizing.make(resize, "folder", shape)
     root = existing(path, "a folder of images, with or without subfolders train and test")
-    parts = {name: root / name for name in ("train", "test") if (root / name).exists()}
-    if len(parts) == 1:
-        missing = ({"train", "test"} - parts.keys()).pop()
-        raise UserError(f"data.path={path!r} has {next(iter(parts))}/ but no {missing}/; add it")
-    base = parts.get(part, root)
-    files = list_images(base)
-    if not files:
-        raise UserError(f"data.path={path!r} has no images in {base}; it should hold PNG or JPEG files")
-    inside = [file.removeprefix(str(base)) for file in files]
-    classes = _classes([inside if place == base else _inside(place) for place in parts.values()] or [inside])
-    names = "\n".join([*inside, *(classes or ())])  # labels depend on the classes of both parts
-    version = f"folder:{root.name}:{hashlib.sha256(names.encode()).hexdigest()[:12]}"
-    if parts:
-        order = np.arange(len(files))
-        if part == "train":
-            order = np.random.default_rng(SPLIT_SEED).permutation(len(files))
-        version = f"{version} {part}/"
-    else:
-        order = split_indices(len(files), part)
-        version = f"{version} split 90/10 seed {SPLIT_SEED}"
+    found, laid = _find(root, path)
+    base = "/".join(filter(None, (str(root), laid.base.rstrip("/"), laid.folders.get(part, ""))))
+    files = _files(found, laid, part)
+    labels = _labels(laid, part)
+    contents = digest(base, files, labels.names)  # labels depend on the classes of both parts
+    order, how = _order(laid, part, len(files), path)
+    source = open_files(
+        [f"{base}/{files[i].name}" for i in order],
+        int(shape[-1]) if shape else 3,
+        None if labels.values is None else labels.values[order],
+        fit,
+    )
+    names = digest("", files, names_only=True)
+    listed: dict[str, int | str] = {"files": len(files), "bytes": sum(file.size for file in files), "names": names}
+    source = dataclasses.replace(
+        source, listed=listed, no_labels=labels.missing, class_names=dict(enumerate(labels.names))
+    )
+    if fit:
+        source, how = _say_what_is_resized(source, fit, path), f"{how}, resize {resize}"
+    return source, f"folder:{root.name}:{contents} {how}"
+
+
+def _find(root: epath.Path, path: str) -> tuple[Listing, Layout]:
+    """What lies in the folder, and how; says what of it is not read."""
+    if not root.is_dir():
+        raise UserError(f"data.path={path!r} is a file; it should be a folder of images")
+    found = scan(root)
+    kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in found.left_out.most_common(5))
+    others = f"files of other suffixes: {kinds}; image files are {', '.join(IMAGE_SUFFIXES)}"
+    if not found.images:
+        raise UserError(
+            f"data.path={path!r} has no images in {root}; it should hold PNG or JPEG files"
+            + (f" (it has {others})" if kinds else "")
+        )
+    laid = layout.arrange(path, [file.name for file in found.images])
+    where = f"data.path={path!r}"
+    if kinds:
+        say.once(f"{where}: not read are {sum(found.left_out.values()):,} {others}")
+    if found.loops:
+        say.once(f"{where}: not followed are {len(found.loops)} links to folders they lie in, such as {found.loops[0]}")
+    if laid.base:
+        say.once(f"{where}: all images lie in {laid.base}, whose own folders are taken for the split or the classes")
+    if laid.unread:
+        folders = ", ".join(sorted({f"{layout.first(name)}/" for name in laid.unread})[:5])
+        say.once(
+            f"{where}: {' and '.join(f'{f}/' for f in laid.folders.values())} are its training and test images; not "
+            f"read are {len(laid.unread):,} images elsewhere ({folders})"
+        )
+    return found, laid
+
+
+def _files(found: Listing, laid: Layout, part: str) -> list[File]:
+    """The images of a part, named as within it."""
+    prefix = laid.base + (f"{laid.folders[part]}/" if laid.folders else "")
+    inside = [file for file in found.images if file.name.startswith(prefix)]
+    return [File(file.name[len(prefix) :], file.size) for file in inside]
+
+
+def _labels(laid: Layout, part: str) -> Labels:
+    names, missing = layout.classes(laid)
+    if missing:
+        return Labels(None, missing, [])
+    number = {name: k for k, name in enumerate(names)}
+    return Labels(np.array([number[layout.first(name)] for name in laid.names[part]]), "", names)
+
+
+def _order(laid: Layout, part: str, count: int, path: str) -> tuple[np.ndarray, str]:
+    """Indices of the part's files in the order of its records, and what was done, in words."""
+    if laid.folders:
+        shuffled = part == "train"
+        order = np.random.default_rng(SPLIT_SEED).permutation(count) if shuffled else np.arange(count)
+        return order, f"{part}/"
+    order = split_indices(count, part)
     if len(order) == 0:
-        raise UserError(f"data.path={path!r} has {len(files)} images, too few to hold out a tenth; add some")
-    labels = None if classes is None else np.array([classes.index(_folder(path)) for path in inside])
-    return open_files([files[i] for i in order], channels, None if labels is None else labels[order]), version
+        raise UserError(f"data.path={path!r} has {count} images, too few to hold out a tenth; add some")
+    return order, f"split 90/10 seed {SPLIT_SEED}"
 
 
-def _inside(place: epath.Path) -> list[str]:
-    """Paths of all images of a part within it."""
-    return [file.removeprefix(str(place)) for file in list_images(place)]
-
-
-def _folder(path: str) -> str:
-    """The subfolder that a path within its part begins with; '' for none."""
-    first, _, rest = path.strip("/").partition("/")
-    return first if rest else ""
-
-
-def _classes(parts: Sequence[Sequence[str]]) -> list[str] | None:
-    """Names of the subfolders that hold images, over all parts, sorted; None if an image lies in no subfolder."""
-    names = sorted({_folder(path) for part in parts for path in part})
-    return None if "" in names else names
+def _say_what_is_resized(source: Files, fit: resizing.Resize, path: str) -> Files:
+    """Says how many images are resized; the source then knows what decoding costs."""
+    seen = sizes(source.paths)
+    say.once(f"data.path={path!r}, {resizing.in_words(fit, seen, len(source))}")
+    mean = sum(height * width for height, width in seen) // max(len(seen), 1)
+    return dataclasses.replace(source, cost=mean * source.shape[-1])

@@ -39,15 +39,23 @@ def decode(path: epath.Path) -> np.ndarray:
 
 
 def read(part: str, folder: epath.Path) -> tuple[Arrays, str] | None:
-    """Images [N, H, W, 1] and labels [N] in `folder`; None if the images aren't there."""
+    """Images [N, H, W, 1] and labels [N] in `folder`; None if the images aren't there. Bad labels are none."""
     images_path = _find(folder, part, "images-idx3")
     labels_path = _find(folder, part, "labels-idx1")
     if images_path is None:
         return None
-    images, labels = decode(images_path), None
-    if labels_path is not None:
-        labels = decode(labels_path)
-        if labels.shape != images.shape[:1]:
-            raise UserError(f"{labels_path} has {len(labels)} labels for {len(images)} images; fetch both again")
+    images = decode(images_path)
+    labels, problem = _labels(labels_path, len(images)) if labels_path is not None else (None, "")
     version = f"idx:{images_path.name}:{file_hash(images_path)}"
-    return Arrays(images[..., None], labels), version
+    return Arrays(images[..., None], labels, problem), version
+
+
+def _labels(path: epath.Path, count: int) -> tuple[np.ndarray | None, str]:
+    """(uint8 [N], '') or (None, why they are none)."""
+    try:
+        labels = decode(path)
+    except UserError as error:
+        return None, str(error)
+    if labels.shape != (count,):
+        return None, f"{path} has {len(labels)} labels for {count} images; fetch both again"
+    return labels, ""

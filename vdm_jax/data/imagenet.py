@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vdm_jax.data import prepared
+from vdm_jax.data.listing import scan
 from vdm_jax.data.paths import SPLIT_SEED, existing
-from vdm_jax.data.sources import Source, list_images, open_archive, open_files, take
+from vdm_jax.data.sources import Source, open_archive, open_files, take
 from vdm_jax.errors import UserError
 
 OLD_COUNTS = {"train": 1_281_149, "test": 49_999}
@@ -56,8 +57,8 @@ def _old_files(part: str, path: str, name: str) -> tuple[Source, str] | None:
     source: Source
     if archive.exists():
         source, version = open_archive(archive, 3), archive.name
-    elif unpacked.exists() and (paths := list_images(unpacked)):
-        source, version = open_files(paths, 3), f"folder {name}"
+    elif unpacked.exists() and (files := scan(unpacked).images):
+        source, version = open_files([f"{unpacked}/{file.name}" for file in files], 3), f"folder {name}"
     else:
         return None
     if part == "train":  # file names may follow classes; the last ones are the tuning images

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from vdm_jax.data import idx, prepared
-from vdm_jax.data.arrays import npz
+from vdm_jax.data import idx, npz, prepared
 from vdm_jax.data.padding import padded
 from vdm_jax.data.paths import existing
 from vdm_jax.data.sources import Source
@@ -35,7 +34,7 @@ def read_idx_set(part: str, path: str, shape: Sequence[int] | None, *, name: str
 
 def _read_idx_set(part: str, path: str, name: str) -> tuple[Source, str]:
     if path.endswith(".npz"):
-        return npz(part, path, None)
+        return npz.read(part, path, None)
     places = [existing(path, f"the folder with the files of {name}")] if path else _usual(name)
     for folder in places:
         found = idx.read(part, folder)
@@ -59,7 +58,7 @@ def _usual(name: str) -> list[epath.Path]:
 def read_cifar10(part: str, path: str, shape: Sequence[int] | None) -> tuple[Source, str]:
     """cifar10: uint8 [32, 32, 3] with labels, from TFDS or from an `.npz` file."""
     if path.endswith(".npz"):
-        return npz(part, path, shape)
+        return npz.read(part, path, shape)
     if path:
         existing(path, "the folder that holds TFDS data sets, or an .npz file")
     found = prepared.read("cifar10", part, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -34,5 +35,5 @@ def padded(source: Source, version: str, shape: Sequence[int] | None) -> tuple[S
         return source, version
     about = f"{'padded' if side == PADDED else 'padded and halved'}, {version}"
     if isinstance(source, Arrays):
-        return Arrays(pad(source.images, side), source.labels), about
+        return replace(source, images=pad(source.images, side)), about
     return Mapped(source, partial(pad_one, side=side)), about

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,16 @@ _FORMAT = "array_record"
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The images, and labels if there are any, of a TFDS data source. shape: that each must have, () for any."""
+    """The images, and labels if there are any, of a TFDS data source. shape: that each must have, () for any.
+
+    all_labels: that the data set has; class_names: of those that TFDS names.
+    """
 
     records: Any
     name: str
     shape: tuple[int, ...] = ()
+    all_labels: range = range(0)
+    class_names: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -79,8 +85,10 @@ def read(builder: str, split: str, path: str) -> tuple[Source, str] | None:
     import tensorflow_datasets as tfds  # half a second: only for those who use it
 
     try:
-        records = tfds.builder_from_directory(folder, file_format=_FORMAT).as_data_source(split)
-        source = Prepared(records, f"{folder}, split {split!r}")
+        builder_there = tfds.builder_from_directory(folder, file_format=_FORMAT)
+        labels = _classes(builder_there.info.features)
+        records = builder_there.as_data_source(split)
+        source = Prepared(records, f"{folder}, split {split!r}", (), range(len(labels)), _named(labels))
         shape = first_decodable(lambda index: source[index]["image"].shape, len(records))
     except Exception as error:  # TFDS and array_record raise many kinds, RuntimeError among them
         reason = _reason(error.__cause__ or error)
@@ -88,6 +96,18 @@ def read(builder: str, split: str, path: str) -> tuple[Source, str] | None:
             f"{folder} has no readable split {split!r} ({reason}); prepare it again: {command(builder)}"
         ) from error
     return replace(source, shape=shape), f"tfds:{builder}:{info['version']}"
+
+
+def _classes(features: Any) -> list[str]:
+    """Names of the labels of TFDS features, numbers where they have none; [] without labels."""
+    label = dict(features.items()).get("label")
+    return list(label.names) if label is not None and getattr(label, "num_classes", None) else []
+
+
+def _named(classes: list[str]) -> dict[int, str]:
+    """Label → name, where these are not their numbers."""
+    numbers = [str(k) for k in range(len(classes))]
+    return {} if classes == numbers else dict(enumerate(classes))
 
 
 def _reason(error: BaseException) -> str:

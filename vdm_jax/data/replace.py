@@ -16,7 +16,18 @@ from vdm_jax.errors import Undecodable, UserError
 
 NAMED = 10  # records a process tells of; the rest are only counted
 TRIES = 100
+FORGIVEN = 3  # records, but at most a twentieth of a small set
 _PURPOSE = 1  # of the random numbers; the augmentations have another
+
+
+def forgiven(count: int) -> int:
+    """Records of `count` that may be bad whatever the share: a single one of 300 would be more than one of 1,000."""
+    return min(FORGIVEN, count // 20)
+
+
+def allowed(count: int, share: float) -> float:
+    """Records of `count` that may be bad under data.max_undecodable; 0 where that is 0."""
+    return share * count + forgiven(count) if share else 0.0
 
 
 class Replacement:

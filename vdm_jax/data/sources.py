@@ -8,25 +8,23 @@ record that can't be decoded raises `Undecodable`, naming it.
 
 from __future__ import annotations
 
-import io
-import struct
 import tarfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import fsspec
 import numpy as np
 from etils import epath
-from PIL import Image, UnidentifiedImageError
 
+from vdm_jax.data.decode import decode_image
+from vdm_jax.data.listing import is_image
+from vdm_jax.data.resize import Resize
 from vdm_jax.errors import Undecodable, UserError
 
 T = TypeVar("T")
 Record = dict[str, Any]
 PROBED = 16  # records tried before a data set is given up
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 class Source(Protocol):
@@ -39,10 +37,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Records in memory. images: uint8 [N, H, W, C] or float32 [N, D]; labels: int [N] or None."""
+    """Records in memory. images: uint8 [N, H, W, C] or float32 [N, D]; labels: int [N] or None.
+
+    no_labels: why labels that are there cannot be used.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None = None
+    no_labels: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -96,11 +98,19 @@ def labels_of(source: Any) -> np.ndarray | None:
     return getattr(source, "labels", None)
 
 
+def trait(source: Any, name: str, default: T) -> T:
+    """What the innermost source says of itself under that name, such as its class names."""
+    while not hasattr(source, name) and hasattr(source, "source"):
+        source = source.source
+    found: T = getattr(source, name, default)
+    return found
+
+
 def take(source: Source, indices: np.ndarray) -> Source:
     """The records at `indices`. Arrays stay arrays, so that they can be checked as a whole."""
     if isinstance(source, Arrays):
         labels = None if source.labels is None else source.labels[indices]
-        return Arrays(source.images[indices], labels)
+        return Arrays(source.images[indices], labels, source.no_labels)
     return Subset(source, indices)
 
 
@@ -115,59 +125,50 @@ def first_decodable(read: Callable[[int], T], count: int) -> T:
     raise first or ValueError("there are no records")
 
 
-def decode_image(data: bytes, channels: int, where: str) -> np.ndarray:
-    """Decode an image file to uint8 [H, W, channels], channels 1 (grey) or 3 (RGB).
-
-    Undecodable too when eight bits a channel would lose something: 16-bit files would be clipped and
-    transparency would uncover colours nobody sees.
-    """
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data))
-        image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        # Pillow's own words would name an address in memory.
-        reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
-        raise Undecodable(f"{where} is not a readable image ({reason}); remove or replace it") from error
-    if image.mode not in _EIGHT_BIT_MODES:
-        raise Undecodable(f"{where} has Pillow mode {image.mode!r}; convert it to an 8-bit grey or RGB image")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if np.asarray(image)[..., 3].min() < 255:
-            raise Undecodable(f"{where} has transparent pixels; flatten it onto a background first")
-    mode = "L" if channels == 1 else "RGB"
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    return pixels.reshape(*pixels.shape[:2], channels)
+class OtherSize(Undecodable):
+    """An image of another size than the others."""
 
 
-def _decode_sized(data: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
-    image = decode_image(data, shape[-1], where)
+def _decode_sized(data: bytes, shape: tuple[int, ...], where: str, resize: Resize | None = None) -> np.ndarray:
+    image = decode_image(data, shape[-1], where, resize)
     if image.shape != shape:
-        raise Undecodable(
-            f"{where} is {image.shape[0]}x{image.shape[1]} but the first image is "
-            f"{shape[0]}x{shape[1]}; resize the images to one size before training"
+        raise OtherSize(
+            f"{where} is {image.shape[0]}x{image.shape[1]} but the first image is {shape[0]}x{shape[1]}; images are to "
+            "be of one size, or made so by --config.data.resize='crop' (or 'pad', 'area', 'bicubic')"
         )
     return image
 
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Image files, all of one size. shape: [H, W, C] that each must decode to; labels: int [N] or None."""
+    """Image files of one size, or made so. shape: [H, W, C] that each must decode to; labels: int [N] or None.
+
+    no_labels: why there are none. class_names: of the labels. listed: what `identity` says of the folder's files.
+    cost: values decoded for a record, where it is more than the shape says.
+    """
 
     paths: Sequence[str]
     shape: tuple[int, ...]
     labels: np.ndarray | None = None
+    resize: Resize | None = None
+    no_labels: str = ""
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    listed: Mapping[str, int | str] = field(default_factory=dict)
+    cost: int = 0
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        record: Record = {"image": _decode_sized(_read(self.paths[index]), self.shape, self.paths[index])}
+        image = _decode_sized(read_file(self.paths[index]), self.shape, self.paths[index], self.resize)
+        record: Record = {"image": image}
         if self.labels is not None:
             record["label"] = int(self.labels[index])
         return record
 
 
-def _read(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """A file's bytes; Undecodable if it is gone or closed to us."""
     try:
         if "://" in path:
             return bytes(epath.Path(path).read_bytes())
@@ -175,12 +176,16 @@ def _read(path: str) -> bytes:
             return file.read()
     except FileNotFoundError as error:
         raise Undecodable(f"{path} is not there any more; put it back or start with the files there are") from error
+    except PermissionError as error:
+        raise Undecodable(f"{path} can't be read ({error.strerror}); change its permissions or remove it") from error
 
 
-def open_files(paths: Sequence[str], channels: int, labels: np.ndarray | None = None) -> Files:
-    """Files in the given order, all of the size of the first; grey or RGB by `channels`; labels: int [N]."""
-    first = first_decodable(lambda k: decode_image(_read(paths[k]), channels, paths[k]), len(paths))
-    return Files(paths, first.shape, labels)
+def open_files(
+    paths: Sequence[str], channels: int, labels: np.ndarray | None = None, resize: Resize | None = None
+) -> Files:
+    """Files in the given order, all of the size of the first or resized; grey or RGB by `channels`; labels: int [N]."""
+    first = first_decodable(lambda k: decode_image(read_file(paths[k]), channels, paths[k], resize), len(paths))
+    return Files(paths, first.shape, labels, resize)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,21 +237,3 @@ def open_archive(path: epath.Path, channels: int) -> Archive:
     archive = Archive(str(path), np.asarray(offsets, np.int64)[order], np.asarray(sizes, np.int64)[order], ())
     first = first_decodable(lambda k: decode_image(archive.read(k), channels, archive.name(k)), len(names))
     return replace(archive, shape=first.shape)
-
-
-def is_image(name: str) -> bool:
-    """Whether the name is an image file's; hidden files (as macOS adds to archives) are not."""
-    name = name.rsplit("/", 1)[-1]
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-
-
-def list_images(folder: epath.Path) -> list[str]:
-    """Paths of all images under `folder`, at any depth, sorted by their path inside it."""
-    scheme, mark, _ = str(folder).partition("://")
-    lost = scheme + mark if mark else ""  # in a bucket, `walk` leaves it out of the paths it gives
-
-    def whole(at: epath.Path, name: str) -> str:
-        path = str(at / name)
-        return path if path.startswith(lost) else lost + path.lstrip("/")
-
-    return sorted(whole(at, name) for at, _, names in folder.walk() for name in names if is_image(name))

@@ -10,7 +10,7 @@ import numpy as np
 from vdm_jax.data.named import read_idx_set
 from vdm_jax.data.padding import HALVED, PADDED, pad_one
 from vdm_jax.data.paths import SPLIT_SEED
-from vdm_jax.data.sources import Record, Source
+from vdm_jax.data.sources import Record, Source, labels_of, trait
 from vdm_jax.errors import UserError
 
 COPIES = 2
@@ -33,6 +33,12 @@ class Stacked:
         label = sum(record["label"] * 10**place for record, place in zip(records, (2, 1, 0), strict=True))
         return {"image": pad_one(image, self.side), "label": label}
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int [M], where those of the digits are known without reading these."""
+        single = labels_of(self.source)
+        return None if single is None else single[self.indices].astype(np.int64) @ np.array([100, 10, 1])
+
 
 def stacked_mnist(part: str, path: str, shape: Sequence[int] | None) -> tuple[Stacked, str]:
     """stacked_mnist: uint8 [32, 32, 3], or [16, 16, 3] of averages, of the digits that lie at `path` as `mnist`'s do.
@@ -43,7 +49,8 @@ def stacked_mnist(part: str, path: str, shape: Sequence[int] | None) -> tuple[St
     half = shape is not None and tuple(shape) == (HALVED, HALVED, 3)
     digits, version = read_idx_set(part, path, None, name="mnist")
     if "label" not in digits[0]:
-        raise UserError(f"stacked_mnist needs the labels of mnist, which data.path={path!r} lacks; fetch them too")
+        why = trait(digits, "no_labels", "") or f"data.path={path!r} lacks them"
+        raise UserError(f"stacked_mnist needs the labels of mnist ({why}); fetch them too")
     rng = np.random.default_rng([SPLIT_SEED, int(part == "test")])
     column = lambda: np.concatenate([rng.permutation(len(digits)) for _ in range(COPIES)])
     indices = np.stack([column() for _ in range(3)], axis=-1)

@@ -15,6 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vdm_jax.config import differences
+from vdm_jax.data import difference
 from vdm_jax.errors import UserError
 
 PACKAGES = ("vdm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -77,10 +78,12 @@ def check_resume(workdir: epath.Path, config: ConfigDict, data: dict[str, Any]) 
     if record is None:
         return
     before = record.get("data") or data
-    if before != data:
+    if changed := difference(before, data):
         was, now = (f"{d.get('name')} ({d.get('version')}, {d.get('examples')} examples)" for d in (before, data))
         raise UserError(
-            f"{workdir} was trained on {was} and the data is now {now}; put that data back or use a new --workdir"
+            f"{workdir} was trained on {was} and the data is now {now}: {changed}; put that data back (bad training "
+            "images may stay: others replace them, see config.data.max_undecodable) or use a new --workdir, from these "
+            f"weights with --weights={workdir}"
         )
     steps = record["config"].get("training", {}).get("num_steps", config.training.num_steps)
     if config.optimizer.decay != "constant" and steps != config.training.num_steps:
