@@ -48,7 +48,7 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
 def _for_samples_alone(config: ConfigDict, what: str) -> None:
     """UserError for what --mode=sample alone has a use for."""
     for name in ("classifier", "low_resolution"):
-        if config.sampling[name]:
+        if config.sampling.get(name):
             raise UserError(f"config.sampling.{name} is for --mode=sample; {what} has no use for it, leave it out")
 
 
@@ -68,9 +68,9 @@ def _prepare(config: ConfigDict, directory: epath.Path, path: str | None, method
 
 def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
     """Bits/dim, or what else the method measures, over the split, into eval.json."""
-    if config.training.distill != "none":
+    if (distill := config.training.get("distill", "none")) != "none":
         raise UserError(
-            f"config.training.distill={config.training.distill!r}: a student has no likelihood; use --mode=sample, or "
+            f"config.training.distill={distill!r}: a student has no likelihood; use --mode=sample, or "
             "evaluate its teacher"
         )
     _for_samples_alone(config, "an evaluation")

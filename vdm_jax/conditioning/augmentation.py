@@ -34,4 +34,4 @@ class Augmented(Condition):
 def from_config(config: ConfigDict) -> Augmented | None:
     """The bit of VDM's U-Net and of the perceptron, unless they are conditioned on labels."""
     takes_it = config.model.network in ("unet", "mlp") and config.method != "ddgan"
-    return Augmented() if takes_it and not config.model.num_classes else None
+    return Augmented() if takes_it and not config.model.get("num_classes", 0) else None

@@ -55,7 +55,7 @@ class Label(Condition):
 
     def request(self, config: ConfigDict, count: int, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`sampling.label`, or labels that come with other conditions, or the classes in turn."""
-        label = config.sampling.label
+        label = config.sampling.get("label", -1)
         if label >= 0:
             return {self.name: np.full(count, label, np.int32)}
         if self.name in known:
@@ -64,7 +64,7 @@ class Label(Condition):
 
     def _checked(self, labels: Any, config: ConfigDict) -> np.ndarray:
         """Labels that come with the images of another model."""
-        where = f"config.sampling.low_resolution={config.sampling.low_resolution!r}"
+        where = f"config.sampling.low_resolution={config.sampling.get('low_resolution', '')!r}"
         if labels is None:
             raise UserError(f"{where} holds no labels, which this upsampler needs; set one by config.sampling.label")
         if labels.dtype.kind not in "iu":
@@ -102,10 +102,12 @@ class Label(Condition):
         return "the label"
 
     def stem(self, config: ConfigDict) -> str:
-        return f"_label{config.sampling.label}" if config.sampling.label >= 0 else ""
+        label = config.sampling.get("label", -1)
+        return f"_label{label}" if label >= 0 else ""
 
     def columns(self, config: ConfigDict) -> int | None:
-        return self.num_classes if config.sampling.label < 0 and self.num_classes <= COLUMNS else None
+        in_turn = config.sampling.get("label", -1) < 0
+        return self.num_classes if in_turn and self.num_classes <= COLUMNS else None
 
     def arrays(self, value: np.ndarray) -> dict[str, np.ndarray]:
         return {"labels": value}
@@ -113,10 +115,11 @@ class Label(Condition):
 
 def from_config(config: ConfigDict) -> Label | None:
     """The label of a model with `model.num_classes`."""
-    if not config.model.num_classes:
+    classes = config.model.get("num_classes", 0)
+    if not classes:
         return None
     return Label(
-        num_classes=config.model.num_classes,
-        null_class=bool(config.model.null_class),
-        drop_rate=config.training.label_dropout,
+        num_classes=classes,
+        null_class=bool(config.model.get("null_class", False)),
+        drop_rate=config.training.get("label_dropout", 0.0),
     )

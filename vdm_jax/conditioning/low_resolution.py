@@ -51,7 +51,7 @@ class LowResolution(Condition):
     def request(self, config: ConfigDict, count: int, known: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The images of `sampling.low_resolution` with their labels; without such a file the first of the evaluation
         split, made small."""
-        read = self._from_file if config.sampling.low_resolution else self._from_split
+        read = self._from_file if config.sampling.get("low_resolution") else self._from_split
         images, labels = read(config, count)
         return {self.name: images, LABEL: labels}
 
@@ -92,7 +92,7 @@ class LowResolution(Condition):
         return encode(jnp.asarray(value))
 
     def check_request(self, config: ConfigDict) -> None:
-        if not config.sampling.low_resolution:
+        if not config.sampling.get("low_resolution"):
             raise UserError(
                 "config.sampling.low_resolution='' gives this upsampler nothing to enlarge; set it to the "
                 "samples/STEP.npz that --mode=sample of the smaller model wrote"

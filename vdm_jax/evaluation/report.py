@@ -146,7 +146,7 @@ def finish(
     section = config.sampling
     steps = "steps of its own" if section.sampler == "adaptive" else f"{section.num_steps} steps"
     say(
-        f"{section.num_images * len(section.guidance)} samples ({section.sampler}, {steps}) "
+        f"{section.num_images * len(section.get('guidance', (0.0,)))} samples ({section.sampler}, {steps}) "
         f"in {time.monotonic() - began:.0f} s: {', '.join(map(str, written))}"
     )
     return result

@@ -72,8 +72,9 @@ def sample(
         rows = {name: value[index % count] for name, value in requested.items() if value is not None}
         cond = conditioning.prepared(method.conditions, rows, method.encode)
         weights = {}
-        if any(section.guidance):  # one program for all weights, 0 among them
-            w = section.guidance[0] if weight is None else weight
+        guidance = section.get("guidance", (0.0,))
+        if any(guidance):  # one program for all weights, 0 among them
+            w = guidance[0] if weight is None else weight
             weights = {c.name: np.full(share, w, np.float32) for c in method.conditions if c.guidable}
         batch = put_batch(mesh, {"index": index, "cond": jax.tree.map(np.asarray, cond), "weights": weights})
         parts.append(jax.device_get(run(params, batch)))
@@ -94,7 +95,10 @@ def sample_grid(
     """
     section = config.sampling
     keep = tuple(np.unique(np.linspace(0, section.num_steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
-    parts = [sample(config, method, params, mesh, section.num_images, keep, weight) for weight in section.guidance]
+    parts = [
+        sample(config, method, params, mesh, section.num_images, keep, weight)
+        for weight in section.get("guidance", (0.0,))
+    ]
     if jax.process_index() == 0:
         _save_grid(config, method, parts, directory / "samples", stem(config, method, step))
     return parts
@@ -104,7 +108,7 @@ def stem(config: ConfigDict, method: Method, step: int) -> str:
     """What the files of samples are called: the step, what they are conditioned on, the scale of a classifier."""
     section = config.sampling
     conditions = "".join(c.stem(config) for c in method.conditions)
-    return f"{step}{conditions}" + (f"_scale{section.classifier_scale:g}" if section.classifier else "")
+    return f"{step}{conditions}" + (f"_scale{section.classifier_scale:g}" if section.get("classifier") else "")
 
 
 def _save_grid(config: ConfigDict, method: Method, parts: list[Drawn], folder: epath.Path, name: str) -> None:
@@ -112,7 +116,7 @@ def _save_grid(config: ConfigDict, method: Method, parts: list[Drawn], folder: e
     section, vocabulary = config.sampling, config.data.vocabulary or None
     folder.mkdir(parents=True, exist_ok=True)
     if vocabulary is None:
-        titles = [f"w = {weight:g}" if weight else "samples" for weight in section.guidance]
+        titles = [f"w = {weight:g}" if weight else "samples" for weight in section.get("guidance", (0.0,))]
         points = [part.images for part in parts]
         pictures.save_points(folder / f"{name}.png", dict(zip(titles, points, strict=True)))
         return
@@ -147,7 +151,7 @@ def write_samples(
 ) -> list[epath.Path]:
     """Grid, arrays (.npz) and noise-to-image strip, and a word on what they took; returns what process 0 wrote."""
     folder, vocabulary, name = directory / "samples", config.data.vocabulary or None, stem(config, method, step)
-    weights, each = config.sampling.guidance, config.sampling.num_images
+    weights, each = config.sampling.get("guidance", (0.0,)), config.sampling.num_images
     parts = sample_grid(config, method, params, mesh, directory, step)
     arrays, strip = folder / f"{name}.npz", folder / f"{name}_strip.png"
     if jax.process_index() == 0:

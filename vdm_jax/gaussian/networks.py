@@ -54,7 +54,7 @@ def build(config: ConfigDict) -> Module:
         remat=model.remat,
         unroll=model.unroll,
         initial=structured(model.depth, config.data.shape[-1]) if model.initial == "structured" else original(),
-        residual=model.residual == "z",
+        residual=model.get("residual", "z") == "z",
         damped=model.fourier_damping,
         encoders=encoders,
     )
@@ -69,7 +69,7 @@ def _settings(config: ConfigDict, dtype: Any, encoders: tuple[Encoder, ...]) -> 
         extra |= {"resample": "block" if model.resample_blocks else "conv", "rescale": model.rescale}
     if model.family == "ddpm" and config.method in ("sde", "dequantiser"):
         extra["attention_up"] = "level"  # as score_sde's own copy has it
-    if model.family == "ncsnpp" and (config.schedule.kind != "ve_sde" or model.told == "index"):
+    if model.family == "ncsnpp" and (config.schedule.kind != "ve_sde" or model.get("told") == "index"):
         extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # told a time or a number, not log σ
     if model.family == "ddgan":
         extra |= {"latent": model.latent, "latent_width": model.latent_width, "mapping_depth": model.mapping_depth}
@@ -82,9 +82,9 @@ def _settings(config: ConfigDict, dtype: Any, encoders: tuple[Encoder, ...]) -> 
         attention_at=tuple(model.attention_at),
         heads=model.heads,
         head_channels=model.head_channels,
-        dropout_rate=model.dropout,
+        dropout_rate=model.get("dropout", 0.0),
         groups=model.groups,
-        outputs=2 if model.variance == "learned" else 1,
+        outputs=2 if model.get("variance") == "learned" else 1,
         encoders=encoders,
         dtype=dtype,
         remat=model.remat,

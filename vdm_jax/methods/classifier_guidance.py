@@ -56,7 +56,7 @@ def check(config: ConfigDict, judge: ConfigDict, path: str) -> None:
             f"config.model.network={config.model.network!r} is told t, but the classifier {path!r} the number of a "
             "level; it guides models of config.model.network='multiscale'"
         )
-    classes = config.model.num_classes
+    classes = config.model.get("num_classes", 0)
     if classes and classes != judge.model.num_classes:
         raise UserError(
             f"config.model.num_classes={classes}, but the classifier {path!r} knows {judge.model.num_classes} classes; "

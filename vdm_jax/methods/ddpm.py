@@ -38,7 +38,7 @@ def betas_of(config: ConfigDict) -> np.ndarray:
 
 def build(config: ConfigDict) -> Method:
     """A DDPM from a checked config."""
-    made, student = model(config), config.training.distill != "none"
+    made, student = model(config), config.training.get("distill", "none") != "none"
     estimator = f"vlb_T={made.table.num_levels}"
     if made.num_evaluated:
         estimator += f", {made.num_evaluated} levels an image"
@@ -85,7 +85,7 @@ def teacher(config: ConfigDict, made: Discrete) -> Frozen:
     return Frozen(
         what="a teacher",
         field="training.teacher",
-        path=config.training.teacher,
+        path=config.training.get("teacher", ""),
         config=plain,
         init=made.init,
         copied_to="network",

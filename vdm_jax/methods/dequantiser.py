@@ -69,7 +69,7 @@ def score_model(config: ConfigDict, made: Continuous) -> Frozen:
     return Frozen(
         what="a score SDE",
         field="model.score_model",
-        path=config.model.score_model,
+        path=config.model.get("score_model", ""),
         config=plain,
         init=lambda key: made.init(key)[NETWORK],
         select=lambda params: params[NETWORK],

@@ -79,7 +79,7 @@ def model(config: ConfigDict, dequantize: Dequantize | None = None) -> Continuou
         purposes=continuous.Purposes(DIFFUSION, DROPOUT, TIME, START, PATH),
         draw=lambda schedule, context: training_draw(config, levels, context),
         draw_evaluation=lambda schedule, keys: uniform_gamma(levels, times.independent(fold(keys, TIME))),
-        objective=lambda terms, draw: terms["total" if config.training.weighting == "vlb" else "error"],
+        objective=lambda terms, draw: terms["total" if config.training.get("weighting", "vlb") == "vlb" else "error"],
         control=lambda draw: control(draw, schedule, variance, math.prod(config.data.shape)),
         divergence=config.evaluation.get("divergence", "auto"),
         tolerance=config.evaluation.get("tolerance", 1e-5),
@@ -105,7 +105,7 @@ def score_levels(config: ConfigDict, net: networks.Module) -> ScoreLevels:
         t_min=section.t_min,
         scale=scale,
         indexed=config.model.get("told", "time") == "index",
-        num_levels=config.training.num_timesteps,
+        num_levels=config.training.get("num_timesteps", 0),
         ends=ends,
     )
 
@@ -145,7 +145,7 @@ def training_draw(config: ConfigDict, levels: ScoreLevels, context: Context) -> 
         return uniform_gamma(levels, sample_times("stratified", context, TIME))
     t = sample_times(section.times, context, TIME)
     gamma = schedule.gamma(t)
-    if section.num_timesteps:
+    if section.get("num_timesteps", 0):
         t, gamma = levels.trained(t)
     return _draw(levels, gamma, losses.continuous_weight(schedule.dgamma(t)))
 

@@ -53,7 +53,7 @@ def train(config: ConfigDict, chips: list[Any]) -> Program:
     shares = [number / kinds.total() for number in kinds.values()]
     steps, state = _steps(config, chips, kinds)
     executed = model = [flops.count(step.jaxpr) for step in steps]
-    if config.model.remat != "none":
+    if config.model.get("remat", "none") != "none":
         plain, _ = _steps(changed(config, {"model.remat": "none"}), chips, kinds)
         model = [flops.count(step.jaxpr) for step in plain]
     most = max(range(len(steps)), key=lambda k: executed[k].total)
@@ -99,12 +99,13 @@ def sample(config: ConfigDict, chips: list[Any]) -> Program:
     params |= jax.eval_shape(lambda: frozen_like(method))
     keys = jax.eval_shape(lambda: example_keys(jax.random.key(0), jnp.arange(size)))
     cond: Any = conditioning.specs_of_values(method.conditions, size)
-    if any(section.guidance):
+    guidance = section.get("guidance", (0.0,))
+    if any(guidance):
         weight: Any = jax.ShapeDtypeStruct((size,), jnp.float32)
         cond = Guided(cond, {c.name: weight for c in method.conditions if c.guidable})
     traced = jax.jit(draw, in_shardings=(whole, parts, parts)).trace(params, keys, cond)
     counted = flops.count(traced.jaxpr)
-    calls = math.ceil(section.num_images / size) * len(section.guidance)
+    calls = math.ceil(section.num_images / size) * len(guidance)
     return Program(traced, num_parameters(params), num_bytes(params), counted, counted, size, calls)
 
 
