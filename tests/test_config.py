@@ -216,6 +216,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         r"times='importance' draws levels by their terms",
     ),
     ({"data.shape": (28, 28, 1)}, r"data.shape=\(28, 28, 1\) cannot be halved 3 times, as the 4 resolutions of"),
+    ({"data.shape": (32, 16, 3)}, r"data.shape=\(32, 16, 3\) is not square, .*config.data.resize='crop' or 'pad'"),
     ({"model.attention_at": (14,)}, r"attention_at has 14, but the network's resolutions are 32, 16, 8, 4"),
     ({"model.multipliers": (1.0, 0.3), "model.attention_at": (16,)}, r"multipliers has 0.3, which makes"),
     ({"model.heads": 3}, r"config.model.heads=3 must divide them"),

@@ -98,7 +98,13 @@ def check_multiscale(given: Given) -> None:
     demand(bool(given["model.multipliers"]), "config.model.multipliers=() has no resolution; try (1.0, 2.0)")
     halvings = len(given["model.multipliers"]) - 1
     demand(
-        height == width and height % 2**halvings == 0,
+        height == width,
+        f"config.data.shape={tuple(given['data.shape'])} is not square, and config.model.network='multiscale' names "
+        "its resolutions by one side (config.model.attention_at); make the images square, those of a folder by "
+        "config.data.resize='crop' or 'pad', or set config.model.network='unet'",
+    )
+    demand(
+        height % 2**halvings == 0,
         f"config.data.shape={tuple(given['data.shape'])} cannot be halved {halvings} times, as the "
         f"{halvings + 1} resolutions of config.model.multipliers={tuple(given['model.multipliers'])} do",
     )
