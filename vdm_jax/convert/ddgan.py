@@ -25,6 +25,7 @@ from vdm_jax.convert import unet_tables as tables
 from vdm_jax.convert.unet_tables import Shape, Tree
 from vdm_jax.convert.vdm_layout import Flat, Shapes, flatten
 from vdm_jax.errors import UserError
+from vdm_jax.networks.encoders import LatentStyle
 from vdm_jax.networks.families import Settings
 
 # name of theirs → leaf of ours, blocks by number
@@ -69,7 +70,10 @@ def generator_from_original(flat: Flat, s: Settings, shape: Shape) -> Tree:
     Raises UserError with what the tensors and the settings disagree in and the first key that differs.
     """
     flat, sizes = flatten(flat), layout.shapes(s, shape)
-    blocks = _to_ours(flat, generator_names(s, shape), sizes, tables.differences(describe(flat), s, shape))
+    names = generator_names(s, shape)
+    style = next(encoder for encoder in s.encoders if isinstance(encoder, LatentStyle))
+    asked = {"latent_width": style.width, "mapping_depth": style.depth}
+    blocks = _to_ours(flat, names, sizes, tables.differences(describe(flat), s, shape, **asked))
     return unflatten_dict(layout.stack(blocks), sep="/")
 
 
