@@ -12,9 +12,12 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, Exact, K, settings
+from tests.training.runs import mesh_of
 from vdm_jax import api, methods
+from vdm_jax.conditioning.label import Label
 from vdm_jax.config import check
 from vdm_jax.errors import UserError
+from vdm_jax.evaluation import report
 from vdm_jax.keys import example_keys
 from vdm_jax.methods import classifier_guidance, networks
 
@@ -61,8 +64,8 @@ def test_an_exact_classifier_makes_samples_of_its_class(sampler: str, monkeypatc
     for scale in (0.0, 1.0):
         config = diffusion(sampling__sampler=sampler, sampling__classifier_scale=scale)
         method = classifier_guidance.build(config, judge())
-        assert method.classes == K and method.sample is not None
-        x, _ = jax.jit(method.sample, static_argnums=(3, 4))(params, keys, label, LEVELS, ())
+        assert method.conditions == (Label(num_classes=K, null_samples=False),) and method.sample is not None
+        x, _ = jax.jit(method.sample, static_argnums=(3, 4))(params, keys, {"label": label}, LEVELS, ())
         apart = np.asarray(x)[:, None] - MEANS
         spread[scale] = [np.sqrt(np.mean(np.square(apart[label == c, c]))) for c in range(K)]
         if scale:
@@ -85,7 +88,9 @@ def test_a_notebook_s_samples_are_those(monkeypatch: pytest.MonkeyPatch) -> None
     method = classifier_guidance.build(config, judge())
     assert method.sample is not None
     keys = example_keys(jax.random.key(0), jnp.arange(6))
-    guided, _ = jax.jit(method.sample, static_argnums=(3, 4))({**network, "classifier": network}, keys, LABEL, 20, ())
+    guided, _ = jax.jit(method.sample, static_argnums=(3, 4))(
+        {**network, "classifier": network}, keys, {"label": LABEL}, 20, ()
+    )
     np.testing.assert_allclose(mixed[1::2], guided[1::2], atol=1e-5)
     with pytest.raises(UserError, match=r"has to be trained on noisy images"):
         model.sample(6, classifier=model)
@@ -93,6 +98,32 @@ def test_a_notebook_s_samples_are_those(monkeypatch: pytest.MonkeyPatch) -> None
         model.sample(6, classifier=guide, label=K)
     with pytest.raises(UserError, match=r"classifier_scale is a finite number or one for each of the 6"):
         model.sample(6, classifier=guide, classifier_scale=np.ones(5))
+
+
+class OfLabel(Exact):
+    """ε̂ = 0.1 (1 + label), of K classes and ∅."""
+
+    def apply(self, _: Any, z: Array, t: Array, cond: Any, *__: Any) -> Array:
+        return jnp.ones_like(z) * 0.1 * (1 + cond["label"][:, None, None, None])
+
+
+def test_both_guidances_act_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the classifier's scale is 0 the samples are those of classifier-free guidance; the command line agrees."""
+    monkeypatch.setattr(networks, "network", lambda c: {"ddpm": OfLabel, "classifier": Exact}[c.method](c))
+    labels = {"model__num_classes": K, "model__null_class": True, "training__label_dropout": 0.1}
+    config = diffusion(**labels, sampling__sampler="ddim", sampling__num_steps=3, sampling__num_images=6)
+    network: dict[str, Any] = {"network": {}}
+    model, guide = (api.Model(c, methods.build(c), network, 0) for c in (config, judge()))
+    free = model.sample(6, guidance_weight=2.0)
+    both = model.sample(6, guidance_weight=2.0, classifier=guide, classifier_scale=np.array([0.0, 1.0] * 3))
+    np.testing.assert_allclose(both[::2], free[::2], rtol=1e-5, atol=1e-5)
+    assert np.abs(both[1::2] - free[1::2]).max() > 1e-2
+    config.sampling.guidance, config.sampling.classifier_scale = (2.0,), 1.0
+    method, params = classifier_guidance.build(config, judge()), {**network, "classifier": network}
+    drawn = report.sample(config, method, params, mesh_of(2), 6).images
+    np.testing.assert_allclose(drawn[1::2], both[1::2], rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match=r"labels are 0 to 2"):
+        model.sample(6, classifier=guide, label=K)
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,20 @@ NAME = "label"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Label(Condition):
-    """Labels 0 … num_classes − 1, and num_classes for the null class ∅, a learned vector."""
+    """Labels 0 … num_classes − 1, and num_classes for the null class ∅, a learned vector.
+
+    null_samples: whether samples of ∅ itself can be requested.
+    """
 
     name: str = NAME
     num_classes: int
     null_class: bool = False
+    null_samples: bool = True
+
+    @property
+    def highest(self) -> int:
+        """The largest label of samples."""
+        return self.num_classes - 1 + (self.null_class and self.null_samples)
 
     def spec(self, size: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size,), jnp.int32)
@@ -60,11 +69,10 @@ class Label(Condition):
             raise UserError(f"{where} holds no labels, which this upsampler needs; set one by config.sampling.label")
         if labels.dtype.kind not in "iu":
             raise UserError(f"{where} holds labels of the type {labels.dtype}; they must be integers, write it again")
-        highest = self.num_classes - 1 + self.null_class
-        if labels.min() < 0 or labels.max() > highest:
+        if labels.min() < 0 or labels.max() > self.highest:
             raise UserError(
-                f"{where} holds labels {labels.min()} to {labels.max()}, and this upsampler knows 0 to {highest}; set "
-                "one by config.sampling.label, or give samples of a model of the same classes"
+                f"{where} holds labels {labels.min()} to {labels.max()}, and this upsampler knows 0 to {self.highest}; "
+                "set one by config.sampling.label, or give samples of a model of the same classes"
             )
         return np.asarray(labels, np.int32)
 
@@ -78,9 +86,9 @@ class Label(Condition):
         given = np.asarray(given)
         if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
             raise UserError(f"labels are one integer or {count} of them, not {given.dtype} of shape {given.shape}")
-        given, highest = np.broadcast_to(given, (count,)), self.num_classes - 1 + self.null_class
-        if count and (given.min() < 0 or given.max() > highest):
-            raise UserError(f"labels are 0 to {highest}, these go from {given.min()} to {given.max()}")
+        given = np.broadcast_to(given, (count,))
+        if count and (given.min() < 0 or given.max() > self.highest):
+            raise UserError(f"labels are 0 to {self.highest}, these go from {given.min()} to {given.max()}")
         return jnp.asarray(given, jnp.int32)
 
     def encoder(self) -> Encoder:

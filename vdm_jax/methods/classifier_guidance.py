@@ -83,5 +83,6 @@ def build(config: ConfigDict, judge: ConfigDict, scale: guidance.Weight | None =
         return made.chain(params, cond, num_steps, gradient, scale)
 
     # the classifier knows no null class; a network without labels does not look at them
-    conditions = (*(c for c in made.conditions if c.name != LABEL), Label(num_classes=judge.model.num_classes))
+    label = Label(num_classes=judge.model.num_classes, null_class=bool(config.model.null_class), null_samples=False)
+    conditions = (*(c for c in made.conditions if c.name != LABEL), label)
     return ddpm.build(config)._replace(sample=chains.sampler(chain), chain=chain, conditions=conditions)
