@@ -39,12 +39,13 @@ def made(generate: Any, judge: Any = None, **changes: Any) -> ddgan.DDGAN:
     configs.check(config)
     model = ddgan.model(config)
     network = lambda function: SimpleNamespace(apply=lambda variables, *inputs: function(*inputs))
-    return replace(model, generator=network(generate), judge=network(judge))
+    latent = lambda z, t, cond: generate(z, t, cond["latent"])
+    return replace(model, generator=network(latent), judge=network(judge))
 
 
 PARAMS: dict[str, Any] = {"generator": {}, "discriminator": {}}
 POINT = jnp.asarray([0.6, -1.2])
-BATCH = {"x": jnp.broadcast_to(POINT, (COUNT, 2)), "cond": {"augmented": jnp.zeros(COUNT)}}
+BATCH = {"x": jnp.broadcast_to(POINT, (COUNT, 2)), "cond": {}}
 
 
 def at_point(z: Array, t: Array, w: Array) -> Array:
@@ -109,7 +110,7 @@ def test_sampling_takes_t_steps_with_a_new_latent_in_each_and_ends_without_noise
         return at_point(z, t, w)
 
     keys = example_keys(jax.random.key(0), jnp.arange(6))
-    points, states = made(generate).sample(PARAMS, keys, jnp.zeros(6), 4, (0, 3))
+    points, states = made(generate).sample(PARAMS, keys, {}, 4, (0, 3))
     jax.effects_barrier()
     assert [t for t, _ in told] == [1.0, 0.75, 0.5, 0.25]
     assert len({w.tobytes() for _, w in told}) == 4
@@ -146,7 +147,7 @@ def test_ablations() -> None:
     np.testing.assert_allclose(about.real[clean], BATCH["x"][clean], rtol=1e-6)
     np.testing.assert_allclose(about.fake[clean], BATCH["x"][clean], rtol=1e-6)
     assert np.abs(np.asarray(about.real - about.fake))[~clean].min() > 0
-    points, _ = model.sample(PARAMS, example_keys(jax.random.key(0), jnp.arange(3)), jnp.zeros(3), 1)
+    points, _ = model.sample(PARAMS, example_keys(jax.random.key(0), jnp.arange(3)), {}, 1)
     np.testing.assert_array_equal(points, np.broadcast_to(POINT, (3, 2)))
 
 

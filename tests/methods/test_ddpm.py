@@ -136,7 +136,7 @@ def test_samples_of_gaussian_data_have_its_variance(variance: str, sampler: str)
         schedule__num_timesteps=1000, sampling__num_steps=1000, model__variance=variance, sampling__sampler=sampler
     )
     run = jax.jit(chains.sampler(exact(config).chain), static_argnums=3)
-    x, _ = run({"network": {}}, keys_for(3000), jnp.zeros(3000), 1000)
+    x, _ = run({"network": {}}, keys_for(3000), {}, 1000)
     assert abs(float(np.var(x)) / S2 - 1) < 0.02 + 4 * math.sqrt(2 / (3000 * D))
 
 
@@ -145,7 +145,7 @@ def test_few_steps_have_the_variance_of_their_closed_form() -> None:
     config = settings(schedule__num_timesteps=1000, sampling__num_steps=20)
     for sampler in ("ancestral", "ddim"):
         config.sampling.sampler = sampler
-        x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(4000), jnp.zeros(4000), 20)
+        x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(4000), {}, 20)
         bar = np.cumprod(1 - ddpm.betas_of(config))[tables.spaced(1000, "20")]
         variance = 1.0
         for level in range(19, -1, -1):
@@ -226,7 +226,7 @@ def test_stratified_levels_cover_all_of_them_evenly() -> None:
 
 def test_images_end_as_levels_and_the_last_step_has_no_noise() -> None:
     config = settings(data__vocabulary=17)
-    x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(5), jnp.zeros(5), 50)
+    x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(5), {}, 50)
     assert x.dtype == jnp.int32 and x.min() >= 0 and x.max() <= 16
 
 

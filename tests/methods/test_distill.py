@@ -74,7 +74,7 @@ def test_regression_of_the_right_line_has_no_loss() -> None:
     model = exact(config)
     table = model.spaced("even10")
     z = jnp.ones((1, D))
-    predict = samplers.predictor(model.denoise({"network": {}}), model.split, jnp.zeros(1))
+    predict = samplers.predictor(model.denoise({"network": {}}), model.split, {})
     line, _ = samplers.run(samplers.ddim(predict), z, keys_for(1), table.reverse())
     scale: Any = None
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from etils import epath
 from ml_collections import ConfigDict
-from vdm_jax.methods.conditioning import Guided
 
 from tests.diffusion.closed_forms import marginal
 from tests.training.runs import mesh_of, points
 from vdm_jax import methods
+from vdm_jax.conditioning import Guided
 from vdm_jax.config import base, check
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
@@ -44,10 +44,10 @@ def test_samples_are_what_the_flow_makes_of_their_noise(monkeypatch: pytest.Monk
     monkeypatch.setattr(networks, "apply", lambda net, params, keys, z, level, cond: jnp.zeros_like(z))
     config = gaussian()
     model, method = sde.SDE(config, networks.network(config)), methods.build(config)
-    run = jit(lambda keys: method.sample({"network": {}}, keys, jnp.zeros(len(keys)), 4, (0, 2)))
+    run = jit(lambda keys: method.sample({"network": {}}, keys, {}, 4, (0, 2)))
     keys = example_keys(jax.random.key(5), jnp.arange(4))
     x, path, evaluations = run(keys)
-    chain = model.chain({"network": {}}, jnp.zeros(4), 4)
+    chain = model.chain({"network": {}}, {}, 4)
     z_1, levels = chain.start(keys), chain.steps.to
     deviation = jnp.sqrt(marginal(levels, VARIANCE) / marginal(chain.steps.frm, VARIANCE)[0])
     for state, k in zip(path, (0, 2), strict=True):  # shown as z_s/√(α² + σ²), which is 1 for VP
@@ -70,10 +70,10 @@ def test_it_agrees_with_many_steps_of_heun(guided: bool) -> None:
     """A VDM's perceptron on points, its flow bent by random weights; with a guidance weight for every image."""
     config = points()
     config.sampling.tolerance = 1e-4
-    cond: Any = jnp.zeros(6)
+    cond: Any = {"augmented": jnp.zeros(6)}
     if guided:
         config.model.num_classes, config.model.null_class, config.training.label_dropout = 3, True, 0.1
-        cond = Guided(jnp.arange(6) % 3, jnp.arange(6.0) / 2)
+        cond = Guided({"label": jnp.arange(6) % 3}, {"label": jnp.arange(6.0) / 2})
     keys = example_keys(jax.random.key(1), jnp.arange(6))
     found = {}
     for sampler, steps in (("adaptive", 1), ("heun", 400)):

@@ -156,8 +156,8 @@ def test_ncsnpp_s_output_is_the_score_of_data_in_0_1():
     level = model.level_of(jnp.array([-2.0, 5.0]))
 
     def both(z):
-        raw = networks.apply(model.net, params["network"], None, z, level, jnp.zeros(2))
-        return raw, method.denoise(params)(z, level, jnp.zeros(2))
+        raw = networks.apply(model.net, params["network"], None, z, level, {})
+        return raw, method.denoise(params)(z, level, {})
 
     raw, ours = jax.jit(both)(z)
     sigma = np.exp(0.5 * np.array([-2.0, 5.0])).reshape(2, 1, 1, 1) / 2
@@ -172,10 +172,8 @@ def test_the_other_networks_see_the_vp_latent():
     gamma, t = jnp.array([-3.0, 2.0]), jnp.array([0.3, 0.7])
     vp, ve = noise(gamma, t, VP), noise(gamma, t, VE)
     z = jnp.asarray(gaussian(2).reshape(2, -1)[:, :2])
-    denoise = jax.jit(method.denoise(params))
-    np.testing.assert_allclose(
-        denoise(z, ve, jnp.zeros(2)), denoise(vp.alpha[:, None] * z, vp, jnp.zeros(2)), rtol=1e-4, atol=1e-5
-    )
+    denoise, cond = jax.jit(method.denoise(params)), {"augmented": jnp.zeros(2)}
+    np.testing.assert_allclose(denoise(z, ve, cond), denoise(vp.alpha[:, None] * z, vp, cond), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -245,7 +243,7 @@ def drawn(kind, sampler, count, **changes):
     config = make(kind, sampling__sampler=sampler, schedule__t_min=1e-3, **changes)
     _, method = parts(config)
     keys = example_keys(jax.random.key(5), jnp.arange(count))
-    run = jax.jit(lambda keys, steps: method.sample(NOTHING, keys, jnp.zeros(len(keys)), steps, (1,)), static_argnums=1)
+    run = jax.jit(lambda keys, steps: method.sample(NOTHING, keys, {}, steps, (1,)), static_argnums=1)
     return run, keys
 
 

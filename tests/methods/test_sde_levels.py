@@ -65,7 +65,7 @@ def test_ve_s_output_is_the_score_times_the_sigma_of_the_level_that_is_told(monk
     monkeypatch.setattr(networks, "apply", lambda net, params, keys, z, level, cond: jnp.asarray(h))
     sigma = np.array([40.0, 0.7, 0.012])
     level = model.level_of(jnp.asarray(2 * np.log(2 * sigma), jnp.float32))
-    eps = model.denoise({"network": {}})(jnp.zeros((3, 4, 4, 1)), level, jnp.zeros(3))
+    eps = model.denoise({"network": {}})(jnp.zeros((3, 4, 4, 1)), level, {})
     sigmas = np.exp(np.linspace(np.log(SIGMA_MAX), np.log(SIGMA_MIN), N))
     nearest = sigmas[np.argmin(np.abs(np.log(sigmas)[None] - np.log(sigma)[:, None]), axis=1)]
     score = h / nearest[:, None, None, None]
@@ -81,9 +81,7 @@ def test_ncsn_s_network_gives_the_score_itself(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(networks, "apply", lambda *given: (seen.append(given[3:5]), jnp.asarray(score))[1])
     sigma = np.geomspace(1, 0.01, 10)
     z = jnp.ones((10, 4, 4, 1))
-    eps = model.denoise({"network": {}})(
-        z, model.level_of(jnp.asarray(2 * np.log(2 * sigma), jnp.float32)), jnp.zeros(10)
-    )
+    eps = model.denoise({"network": {}})(z, model.level_of(jnp.asarray(2 * np.log(2 * sigma), jnp.float32)), {})
     np.testing.assert_allclose(eps, -sigma[:, None, None, None] * score, rtol=1e-5)
     np.testing.assert_array_equal(seen[0][0], z)
     np.testing.assert_array_equal(seen[0][1].t, np.arange(10))

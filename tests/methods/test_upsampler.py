@@ -1,4 +1,4 @@
-"""Upsamplers, on an exact model of independent pixels: what they are given, how it is made and what is refused."""
+"""Upsamplers, on an exact model of independent pixels: what they enlarge, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,29 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from etils import epath
 from jax import Array
 from ml_collections import ConfigDict
-from vdm_jax.evaluation.wanted import wanted
-from vdm_jax.methods.conditioning import Conditioning, Guided
 
 from tests.methods.test_classifier import MEANS, Exact, K
 from tests.methods.test_classifier import settings as judge
-from tests.training.runs import mesh_of
-from vdm_jax import api, methods, modes
+from vdm_jax import api, methods
+from vdm_jax.conditioning import Guided
 from vdm_jax.config import base, check
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
-from vdm_jax.evaluation import report
 from vdm_jax.keys import example_keys
-from vdm_jax.methods import classifier_guidance, conditioning, ddpm, networks
+from vdm_jax.methods import classifier_guidance, ddpm, networks
 from vdm_jax.networks.resample import area
 
 T, SPREAD, SIDE = 40, 0.5, 2
 
 
 def settings(**changes: Any) -> ConfigDict:
-    """An upsampler from 2 × 2 to 4 × 4 real numbers, told no labels."""
+    """An upsampler from 2 × 2 to 4 × 4 real numbers, without labels."""
     config = base()
     config.method, config.data.shape, config.data.vocabulary = "ddpm", (4, 4, 1), 0
     config.model.network, config.model.family, config.model.low_resolution = "multiscale", "adm", SIDE
@@ -51,16 +47,14 @@ def repeated(low: Any) -> Array:
 
 
 class Pixels:
-    """E[ε | z_t, block means] for pixels x ~ N(0, SPREAD² I), as a network that is told the level and sees z beside
-    the enlarged means, whose corners are the means themselves."""
+    """E[ε | z_t, block means] for pixels x ~ N(0, SPREAD² I), as a network of z, the level and the block means."""
 
     def __init__(self, config: ConfigDict) -> None:
         self.bar = np.cumprod(1 - ddpm.betas_of(config))
 
-    def apply(self, _: Any, z: Array, t: Array, label: Array, *__: Any) -> Array:
-        z, given = jnp.split(z, 2, axis=-1)
+    def apply(self, _: Any, z: Array, t: Array, cond: Any, *__: Any) -> Array:
         bar = jnp.asarray(self.bar, z.dtype)[jnp.round(t).astype(int)][:, None, None, None]
-        x = repeated(given[:, ::3, ::3])
+        x = repeated(cond["low_resolution"])
         x = x + jnp.sqrt(bar) * SPREAD**2 / (bar * SPREAD**2 + 1 - bar) * (z - repeated(area(z, SIDE)))
         return (z - jnp.sqrt(bar) * x) / jnp.sqrt(1 - bar)
 
@@ -97,7 +91,7 @@ def test_training_gives_the_area_mean_of_the_image(exact: None) -> None:
     at_level = jax.jit(lambda batch, index: model.at_levels({"network": {}}, batch, keys, jnp.full(count, index))[0])
     for index in (0, T // 2, T - 1):
         with jax.enable_x64(True):
-            batch = {"x": jnp.asarray(image), "cond": {"augmented": jnp.zeros(count)}}
+            batch = {"x": jnp.asarray(image), "cond": {}}
             error = np.asarray(at_level(batch, index))
         bar = np.cumprod(1 - ddpm.betas_of(model.config))[index]
         known = bar * SPREAD**2 / (bar * SPREAD**2 + 1 - bar)
@@ -107,7 +101,7 @@ def test_training_gives_the_area_mean_of_the_image(exact: None) -> None:
 @pytest.mark.parametrize("sampler", ["ddim", pytest.param("ancestral", marks=pytest.mark.slow)])
 def test_samples_have_the_block_means_that_were_given(sampler: str, exact: None) -> None:
     low = np.random.default_rng(0).normal(size=(300, SIDE, SIDE, 1)).astype(np.float32)
-    x = drawn(methods.build(settings(sampling__sampler=sampler)), Conditioning(jnp.zeros(300), jnp.asarray(low)), 300)
+    x = drawn(methods.build(settings(sampling__sampler=sampler)), {"low_resolution": jnp.asarray(low)}, 300)
     np.testing.assert_allclose(area(x, SIDE), low, atol=1e-5)
     np.testing.assert_allclose(np.std(x - repeated(low)), SPREAD * np.sqrt(0.75), rtol=0.2)  # of 40 steps
 
@@ -132,8 +126,11 @@ def test_a_notebook_gives_what_is_enlarged(exact: None) -> None:
     for wrong, sentence in ((None, "not nothing"), (x, r"not images of shape \(3, 4, 4, 1\)")):
         with pytest.raises(UserError, match=f"enlarges images of shape .*{sentence}"):
             model.sample(3, low_resolution=wrong)
-    with pytest.raises(UserError, match="is no upsampler"):
-        model._replace(config=settings(model__low_resolution=0)).sample(3, low_resolution=low)
+    other = settings(model__low_resolution=0)
+    with pytest.raises(
+        UserError, match="'low_resolution' was given, but this model is conditioned on nothing; leave it out"
+    ):
+        api.Model(other, methods.build(other), {"network": {}}, 0).sample(3, low_resolution=low)
 
 
 @pytest.mark.slow
@@ -141,10 +138,10 @@ def test_a_classifier_guides_an_upsampler(exact: None) -> None:
     """It sees z and the label alone, and takes samples nearer to the mean of its class."""
     count = 60
     label = jnp.arange(count) % K
-    told = Conditioning(label, jnp.asarray(area(jnp.asarray(MEANS, jnp.float32)[label], SIDE)))
-    plain = drawn(methods.build(settings()), told, count)
+    cond = {"label": label, "low_resolution": area(jnp.asarray(MEANS, jnp.float32)[label], SIDE)}
+    plain = drawn(methods.build(settings()), cond, count)
     theirs = judge(schedule__num_timesteps=T)
-    guided = drawn(classifier_guidance.build(settings(sampling__classifier_scale=3.0), theirs), told, count)
+    guided = drawn(classifier_guidance.build(settings(sampling__classifier_scale=3.0), theirs), cond, count)
     distance = [np.square(x - MEANS[np.asarray(label)]).mean() for x in (plain, guided)]
     assert distance[1] < 0.8 * distance[0]
 
@@ -152,92 +149,14 @@ def test_a_classifier_guides_an_upsampler(exact: None) -> None:
 def test_guidance_without_a_classifier_drops_the_label_and_keeps_the_image() -> None:
     """(1 + w) ε̂(c, low) − w ε̂(∅, low) of an ε̂ that is 10 c + the first pixel of low."""
     config = settings(model__num_classes=3, model__null_class=True, training__label_dropout=0.1)
-    denoise = lambda z, level, cond: jnp.ones_like(z) * (10.0 * cond.label + cond.low[:, 0, 0, 0])[:, None, None, None]
+    value = lambda cond: 10.0 * cond["label"] + cond["low_resolution"][:, 0, 0, 0]
+    denoise = lambda z, level, cond: jnp.ones_like(z) * value(cond)[:, None, None, None]
     low, w = jnp.arange(4.0)[:, None, None, None] * jnp.ones((1, SIDE, SIDE, 1)), jnp.array([0.0, 1.0, -1.0, 2.0])
     label = jnp.array([0, 1, 2, 1])
     model = ddpm.model(config)
-    predict = jax.jit(conditioning.predictor(config, denoise, model.split, Guided(Conditioning(label, low), w)))
+    predict = jax.jit(model.predictor(denoise, Guided({"label": label, "low_resolution": low}, {"label": w})))
     found = predict(jnp.zeros((4, 4, 4, 1)), model.table.level(jnp.asarray(3))).eps[:, 0, 0, 0]
     np.testing.assert_allclose(found, (1 + w) * 10 * label - w * 30 + jnp.arange(4.0), rtol=1e-6)
-
-
-LEVELS = {"data__vocabulary": 17, "model__num_classes": 3, "sampling__num_images": 4}
-
-
-def a_file(place: Any, **arrays: Any) -> str:
-    path = place / "base.npz"
-    np.savez(path, **({"samples": np.arange(20).reshape(5, 2, 2, 1) % 17, "labels": np.arange(5) % 3} | arrays))
-    return str(path)
-
-
-def test_samples_of_another_model_are_enlarged_with_their_labels(exact: None, tmp_path: Any) -> None:
-    config = settings(**LEVELS, sampling__low_resolution=a_file(tmp_path), sampling__clip=True)
-    written = report.write_samples(config, methods.build(config), {"network": {}}, mesh_of(2), epath.Path(tmp_path), 7)
-    assert [path.name for path in written] == ["7.png", "7_given.png", "7.npz", "7_strip.png"]
-    found = np.load(tmp_path / "samples" / "7.npz")
-    np.testing.assert_array_equal(found["labels"], [0, 1, 2, 0])
-    given = np.arange(16).reshape(4, 2, 2, 1)
-    # x̂ is clipped to levels that there are, so means near the ends move
-    inside = np.abs(given - 8) <= 3
-    np.testing.assert_allclose(
-        np.asarray(area(found["samples"].astype(np.float32), SIDE))[inside], given[inside], atol=1.5
-    )
-    config.sampling.label = 2
-    np.testing.assert_array_equal(wanted(config, 3, 4).label, [2] * 4)
-
-
-def test_without_a_file_the_images_of_the_split_are_made_small() -> None:
-    config = settings(data__shape=(8, 8, 1), data__vocabulary=17, model__low_resolution=4, model__attention_at=(4,))
-    config.model.num_classes = 10
-    asked, digits = wanted(config, 10, 6), report.wanted.dataset(config).source
-    assert asked.low is not None
-    np.testing.assert_array_equal(asked.label, digits.labels[:6])
-    np.testing.assert_allclose(asked.low, digits.images[:6].reshape(6, 4, 2, 4, 2, 1).mean((2, 4)), rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "changes", "sentence"),
-    [
-        ({"samples": np.zeros((5, 4, 4, 1), int)}, {}, r"shape \(4, 4, 1\), and this upsampler enlarges .*\(2, 2, 1\)"),
-        ({}, {"sampling__num_images": 6}, r"holds 5 samples for config\.sampling\.num_images=6; set that to 5"),
-        ({"samples": np.full((5, 2, 2, 1), 17)}, {}, r"int64 from 17 to 17, .* levels 0 to 16"),
-        ({"samples": np.zeros((5, 2, 2, 1))}, {}, r"float64 from 0 to 0, .* levels 0 to 16"),
-        ({"labels": np.full(5, 3)}, {}, r"labels 3 to 3, and this upsampler is told 0 to 2"),
-        ({"labels": np.zeros(4, int)}, {}, r"5 samples and labels of shape \(4,\)"),
-        ({"samples": np.zeros((0, 2, 2, 1), int)}, {}, r"holds no samples"),
-        ({"samples": np.full((5, 2, 2, 1), "a")}, {}, r"samples of the type <U1"),
-        ({"labels": np.full(5, "a")}, {}, r"labels of the type <U1"),
-        # a classifier knows no null class, though the model does
-        (
-            {"labels": np.full(5, 3)},
-            {"model__null_class": True, "training__label_dropout": 0.1, "sampling__classifier": "judge"},
-            r"told 0 to 2",
-        ),
-    ],
-)
-def test_a_file_that_does_not_fit_is_refused(arrays: Any, changes: Any, sentence: str, tmp_path: Any) -> None:
-    config = settings(**(LEVELS | changes), sampling__low_resolution=a_file(tmp_path, **arrays))
-    with pytest.raises(UserError, match=sentence) as refusal:
-        wanted(config, 3, config.sampling.num_images)
-    assert "\n" not in str(refusal.value)
-
-
-def test_what_is_no_file_of_samples_is_refused(tmp_path: Any) -> None:
-    (tmp_path / "text.npz").write_text("no")
-    np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    np.savez(tmp_path / "unlabelled.npz", samples=np.zeros((5, 2, 2, 1), int))
-    for name, sentence in (
-        ("missing.npz", "is no file; give"),
-        ("text.npz", "is no file of samples"),
-        ("other.npz", "no array named samples"),
-        ("unlabelled.npz", "holds no labels, which"),
-    ):
-        with pytest.raises(UserError, match=sentence):
-            wanted(settings(**LEVELS, sampling__low_resolution=str(tmp_path / name)), 3, 4)
-    with pytest.raises(UserError, match=r"low_resolution='' gives this upsampler nothing to enlarge"):
-        modes.run_sample(settings(**LEVELS), epath.Path(tmp_path / "run"), None)
-    with pytest.raises(UserError, match=r"config\.sampling\.low_resolution is for --mode=sample; training has no use"):
-        modes.run_train(settings(**LEVELS, sampling__low_resolution="x.npz"), epath.Path(tmp_path / "run"), None)
 
 
 @pytest.mark.parametrize(

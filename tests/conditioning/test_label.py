@@ -11,12 +11,13 @@ import pytest
 from etils import epath
 
 from tests.training.runs import FAST, images, points
-from vdm_jax import api, config, data, methods
+from vdm_jax import api, conditioning, config, data, methods
+from vdm_jax.conditioning.label import Label
 from vdm_jax.core.method import Context
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.keys import example_keys
-from vdm_jax.methods import conditioning, networks
+from vdm_jax.methods import networks
 from vdm_jax.runtime import devices
 from vdm_jax.training.program import abstract_batch, functions
 
@@ -29,28 +30,35 @@ def labelled(made: Any, classes: int = 10, share: float = 0.0) -> Any:
 
 
 def test_dropped_labels_are_the_null_class_and_keyed_by_example() -> None:
-    given = labelled(points(), 7, share=0.2)
-    label = jnp.arange(4_000) % 7
+    label = Label(num_classes=7, null_class=True, drop_rate=0.2)
+    value = jnp.arange(4_000) % 7
     keys = example_keys(jax.random.key(0), jnp.arange(4_000))
-    told = np.asarray(conditioning.dropped(given, label, keys))
-    kept = told != 7
-    np.testing.assert_array_equal(told[kept], label[kept])
+    dropped = label.drop(value, keys)
+    assert dropped.dtype == value.dtype
+    kept = np.asarray(dropped) != 7
+    np.testing.assert_array_equal(dropped[kept], value[kept])
     assert abs(np.mean(~kept) - 0.2) < 4 * np.sqrt(0.2 * 0.8 / 4_000)
-    np.testing.assert_array_equal(conditioning.dropped(given, label[500:600], keys[500:600]), told[500:600])
-    given.training.label_dropout = 0.0
-    np.testing.assert_array_equal(conditioning.dropped(given, label, keys), label)
+    np.testing.assert_array_equal(label.drop(value[500:600], keys[500:600]), dropped[500:600])
+    np.testing.assert_array_equal(Label(num_classes=7, null_class=True).drop(value, keys), value)
+
+
+def test_the_config_says_how_often_labels_are_dropped() -> None:
+    assert conditioning.build(labelled(points(), 7, share=0.2)) == (
+        Label(num_classes=7, null_class=True, drop_rate=0.2),
+    )
+    assert conditioning.build(labelled(points(), 7)) == (Label(num_classes=7),)
 
 
 @pytest.mark.parametrize("made", [points, pytest.param(images, marks=pytest.mark.slow)])
 def test_a_network_with_labels_begins_as_the_one_without(made: Any) -> None:
     """Its parameters are those of the other and the classes', which are 0: published weights can be tuned to labels."""
-    plain, told = made(), labelled(made(), 3)
+    plain, with_classes = made(), labelled(made(), 3)
     plain.data.augment = ()
     shape = tuple(plain.data.shape)
     init = lambda c: jax.jit(
         lambda: networks.init(networks.network(c), jax.random.key(0), shape), compiler_options=FAST
     )
-    without, with_labels = init(plain)(), init(told)()
+    without, with_labels = init(plain)(), init(with_classes)()
     classes = with_labels.pop("classes")["embedding"]
     assert classes.shape[0] == 3 and not np.any(classes)
     jax.tree.map(np.testing.assert_array_equal, with_labels, without)
@@ -59,16 +67,17 @@ def test_a_network_with_labels_begins_as_the_one_without(made: Any) -> None:
 def test_the_gradient_reaches_the_classes_of_the_batch_alone() -> None:
     given = labelled(points(), 5, share=0.5)
     given.data.name = "digits"  # for its labels; the images are not looked at
-    program = functions(given, methods.build(given), devices.make_mesh(1, 1, jax.devices()[:1]))
+    method = methods.build(given)
+    program = functions(given, method, devices.make_mesh(1, 1, jax.devices()[:1]))
     state = program.init()
-    described = abstract_batch(given)
-    batch = {k: np.zeros(v.shape, v.dtype) for k, v in described.items()}
-    assert batch["conditioning"].dtype == np.int32
-    batch["image"] = np.random.default_rng(0).normal(size=described["image"].shape).astype(np.float32)
-    batch["conditioning"] += 2
+    described = abstract_batch(given, method)
+    batch = jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), described)
+    assert batch["cond"]["label"].dtype == np.int32
+    batch["x"] = np.random.default_rng(0).normal(size=described["x"].shape).astype(np.float32)
+    batch["cond"]["label"] += 2
     random = lambda a: np.random.default_rng(1).normal(size=a.shape).astype(np.float32)
     params = jax.tree.map(random, jax.device_get(state.params["network"]))
-    loss = methods.build(given).phases[0].loss
+    loss = method.phases[0].loss
 
     def total(network: Any) -> Any:
         keys = example_keys(jax.random.key(3), jnp.arange(16))
@@ -80,22 +89,27 @@ def test_the_gradient_reaches_the_classes_of_the_batch_alone() -> None:
     np.testing.assert_array_equal(used, [2, 5])  # theirs and the null class
 
 
-def test_batches_carry_the_label_as_what_the_network_is_told() -> None:
-    digits = data.load("digits", "test")
-    batch = next(data.eval_batches(digits, batch_size=50, labels=True))
-    np.testing.assert_array_equal(batch["conditioning"], digits.source.labels[:50])
-    trained = next(data.train_iterator(digits, seed=1, batch_size=50, labels=True))
-    np.testing.assert_array_equal(trained["conditioning"], trained["label"])
+def test_batches_carry_the_label_as_a_condition() -> None:
+    digits, conditions = data.load("digits", "test"), (Label(num_classes=10),)
+    records = next(data.eval_batches(digits, batch_size=50))
+    batch = conditioning.batch_of(conditions, records)
+    np.testing.assert_array_equal(batch["x"], digits.source.images[:50])
+    np.testing.assert_array_equal(batch["cond"]["label"], digits.source.labels[:50])
+    assert list(batch["cond"]) == ["label"]
+    trained = next(data.train_iterator(digits, seed=1, batch_size=50))
+    np.testing.assert_array_equal(conditioning.batch_of(conditions, trained)["cond"]["label"], trained["label"])
     assert np.any(trained["label"])
 
 
 def test_samples_are_of_one_label_or_of_each_in_turn() -> None:
     given = labelled(points(), 3)
-    index = np.arange(4, 8)
-    np.testing.assert_array_equal(conditioning.asked(given, 3, index), [1, 2, 0, 1])
+    requested = lambda made: conditioning.requests(conditioning.build(made), made, 8)
+    np.testing.assert_array_equal(requested(given)["label"][4:], [1, 2, 0, 1])
     given.sampling.label = 2
-    np.testing.assert_array_equal(conditioning.asked(given, 3, index), [2, 2, 2, 2])
-    np.testing.assert_array_equal(conditioning.asked(points(), 0, index), np.zeros(4))
+    np.testing.assert_array_equal(requested(given)["label"][4:], [2, 2, 2, 2])
+    none = requested(points())
+    assert list(none) == ["augmented"]
+    np.testing.assert_array_equal(none["augmented"], np.zeros(8))
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +131,10 @@ def test_labels_in_a_notebook(model: api.Model) -> None:
     assert np.all(each[0] != each[1]) and np.all(each[1] != each[2])
     mixed = model.bits_per_dim(some, labels=np.array([2, 0, 1]))["total"]
     np.testing.assert_allclose(mixed, [each[2][0], each[0][1], each[1][2]], rtol=1e-5)
-    for labels, words in ((None, "is told labels, 0 to 2"), (4, "labels are 0 to 3, these go from 4 to 4")):
+    for labels, words in ((None, "is conditioned on labels, 0 to 2"), (4, "labels are 0 to 3, these go from 4 to 4")):
         with pytest.raises(UserError, match=words):
             model.bits_per_dim(some, labels=labels)
-    with pytest.raises(UserError, match="knows none"):
+    with pytest.raises(UserError, match="'label' was given, but this model is conditioned on augmented; leave it out"):
         api.Model(points(), methods.build(points()), model.params, 0).bits_per_dim(some, labels=1)
 
 
