@@ -12,6 +12,7 @@ import pytest
 
 from vdm_jax.networks import families
 from vdm_jax.networks.encoder import frequencies
+from vdm_jax.networks.encoders import examples
 from vdm_jax.networks.multiscale import UNet
 
 # One level compiles in half the time of two; what only two have is compiled where it matters.
@@ -22,7 +23,8 @@ TWO_LEVELS = replace(NCSNPP, multipliers=(1, 1))
 
 
 def abstract(s, shape=(4, 4, 3)):
-    return jax.eval_shape(UNet(s).init, jax.random.key(0), jnp.zeros((1, *shape)), jnp.zeros(1), jnp.zeros(1))
+    z = jnp.zeros((1, *shape))
+    return jax.eval_shape(UNet(s).init, jax.random.key(0), z, jnp.zeros(1), examples(s.encoders, z))
 
 
 def random_params(s, shape=(4, 4, 3)):
@@ -40,7 +42,7 @@ def random_params(s, shape=(4, 4, 3)):
 def inputs(batch=2, shape=(4, 4, 3)):
     rng = np.random.default_rng(1)
     z = jnp.asarray(rng.standard_normal((batch, *shape)), jnp.float32)
-    return z, jnp.linspace(-1.3, 1.7, batch), jnp.arange(batch)
+    return z, jnp.linspace(-1.3, 1.7, batch), {"label": jnp.arange(batch)}
 
 
 @pytest.mark.parametrize(
@@ -123,12 +125,12 @@ def test_bfloat16_computes_nearly_the_same_on_the_same_parameters():
 
 
 def test_masks_of_dropout_do_not_depend_on_the_split_of_the_batch():
-    params, (z, t, cond), keys = random_params(NCSNPP), inputs(4), jax.random.split(jax.random.key(1), 4)
+    params, (z, t, _), keys = random_params(NCSNPP), inputs(4), jax.random.split(jax.random.key(1), 4)
     apply = jax.jit(UNet(NCSNPP).apply)
-    whole = apply(params, z, t, cond, keys)
-    halves = [apply(params, z[s], t[s], cond[s], keys[s]) for s in (slice(0, 2), slice(2, 4))]
+    whole = apply(params, z, t, {}, keys)
+    halves = [apply(params, z[s], t[s], {}, keys[s]) for s in (slice(0, 2), slice(2, 4))]
     np.testing.assert_allclose(np.concatenate(halves), whole, rtol=1e-4, atol=1e-4)
-    assert np.abs(whole - apply(params, z, t, cond, keys[::-1])).max() > 0.01
+    assert np.abs(whole - apply(params, z, t, {}, keys[::-1])).max() > 0.01
 
 
 @pytest.mark.slow
@@ -163,7 +165,7 @@ def test_output_depends_on_time_class_and_every_pixel_of_its_example():
     out, corner = both(z, t, cond)
     assert out.shape == (2, 4, 4, 6)
     assert np.all(corner[0] != 0) and np.all(corner[1] == 0)  # attention reaches all; examples do not mix
-    for changed in ((z, t + 0.01, cond), (z, t, cond + 1)):
+    for changed in ((z, t + 0.01, cond), (z, t, {"label": cond["label"] + 1})):
         assert np.abs(both(*changed)[0] - out).min() > 0
 
 
@@ -192,7 +194,7 @@ def test_frequencies_end_at_ten_thousand_or_just_before():
     ("family", "other", "message"),
     [
         ("adn", {}, "family='adn' is none of ddpm, improved, adm"),
-        ("adm", {"heads": 4}, "heads=4 and head_channels=64 both tell the heads"),
+        ("adm", {"heads": 4}, "heads=4 and head_channels=64 both set the heads"),
         ("ddpm", {"widht": 3}, "'widht' is no setting"),
         ("ddpm", {"remat": "some"}, "remat='some' is none of none, full, convs"),
         ("ddpmpp", {"scale_by_sigma": True}, "needs embedding='fourier'"),

@@ -90,21 +90,20 @@ def test_pixel_eps_is_the_posterior_mean_over_the_lattice(gamma, vocabulary, var
 def random_params(net, channels):
     """Parameters of a network for 4 × 4 images with nothing at zero; the shapes alone, nothing compiled."""
     z = jnp.zeros((1, 4, 4, channels))
-    shapes = jax.eval_shape(net.init, jax.random.key(0), z, jnp.zeros(1), jnp.zeros(1))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), z, jnp.zeros(1), {})
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda a: jnp.asarray(0.3 * rng.normal(size=a.shape), a.dtype), shapes)
 
 
 def test_residual_and_damping_change_what_they_say(key):
     """+ z at the end; and at σ = 0.1 nothing is left of a damped network's Fourier features."""
-    z, t, cond, sigma = jax.random.normal(key, (2, 4, 4, 1)), jnp.array([0.2, 0.7]), jnp.zeros(2), jnp.full(2, 0.1)
+    z, t, sigma = jax.random.normal(key, (2, 4, 4, 1)), jnp.array([0.2, 0.7]), jnp.full(2, 0.1)
     plain, damped = VDMUNet(8, 1, groups=4), VDMUNet(8, 1, groups=4, residual=False, damped=True)
     params = random_params(plain, 1)["params"]
     kernel = params["conv_in"]["kernel"].at[:, :, 1:].set(0)
     blind = {**params, "conv_in": {**params["conv_in"], "kernel": kernel}}
     first, second = (
-        jax.jit(lambda params, net=net: net.apply({"params": params}, z, t, cond, None, sigma))
-        for net in (plain, damped)
+        jax.jit(lambda params, net=net: net.apply({"params": params}, z, t, {}, None, sigma)) for net in (plain, damped)
     )
     assert_allclose(first(blind) - second(blind), z, atol=1e-5)
     assert_allclose(second(params), second(blind), atol=1e-5)
@@ -125,7 +124,7 @@ def test_structured_weights_fill_the_original_tree():
         jax.random.key(0),
         jnp.zeros((1, 8, 8, 3)),
         jnp.zeros(1),
-        jnp.zeros(1),
+        {},
     )
     assert like(original()) == like(structured(2, 3))
 

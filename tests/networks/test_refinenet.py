@@ -74,7 +74,7 @@ convert = partial(ncsn.from_original, width=8, levels=5, channels=3)
 @pytest.mark.slow
 def test_output_is_the_original_s() -> None:
     g = golden()
-    out = jit(RefineNet(8, 5).apply)({"params": convert(theirs())}, g["z"], g["t"], jnp.zeros(2))
+    out = jit(RefineNet(8, 5).apply)({"params": convert(theirs())}, g["z"], g["t"], {})
     assert np.abs(g["out"]).max() > 3 and np.abs(g["out"][0] - g["out"][1]).max() > 3
     np.testing.assert_allclose(out, g["out"], rtol=1e-4, atol=5e-5)
 
@@ -153,8 +153,8 @@ def test_enlarging_keeps_corners_and_lines() -> None:
 def test_every_parameter_of_the_level_that_is_told_is_trained_and_no_other() -> None:
     net = RefineNet(4, 3)
     z, t = jnp.asarray(draws((2, 4, 4, 1))[0]), jnp.array([2.0, 2.0])
-    params = jit(net.init)(jax.random.key(0), z, t, t)["params"]
-    loss = lambda params: jnp.sum(jnp.square(net.apply({"params": params}, z, t, t) - 1))
+    params = jit(net.init)(jax.random.key(0), z, t, {})["params"]
+    loss = lambda params: jnp.sum(jnp.square(net.apply({"params": params}, z, t, {}) - 1))
     for path, gradient in flatten_dict(jit(jax.grad(loss))(params), sep="/").items():
         if path.endswith("embedding"):
             np.testing.assert_array_equal(gradient[:2], 0)

@@ -6,18 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdm_jax.networks.encoders import Feature
 from vdm_jax.networks.layers import Attention, GroupNorm, dropout, fold, fourier_features, timestep_embedding
 from vdm_jax.networks.mlp import MLP
 from vdm_jax.networks.vdm_unet import VDMUNet
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half the time
 
-SMALL = {"width": 8, "depth": 2, "fourier": (3, 4), "groups": 4, "attention": True}
+BIT = (Feature("augmented"),)
+SMALL = {"width": 8, "depth": 2, "fourier": (3, 4), "groups": 4, "attention": True, "encoders": BIT}
 
 
 def inputs(key, batch=2, shape=(4, 4, 3)):
     z_key, t_key = jax.random.split(key)
-    return jax.random.normal(z_key, (batch, *shape)), jax.random.uniform(t_key, (batch,)), jnp.linspace(0, 1, batch)
+    cond = {"augmented": jnp.linspace(0, 1, batch)}
+    return jax.random.normal(z_key, (batch, *shape)), jax.random.uniform(t_key, (batch,)), cond
 
 
 def random_params(net, *args):
@@ -29,7 +32,7 @@ def random_params(net, *args):
 
 
 def count(net, channels=3):
-    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 8, 8, channels)), jnp.zeros(1), jnp.zeros(1))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 8, 8, channels)), jnp.zeros(1), {})
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 
@@ -72,8 +75,8 @@ def test_initial_output_is_z(key):
     np.testing.assert_array_equal(jit(net.apply)(jit(net.init)(key, z, t, cond), z, t, cond), z)
     mlp = MLP(16, 2)
     points = jax.random.normal(key, (3, 2))
-    variables = jit(mlp.init)(key, points, t[:1].repeat(3), jnp.zeros(3))
-    np.testing.assert_array_equal(jit(mlp.apply)(variables, points, t[:1].repeat(3), jnp.zeros(3)), points)
+    variables = jit(mlp.init)(key, points, t[:1].repeat(3), {})
+    np.testing.assert_array_equal(jit(mlp.apply)(variables, points, t[:1].repeat(3), {}), points)
 
 
 def test_output_depends_on_time_conditioning_and_every_pixel(key):
@@ -82,7 +85,7 @@ def test_output_depends_on_time_conditioning_and_every_pixel(key):
     params = random_params(net, z, t, cond)
     apply = jit(net.apply)
     out = apply(params, z, t, cond)
-    for changed in ((z, t + 0.01, cond), (z, t, cond + 1)):
+    for changed in ((z, t + 0.01, cond), (z, t, {"augmented": cond["augmented"] + 1})):
         assert np.abs(apply(params, *changed) - out).min() > 0
     corner = jit(jax.grad(lambda z: net.apply(params, z, t, cond)[0, 0, 0, 0]))(z)
     assert np.all(corner[0] != 0) and np.all(corner[1] == 0)  # attention reaches all; examples do not mix
@@ -123,8 +126,8 @@ def test_compiled_size_does_not_grow_with_depth():
 
     def lines(depth):
         net = VDMUNet(8, depth, groups=4)
-        params = jax.eval_shape(net.init, jax.random.key(0), z, jnp.zeros(1), jnp.zeros(1))
-        return len(jit(net.apply).lower(params, z, jnp.zeros(1), jnp.zeros(1)).as_text().splitlines())
+        params = jax.eval_shape(net.init, jax.random.key(0), z, jnp.zeros(1), {})
+        return len(jit(net.apply).lower(params, z, jnp.zeros(1), {}).as_text().splitlines())
 
     assert lines(12) == lines(3)
 
@@ -176,7 +179,8 @@ def test_masks_do_not_depend_on_the_split_of_the_batch(key):
     params = random_params(net, z, t, cond)
     apply = jit(net.apply)
     whole = apply(params, z, t, cond, keys)
-    halves = [apply(params, z[s], t[s], cond[s], keys[s]) for s in (slice(0, 2), slice(2, 4))]
+    part = lambda s: jax.tree.map(lambda a: a[s], (z, t, cond, keys))
+    halves = [apply(params, *part(s)) for s in (slice(0, 2), slice(2, 4))]
     np.testing.assert_allclose(np.concatenate(halves), whole, rtol=1e-4, atol=1e-5)
     assert np.abs(whole - apply(params, z, t, cond)).max() > 0.01
     assert np.abs(whole - apply(params, z, t, cond, keys[::-1])).max() > 0.01

@@ -118,15 +118,15 @@ class LatentStyle:
     latent: int
     width: int = 256
     depth: int = 3
+    module: str = "mapping"
 
     def example(self, z: Array) -> Array:
         """[B, latent]."""
         return jnp.zeros((len(z), self.latent))
 
     def __call__(self, value: Array, site: Site) -> Injection:
-        return Injection(
-            style=StyleMapping(self.width, self.depth, site.dtype, site.kernel_init, name="mapping")(value)
-        )
+        mapping = StyleMapping(self.width, self.depth, site.dtype, site.kernel_init, name=self.module)
+        return Injection(style=mapping(value))
 
 
 def examples(encoders: Sequence[Encoder], z: Array) -> dict[str, Array]:
