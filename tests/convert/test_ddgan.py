@@ -81,12 +81,12 @@ def like(name: str) -> Any:
 def test_generator_gives_the_output_of_the_original(name: str) -> None:
     params = ddgan.generator_from_original(flat(name), settings(name), SHAPES[name])
     w = normal(name, "w", (2, GENERATORS[name]["latent"]))
-    run = jax.jit(UNet(settings(name)).apply)
-    out = run({"params": params}, images(name, "z"), jnp.asarray([0.0, 3.0]), w)
+    run = jax.jit(lambda *inputs, w: UNet(settings(name)).apply(*inputs, {"latent": w}))
+    out = run({"params": params}, images(name, "z"), jnp.asarray([0.0, 3.0]), w=w)
     expected = golden(name)["out"]
     assert np.abs(expected[0] - expected[1]).max() > 0.5
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
-    swapped = run({"params": params}, images(name, "z"), jnp.asarray([0.0, 3.0]), w[::-1])
+    swapped = run({"params": params}, images(name, "z"), jnp.asarray([0.0, 3.0]), w=w[::-1])
     assert np.abs(swapped - expected).max() > 1e-2  # the latent matters
 
 
@@ -148,7 +148,7 @@ def test_networks_have_the_paper_s_number_of_parameters(size: int) -> None:
     options, name, generator, discriminator = COUNTS[size]
     key, z, t = jax.random.key(0), jnp.zeros((1, size, size, 3)), jnp.zeros(1)
     net = UNet(families.settings("ddgan", **options))
-    assert size_of(jax.eval_shape(net.init, key, z, t, jnp.zeros((1, 100)))) == generator
+    assert size_of(jax.eval_shape(net.init, key, z, t, {"latent": jnp.zeros((1, 100))})) == generator
     assert size_of(jax.eval_shape(Discriminator(name).init, key, z, z, t)) == discriminator
 
 

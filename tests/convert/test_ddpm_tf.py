@@ -74,7 +74,7 @@ def compiled() -> object:
 
 def apply(params: dict) -> np.ndarray:
     g = golden()
-    return np.asarray(compiled()({"params": params}, g["z"], g["t"], np.zeros(2)))
+    return np.asarray(compiled()({"params": params}, g["z"], g["t"], {}))
 
 
 @pytest.mark.slow

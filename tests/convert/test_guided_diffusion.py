@@ -21,16 +21,16 @@ from vdm_jax.convert import guided_diffusion as original
 from vdm_jax.convert import improved_diffusion, unet_blocks, unet_tables
 from vdm_jax.diffusion.process import Noise
 from vdm_jax.errors import UserError
-from vdm_jax.methods.conditioning import Conditioning
 from vdm_jax.networks import families
 from vdm_jax.networks.classifier import Classifier
+from vdm_jax.networks.encoders import ClassEmbedding
 from vdm_jax.networks.families import Settings
 
 golden = Goldens("guided_diffusion.npz")
 shape, state_dict = golden.shape, golden.state_dict
 CLASSES = 10
 HALF = families.settings("adm", width=64, multipliers=(0.5, 1), depth=1, attention_at=(4,), head_channels=32)
-CONDITIONAL = replace(HALF, num_classes=CLASSES)
+CONDITIONAL = replace(HALF, encoders=(ClassEmbedding("label", CLASSES),))
 FOUR_HEADS = families.settings(
     "adm", width=32, multipliers=(1, 2, 2), depth=3, attention_at=(8, 4), heads=4, head_channels=0
 )
@@ -42,7 +42,7 @@ UPSAMPLER = families.settings(
     attention_at=(4,),
     heads=2,
     head_channels=0,
-    given=3,
+    extra_channels=3,
     num_classes=CLASSES,
 )
 # settings, order of q, k and v, classes of a classifier
@@ -165,14 +165,22 @@ PUBLISHED = [
     (128, 421_529_606, 493, 0, ADM(width=256, multipliers=(1, 1, 2, 3, 4), **FOUR, num_classes=1000)),
     (256, 553_838_086, 567, 0, ADM(width=256, multipliers=LARGE, num_classes=1000)),
     (256, 552_814_086, 566, 0, ADM(width=256, multipliers=LARGE)),
-    (256, 311_795_910, 567, 0, ADM(width=192, multipliers=LARGE, **FOUR, num_classes=1000, given=3)),
-    (512, 308_835_270, 537, 0, ADM(width=192, multipliers=LARGE, attention_at=(32, 16), num_classes=1000, given=3)),
+    (256, 311_795_910, 567, 0, ADM(width=192, multipliers=LARGE, **FOUR, num_classes=1000, extra_channels=3)),
+    (
+        512,
+        308_835_270,
+        537,
+        0,
+        ADM(width=192, multipliers=LARGE, attention_at=(32, 16), num_classes=1000, extra_channels=3),
+    ),
     (
         256,
         279_792_390,
         457,
         0,
-        families.settings("improved", width=192, depth=2, multipliers=LARGE, num_classes=1000, outputs=2, given=3),
+        families.settings(
+            "improved", width=192, depth=2, multipliers=LARGE, num_classes=1000, outputs=2, extra_channels=3
+        ),
     ),
     (64, 65_438_568, 307, 1000, ADM(width=128, depth=4, multipliers=(1, 2, 3, 4))),
     (128, 42_568_040, 221, 1000, ADM(width=128, multipliers=(1, 1, 2, 3, 4))),
@@ -217,7 +225,9 @@ def test_configs_build_the_published_networks_and_know_their_order(config: str, 
     made = configs.load(f"configs/{config}")
     s = unet_tables.settings_of(made)
     size, _, _, classes, published = next(row for row in PUBLISHED if row[1] == parameters)
-    assert replace(s, dropout_rate=0.0, outputs=2) == published and tuple(made.data.shape) == (size, size, 3)
+    bare = lambda s: replace(s, dropout_rate=0.0, outputs=2, encoders=())
+    assert bare(s) == bare(published) and tuple(made.data.shape) == (size, size, 3)
+    assert (s.num_classes, s.extra_channels) == (published.num_classes, published.extra_channels)
     assert made.model.num_classes == (classes or published.num_classes)
     assert (made.model.qkv_order == "new") == (config == "adm_imagenet64.py")
     original.check_order(s, made.model.qkv_order)
@@ -239,12 +249,12 @@ def refused(name: str, order: str = "legacy", classes: int | None = None, **chan
         ("conditional_legacy", "depth: 1 in the weights, 2", "input_blocks.3.0.in_layers.2.weight", {"depth": 2}),
         ("conditional_legacy", "multipliers: (0.5, 1.0)", "input_blocks.0.0.weight has the", {"multipliers": (1, 1)}),
         ("conditional_legacy", "resample_blocks: 'block' in", "input_blocks.2.0.op.weight", {"resample": "conv"}),
-        ("conditional_legacy", "num_classes: 10 in", "label_emb.weight of shape (10, 256)", {"num_classes": 0}),
+        ("conditional_legacy", "num_classes: 10 in", "label_emb.weight of shape (10, 256)", {"encoders": ()}),
         (
             "upsampler",
             "model.low_resolution, channels of the input: 6 in the weights, 3",
             "input_blocks.0.0.weight has the shape",
-            {"given": 0},
+            {"encoders": CONDITIONAL.encoders},
         ),
         ("classifier", "depth: 1 in the weights, 2", "input_blocks.3.0", {"depth": 2}),
         ("classifier", "attention_at: (4,) in the weights, (8, 4)", "input_blocks.1.1", {"attention_at": (8, 4)}),
@@ -274,18 +284,18 @@ def test_the_order_is_never_guessed() -> None:
 
 @pytest.mark.slow
 def test_a_file_of_an_upsampler_is_the_original_from_the_command_line_s_config_on(tmp_path: Path) -> None:
-    """Read by a config and told a label and a smaller image, the method's network gives the original's output."""
+    """Read by a config, with a label and a smaller image, the method's network gives the original's output."""
     g, made = golden("upsampler"), configs.load("configs/adm_imagenet256_upsampler.py")
     made.data.shape, made.model.low_resolution = shape("upsampler"), g["low"].shape[1]
     made.model.width, made.model.multipliers, made.model.depth = 32, (1.0, 1.0), 1
     made.model.attention_at, made.model.heads, made.model.num_classes = (4,), 2, CLASSES
     (tmp_path / "upsampler.pt").write_bytes(pt(state_dict("upsampler")))
     params, _ = weights.load(str(tmp_path / "upsampler.pt"), made, methods.build(made))
-    told = Conditioning(g["labels"], g["low"])
+    cond = {"label": g["labels"], "low_resolution": g["low"]}
     level = Noise(gamma=g["t"], alpha=g["t"], sigma=g["t"], t=g["t"])
     denoise = methods.build(made).denoise
     assert denoise is not None
-    out = np.asarray(jax.jit(denoise(params))(g["z"], level, told))
+    out = np.asarray(jax.jit(denoise(params))(g["z"], level, cond))
     np.testing.assert_allclose(out, g["out"], atol=1e-5 * max(1.0, np.abs(g["out"]).max()))
     made.model.low_resolution = 0
     with pytest.raises(UserError, match=r"model\.low_resolution, channels of the input: 6 in the weights, 3 in the"):

@@ -19,6 +19,7 @@ from vdm_jax.convert import vdm
 from vdm_jax.convert.vdm_layout import Layout, leaves, schedule_shapes
 from vdm_jax.diffusion import decoders, prediction, process, samplers
 from vdm_jax.methods import vdm as method
+from vdm_jax.networks.encoders import Feature
 from vdm_jax.networks.vdm_unet import VDMUNet
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "vdm"
@@ -78,7 +79,7 @@ def original(dtype: type = np.float32, **kwargs: object) -> dict:
 def compiled(width: int, depth: int, fourier: bool, attention: bool, dtype: type) -> Callable:
     """Our network, compiled once for all tests."""
     exponents = (7, 8) if fourier else ()
-    return jax.jit(VDMUNet(width, depth, exponents, attention, dtype=dtype).apply)
+    return jax.jit(VDMUNet(width, depth, exponents, attention, dtype=dtype, encoders=(Feature("augmented"),)).apply)
 
 
 def apply(model: dict, params: dict, case: dict, dtype: type = np.float32, t: np.ndarray | None = None) -> np.ndarray:
@@ -86,8 +87,8 @@ def apply(model: dict, params: dict, case: dict, dtype: type = np.float32, t: np
     names = ("width", "layers", "fourier", "attention")
     net = compiled(*(model[name].item() for name in names), dtype)
     t = (case["gamma"].astype(dtype) + 13.3) / 18.3 if t is None else t
-    inputs = (jnp.asarray(a, dtype) for a in (case["z"], t, case["conditioning"]))
-    return np.asarray(net({"params": params["network"]}, *inputs))
+    z, t, bit = (jnp.asarray(a, dtype) for a in (case["z"], t, case["conditioning"]))
+    return np.asarray(net({"params": params["network"]}, z, t, {"augmented": bit}))
 
 
 def network_case(i: int) -> tuple[dict, dict]:
@@ -245,7 +246,7 @@ def test_sampling_step_and_decoder_are_those_of_the_original(kind: str) -> None:
         schedule = method.schedule_from(config, params["schedule"])
         level_of = lambda gamma: process.noise(gamma, (gamma + 13.3) / 18.3)
         net = compiled(64, 2, True, True, np.float64)
-        cond = jnp.asarray(g["conditioning"], np.float64)
+        cond = {"augmented": jnp.asarray(g["conditioning"], np.float64)}
         denoise = lambda z, level, cond: net({"params": params["network"]}, z, level.t, cond)
         steps = samplers.transitions(schedule, samplers.uniform_grid(int(g["T"])), level_of)
         predict = samplers.predictor(denoise, prediction.split, cond)
