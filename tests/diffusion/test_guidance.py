@@ -113,6 +113,41 @@ def test_guidance_does_nothing_where_the_class_says_nothing(x64):
     np.testing.assert_allclose(conditional - w * plain, (1 - w) * plain, rtol=1e-12)
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_guidance_by_several_conditions_is_by_hand_and_of_one_the_usual(learned, x64):
+    """ε̂_c + Σ w_i (ε̂_c − ε̂_i) of a network of two labels; a learned variance is that of ε̂_c."""
+    z, first, second = PLACES[:, None], LABELS, (LABELS + 1) % 3
+    w, v = WEIGHTS, 1 + WEIGHTS / 2
+    now = level(0.5)
+
+    def raw(xp, z, a, b):
+        eps = xp.sin(z * (1 + a)[:, None]) + (a * b)[:, None] - (b**2)[:, None]
+        return xp.concatenate([eps, eps**3], axis=1) if learned else eps
+
+    denoise = lambda z, now, cond: raw(jnp, z, cond["a"], cond["b"])
+    cond = {"a": jnp.asarray(first), "b": jnp.asarray(second)}
+    null = {name: {**cond, name: jnp.asarray(NULL)} for name in cond}
+
+    @jax.jit
+    def found():
+        of = lambda nulls: guidance.classifier_free_of_several(denoise, prediction.split, cond, nulls)(
+            jnp.asarray(z), now
+        )
+        usual = guidance.classifier_free(denoise, prediction.split, cond, null["a"], guidance_weight=w)
+        both = of([(null["a"], jnp.asarray(w)), (null["b"], lambda level: jnp.asarray(v))])
+        return both, of([(null["a"], jnp.asarray(w))]), usual(jnp.asarray(z), now), of([])
+
+    both, one, usual, plain = found()
+    full, no_a, no_b = (raw(np, z, a, b) for a, b in ((first, second), (NULL, second), (first, NULL)))
+    expected = full[:, :1] + w[:, None] * (full - no_a)[:, :1] + v[:, None] * (full - no_b)[:, :1]
+    np.testing.assert_allclose(both.eps, expected, rtol=1e-12)
+    np.testing.assert_allclose(now.alpha * both.x + now.sigma * both.eps, z, rtol=1e-10, atol=1e-12)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), one, usual)
+    np.testing.assert_allclose(plain.eps, full[:, :1], rtol=1e-12)
+    if learned:
+        np.testing.assert_allclose(both[2], full[:, 1:], rtol=1e-12)
+
+
 def one_step():
     """The step of the errata's example: ᾱ = .5 before it, σ² = .02; z = .9, the third class."""
     return tables.from_betas(np.array([0.5, 0.02])).at(jnp.array([1])), jnp.array([[0.9]])
