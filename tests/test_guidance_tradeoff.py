@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from vdm_jax.methods.conditioning import Guided
 
 from experiments import guidance_classifiers, guidance_models, guidance_tradeoff, models
 from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, K, settings
 from tests.results import RESULTS, clearly, measured
 from vdm_jax import methods
+from vdm_jax.conditioning import Guided
 from vdm_jax.diffusion.process import expand
 from vdm_jax.keys import example_keys
 from vdm_jax.methods import classifier_guidance, ddpm, networks
@@ -30,14 +30,14 @@ committed = partial(measured, "guidance_tradeoff")
 
 
 class OfClass:
-    """ε̂ of x ~ N(mean of the class that it is told, SPREAD² I)."""
+    """ε̂ of x ~ N(mean of the class that it is conditioned on, SPREAD² I)."""
 
     def __init__(self, config: Any) -> None:
         self.bar = np.cumprod(1 - ddpm.betas_of(config))
 
-    def apply(self, _: Any, z: Any, t: Any, told: Any, *__: Any) -> Any:
+    def apply(self, _: Any, z: Any, t: Any, cond: Any, *__: Any) -> Any:
         bar = expand(jnp.asarray(self.bar, z.dtype)[jnp.round(t).astype(int)], z.ndim)
-        apart = z - jnp.sqrt(bar) * jnp.asarray(MEANS, z.dtype)[told]
+        apart = z - jnp.sqrt(bar) * jnp.asarray(MEANS, z.dtype)[cond["label"]]
         return jnp.sqrt(1 - bar) * apart / (bar * SPREAD**2 + 1 - bar)
 
 
@@ -76,14 +76,15 @@ def test_samples_are_those_of_the_library(by: str) -> None:
     found, labels = guidance_models.images(
         guidance_models.Draw(by, 5), made[0], made[1] if by == "Σ" else None, 2.0, 6, 3
     )
-    keys, told = example_keys(jax.random.key(3), jnp.arange(6)), jnp.asarray(labels, jnp.int32)
+    keys, cond = example_keys(jax.random.key(3), jnp.arange(6)), {"label": jnp.asarray(labels, jnp.int32)}
     if by == "Σ":
         sample = classifier_guidance.build(config, judge).sample
-        params, cond = {**made[0].params, "classifier": made[1].params}, told
+        params, told = {**made[0].params, "classifier": made[1].params}, cond
     else:
-        sample, params, cond = made[0].method.sample, made[0].params, Guided(told, jnp.full(6, 2.0))
+        sample, params = made[0].method.sample, made[0].params
+        told = Guided(cond, {"label": jnp.full(6, 2.0)})
     assert sample is not None
-    expected, _ = jax.jit(sample, static_argnums=(3, 4))(params, keys, cond, 5, ())
+    expected, _ = jax.jit(sample, static_argnums=(3, 4))(params, keys, told, 5, ())
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.ptp(found) > 0.5 and labels.tolist() == [0, 1, 2, 0, 1, 2]
 

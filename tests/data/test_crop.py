@@ -71,10 +71,10 @@ def test_crops_are_a_function_of_seed_and_place_whoever_makes_them() -> None:
 def test_larger_images_are_whole_in_an_evaluation() -> None:
     found = data.whole(of(LARGE), (8, 8, 1))
     data.check(found, (8, 8, 1), 17, classes=3, every=True)
-    batch = next(data.eval_batches(found, batch_size=5, labels=True))
+    batch = next(data.eval_batches(found, batch_size=5))
     expected = np.asarray(Image.fromarray(LARGE[2, ..., 0]).resize((8, 8), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(batch["image"][2, ..., 0], np.minimum(expected, 16))
-    np.testing.assert_array_equal(batch["conditioning"], [0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(batch["label"], [0, 1, 2, 0, 1])
     as_it_is = of(LARGE)
     assert data.whole(as_it_is, (10, 10, 1)) is as_it_is
 

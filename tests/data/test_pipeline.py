@@ -72,8 +72,8 @@ def test_augmentations_differ_between_epochs_and_bits_tell_the_truth(counted):
     bits = []
     for batch in _take(iterator, 20):
         order = np.argsort(batch["label"])
-        bits.append(batch["conditioning"][order])
-        for image, label, bit in zip(batch["image"], batch["label"], batch["conditioning"], strict=True):
+        bits.append(batch["augmented"][order])
+        for image, label, bit in zip(batch["image"], batch["label"], batch["augmented"], strict=True):
             if bit == 0:
                 np.testing.assert_array_equal(image, counted.source[int(label)]["image"])
     bits = np.asarray(bits)
@@ -83,7 +83,7 @@ def test_augmentations_differ_between_epochs_and_bits_tell_the_truth(counted):
 
 def test_without_augmentation_images_are_untouched_and_the_bit_is_zero(counted):
     for batch in _take(data.train_iterator(counted, seed=0, batch_size=50), 4):
-        np.testing.assert_array_equal(batch["conditioning"], np.zeros(50, np.float32))
+        np.testing.assert_array_equal(batch["augmented"], np.zeros(50, np.float32))
         np.testing.assert_array_equal(batch["image"], counted.source.images[batch["label"]])
 
 
@@ -157,7 +157,7 @@ def test_evaluation_sees_each_example_once_in_order(processes):
     np.testing.assert_array_equal(joined["image"][:297], test.source.images)
     np.testing.assert_array_equal(joined["label"][:297], test.source.labels)
     np.testing.assert_array_equal(joined["image"][297:], np.repeat(test.source.images[-1:], 23, axis=0))
-    np.testing.assert_array_equal(joined["conditioning"], np.zeros(320, np.float32))
+    np.testing.assert_array_equal(joined["augmented"], np.zeros(320, np.float32))
     assert {name: joined[name].dtype for name in ("mask", "index")} == {"mask": np.float32, "index": np.int32}
 
 

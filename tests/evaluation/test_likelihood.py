@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.training.runs import FAST, mesh_of, points
-from vdm_jax import data, methods
+from vdm_jax import conditioning, data, methods
 from vdm_jax.config import base, with_variant
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
@@ -34,11 +35,16 @@ def probe() -> Method:
     return Method(nothing, (), nothing, nothing, nothing, bits_per_dim=terms)
 
 
+def batches_of(dataset: data.Dataset, size: int) -> Iterator[dict[str, Any]]:
+    """The batches of a model without conditions."""
+    return (conditioning.batch_of((), records) for records in data.eval_batches(dataset, batch_size=size))
+
+
 @pytest.mark.parametrize(("size", "count"), [(64, 2), (50, 2), (7, 1), (297, 1), (298, 2), (1000, 2)])
 def test_no_image_is_dropped_or_repeated(size: int, count: int) -> None:
     dataset = data.load("digits", "test")
     images = np.stack([dataset.source[k]["image"] for k in range(297)]).reshape(297, -1).astype(np.float64)
-    batches = partial(data.eval_batches, dataset, batch_size=size)
+    batches = partial(batches_of, dataset, size)
     values = per_example(probe(), {}, batches, mesh_of(count), seed=3, passes=2)
     assert values["total"].dtype == np.float64
     expected = images @ np.arange(1, 65)
@@ -56,7 +62,7 @@ def test_evaluations_of_a_run_share_what_is_compiled() -> None:
         return {"total": params + batch["x"].astype(jnp.float32).reshape(len(keys), -1).sum(1)}
 
     method = probe()._replace(bits_per_dim=terms)
-    batches = partial(data.eval_batches, data.load("digits", "test"), batch_size=100)
+    batches = partial(batches_of, data.load("digits", "test"), 100)
     first, second = (per_example(method, p, batches, mesh_of(2), seed=3, passes=2) for p in (0.0, 1.0))
     np.testing.assert_array_equal(first["total"] + 1, second["total"])
     assert traced == [(100, 8, 8, 1)]

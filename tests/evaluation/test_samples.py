@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.training.runs import FAST, images, mesh_of, points
 from vdm_jax import methods
+from vdm_jax.conditioning.label import Label
 from vdm_jax.core.method import Method
 from vdm_jax.evaluation import report, samples
 from vdm_jax.keys import normal_like
@@ -89,9 +90,12 @@ def test_trajectory_ends_where_the_sample_is(tmp_path: Any) -> None:
 
 def test_samples_of_another_label_or_scale_do_not_overwrite() -> None:
     config = points()
-    assert samples.stem(config, 7) == "7"
+    method = methods.build(config)
+    assert samples.stem(config, method, 7) == "7"
+    labelled = method._replace(conditions=(Label(num_classes=4),))  # of the model, or of what guides it
+    assert samples.stem(config, labelled, 7) == "7"
     config.sampling.label, config.sampling.classifier, config.sampling.classifier_scale = 3, "there", 2.5
-    assert samples.stem(config, 7) == "7_label3_scale2.5"
+    assert samples.stem(config, labelled, 7) == "7_label3_scale2.5"
 
 
 def test_what_sampling_writes(tmp_path: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vdm_jax import data, methods
+from vdm_jax import conditioning, data, methods
 from vdm_jax.runtime import devices
 from vdm_jax.training.program import functions
 
@@ -34,12 +34,13 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def batches(config: Any) -> Iterator[dict[str, np.ndarray]]:
+def batches(config: Any) -> Iterator[dict[str, Any]]:
     dataset = data.load(config.data.name, "train")
     iterator = data.train_iterator(
         dataset, seed=1, batch_size=config.data.batch_size, augment=tuple(config.data.augment)
     )
-    return ({k: v for k, v in batch.items() if k != "label"} for batch in iterator)
+    conditions = conditioning.build(config)
+    return (conditioning.batch_of(conditions, batch) for batch in iterator)
 
 
 def run(config: Any, first: Any, way: dict[str, Any]) -> dict[str, Any]:

@@ -104,10 +104,11 @@ def test_fsdp_gathers_kernels_layer_by_layer_and_moves_no_activations(remat: str
     config = images()
     config.training.fsdp, config.model.depth, config.model.width, config.model.remat = 2, 3, 16, remat
     mesh = devices.make_mesh(16, 2)
-    program = functions(config, methods.build(config), mesh, {"xla_backend_optimization_level": 0})
+    method = methods.build(config)
+    program = functions(config, method, mesh, {"xla_backend_optimization_level": 0})
     kept = sum(not s.is_fully_replicated for s in jax.tree.leaves(program.shardings.params))
     assert kept > 10
-    text = program.step.lower(program.abstract, (abstract_batch(config),), None).compile().as_text()
+    text = program.step.lower(program.abstract, (abstract_batch(config, method),), None).compile().as_text()
     assert "all-to-all" not in text and "collective-permute" not in text
     gathers = [line.split(" = ")[1].split("{")[0] for line in text.splitlines() if " all-gather(" in line]
     # Forwards and backwards the blocks' kernels [3, 3, in, 16] are gathered one block at a time.

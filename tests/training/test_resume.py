@@ -151,7 +151,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     real, made = devices.put_batch, iter(range(1, 100))
 
     def put(mesh: Any, batch: dict[str, np.ndarray]) -> Any:
-        return real(mesh, {k: v * np.float32(np.nan) if k == "image" else v for k, v in batch.items()})
+        return real(mesh, {k: v * np.float32(np.nan) if k == "x" else v for k, v in batch.items()})
 
     monkeypatch.setattr(devices, "put_batch", lambda mesh, b: put(mesh, b) if next(made) == step else real(mesh, b))
 
@@ -213,8 +213,8 @@ def test_rollback_goes_on_from_the_checkpoint_with_other_data(tmp_path: Any, mon
 
     def put(mesh: Any, batch: dict[str, np.ndarray]) -> Any:
         number = next(made)
-        seen.append(batch["image"].copy())
-        return real(mesh, {**batch, "image": batch["image"] * np.float32(np.nan)} if number in (7, 8) else batch)
+        seen.append(batch["x"].copy())
+        return real(mesh, {**batch, "x": batch["x"] * np.float32(np.nan)} if number in (7, 8) else batch)
 
     monkeypatch.setattr(devices, "put_batch", put)
     state = train(config, directory, finish=False)
@@ -235,7 +235,7 @@ def test_rollback_gives_up_in_the_end(tmp_path: Any, monkeypatch: pytest.MonkeyP
 
     def put(mesh: Any, batch: dict[str, np.ndarray]) -> Any:
         bad = next(made) >= 5
-        return real(mesh, {k: v * np.float32(np.nan) if bad and k == "image" else v for k, v in batch.items()})
+        return real(mesh, {k: v * np.float32(np.nan) if bad and k == "x" else v for k, v in batch.items()})
 
     monkeypatch.setattr(devices, "put_batch", put)
     with pytest.raises(UserError, match=r"at step 4; the checkpoint of step 3 is kept, after 3 returns to it"):
@@ -251,7 +251,7 @@ def test_a_spike_is_not_applied_and_stops(tmp_path: Any, monkeypatch: pytest.Mon
 
     def put(mesh: Any, batch: dict[str, np.ndarray]) -> Any:
         far = np.float32(1e3 if next(made) == 65 else 1)
-        return real(mesh, {k: v * far if k == "image" else v for k, v in batch.items()})
+        return real(mesh, {k: v * far if k == "x" else v for k, v in batch.items()})
 
     monkeypatch.setattr(devices, "put_batch", put)
     with pytest.raises(
@@ -337,9 +337,9 @@ def test_a_rollback_survives_a_kill(tmp_path: Any, monkeypatch: pytest.MonkeyPat
     real, made, seen = devices.put_batch, iter(range(1, 100)), []
 
     def put(mesh: Any, batch: dict[str, np.ndarray]) -> Any:
-        seen.append(batch["image"].copy())
+        seen.append(batch["x"].copy())
         bad = next(made) == 8
-        return real(mesh, {k: v * np.float32(np.nan) if bad and k == "image" else v for k, v in batch.items()})
+        return real(mesh, {k: v * np.float32(np.nan) if bad and k == "x" else v for k, v in batch.items()})
 
     monkeypatch.setattr(devices, "put_batch", put)
     interrupted(config, directory, monkeypatch, 11)  # two steps after the return from 9 to 6
@@ -365,7 +365,7 @@ def test_one_infinite_loss_is_no_spike(tmp_path: Any, monkeypatch: pytest.Monkey
 
     def put(mesh: Any, batch: dict[str, np.ndarray]) -> Any:
         far = np.float32(np.inf if next(made) == 55 else 1)
-        return real(mesh, {k: v * far if k == "image" else v for k, v in batch.items()})
+        return real(mesh, {k: v * far if k == "x" else v for k, v in batch.items()})
 
     monkeypatch.setattr(devices, "put_batch", put)
     assert int(train(config, directory, finish=False).step) == 60

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.training.runs import BATCH, FAST, functions, images, mesh_of, points
-from vdm_jax import data, methods
+from vdm_jax import conditioning, data, methods
 from vdm_jax.keys import example_keys, normal_like
 from vdm_jax.methods.vdm import sample_times
 from vdm_jax.networks.layers import dropout
@@ -29,17 +29,19 @@ class Compiled:
     def __init__(self, count: int):
         config = images()
         self.mesh = mesh_of(count)
-        program = functions(config, methods.build(config), self.mesh)
-        self.abstract, described = program.abstract, abstract_batch(config)
+        method = methods.build(config)
+        program = functions(config, method, self.mesh)
+        self.abstract, described = program.abstract, abstract_batch(config, method)
         del described["replaced"]
         self.step = program.step.lower(self.abstract, (described,), None).compile()
         batches = data.train_iterator(data.load("digits", "train"), seed=1, batch_size=BATCH, augment=("flip",))
         # One start for both meshes: how XLA fuses the initial draws may differ in the last bit.
-        first = jax.device_get(functions(config, methods.build(config), mesh_of(2)).init())
+        first = jax.device_get(functions(config, method, mesh_of(2)).init())
         state = jax.device_put(first, devices.replicated(self.mesh))
         self.losses = []
         for _ in range(STEPS):
-            batch = {name: array for name, array in next(batches).items() if name in ("image", "conditioning")}
+            batch = conditioning.batch_of(method.conditions, next(batches))
+            del batch["replaced"]
             state, report = self.step(state, (devices.put_batch(self.mesh, batch),), None)
             self.losses.append(float(report.loss))
         self.state = jax.device_get(state)
@@ -62,9 +64,10 @@ def test_one_and_two_devices_take_the_same_steps(compiled: dict[int, Compiled]) 
 
 def test_state_keeps_its_types_so_that_the_step_is_compiled_once() -> None:
     for config in (points(), images()):
-        program = functions(config, methods.build(config), mesh_of(2))
+        method = methods.build(config)
+        program = functions(config, method, mesh_of(2))
         before = program.abstract
-        after, _ = jax.eval_shape(program.step, before, (abstract_batch(config),), None)
+        after, _ = jax.eval_shape(program.step, before, (abstract_batch(config, method),), None)
         described = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype, a.weak_type), tree)
         assert described(before) == described(after)
 
