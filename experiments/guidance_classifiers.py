@@ -21,6 +21,7 @@ from jax import Array
 from experiments import models
 from experiments.guidance_models import compiled_once
 from vdm_jax import data
+from vdm_jax.conditioning.label import NAME as LABEL
 from vdm_jax.diffusion import losses, tables
 from vdm_jax.diffusion.process import Noise, expand, q_sample
 from vdm_jax.evaluation import features
@@ -69,7 +70,7 @@ def bits_per_dim(model: models.Model, seed: int, passes: int) -> dict[str, np.nd
             [
                 in_batches(
                     model,
-                    {"x": pictures, "cond": {"label": of.astype(np.int32)}},
+                    {"x": pictures, "cond": {LABEL: of.astype(np.int32)}},
                     lambda b, key=key: step(model.params, b, key),
                 )
                 for key in keys
@@ -119,7 +120,7 @@ def implicit_logits(model: models.Model, z: np.ndarray, level: int, noises: int,
         every = jnp.tile(jnp.arange(classes), len(z_l))
         again = lambda a: jnp.repeat(a, classes, axis=0)
         of = jax.tree.map(lambda a: jnp.broadcast_to(a, every.shape), of)
-        found = made.evaluated(made.denoise(params)(again(z_l), of, every), again(z_l), of)
+        found = made.evaluated(made.denoise(params)(again(z_l), of, {LABEL: every}), again(z_l), of)
         error = losses.squared_error(again(batch["eps"]), expand(sigma / of.sigma, z_l.ndim) * found.eps)
         return error.reshape(-1, classes)
 

@@ -75,10 +75,10 @@ class Method(NamedTuple):
     phases: in order, each with its optimiser. update_extra: (extra, aux in global order) → extra.
     variant: number of steps done → hashable, a static choice on the host that losses find in their context (two
         compiled steps, never lax.cond); what is reported has the same names in all. variant(1) is the usual one.
-    sample: (params, keys [b], conditioning [b], num_steps, keep) → data [b, …], states [K, b, …] after K of the steps
+    sample: (params, keys [b], cond, num_steps, keep) → data [b, …], states [K, b, …] after K of the steps
         and, where every image takes as many steps as it wants, the evaluations [b] of the network, 0 for a failure
-    chain: (params, conditioning [b], num_steps) → Chain, what `sample` runs and editing wraps. conditioning: labels or
-        zeros, or what `methods.conditioning` makes of them.
+    chain: (params, cond, num_steps) → Chain, what `sample` runs and editing wraps. cond: name → value [b, …] of each
+        condition, or `conditioning.Guided`.
     denoise: params → Denoise, for samplers, guidance and likelihoods of one's own.
     bits_per_dim: (params, batch, keys [b]) → named terms, each [b] in bits/dim ('total' among them).
     measure: what an evaluation measures where that is no likelihood. What a method cannot do is None.
