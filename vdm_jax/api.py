@@ -62,7 +62,7 @@ class Model(NamedTuple):
             model = model._judged(classifier, inputs.numbers("classifier_scale", classifier_scale, count))
         config, method = model.config, model.method
         assert method.sample is not None
-        if label is None and method.classes and config.model.low_resolution:
+        if label is None and method.classes and configs.value(config, "model.low_resolution", 0):
             raise UserError("this upsampler is told what its images show: give the label of each, or one of all")
         if label is None and method.classes:
             label = asked(config, method.classes, np.arange(count))
@@ -95,7 +95,7 @@ class Model(NamedTuple):
         the means of `images` would tell it the pixels that are to be replaced.
         """
         x = inputs.images(self.config, images)
-        if self.config.model.low_resolution and low_resolution is None:
+        if configs.value(self.config, "model.low_resolution", 0) and low_resolution is None:
             raise UserError("an upsampler's new pixels are those of a small image: give inpaint its low_resolution")
         mask = jnp.broadcast_to(jnp.asarray(known, bool), x.shape)
         edited = lambda step, f: editing.resampled(editing.inpaint(step, f, mask), repeats)
@@ -248,10 +248,7 @@ class Model(NamedTuple):
     def _with(self, changes: dict[str, Any]) -> Model:
         """This model under other settings of sampling and evaluation; None leaves a field."""
         config = ConfigDict(self.config.to_dict())
-        for name, value in changes.items():
-            if value is not None:
-                section, _, field = name.partition(".")
-                config[section][field] = value
+        configs.choose(config, {name: value for name, value in changes.items() if value is not None})
         configs.check(config)
         return self._replace(config=config, method=methods.build(config))
 

@@ -10,6 +10,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax.errors import UserError
+from vdm_jax.fields import value
 from vdm_jax.methods.base import Method
 from vdm_jax.methods.conditioning import Conditioning, Guided
 
@@ -28,7 +29,7 @@ def images(config: ConfigDict, given: np.ndarray) -> Array:
 
 def labels(config: ConfigDict, given: Labels, count: int, judged: int = 0) -> Array:
     """Labels [count], 0 without classes. judged: classes of a classifier that guides, which knows no null class."""
-    classes, null = (judged, False) if judged else (config.model.num_classes, config.model.null_class)
+    classes, null = (judged, False) if judged else _known(config)
     if not classes:
         if given is not None:
             raise UserError("labels were given, but this model knows none (config.model.num_classes=0)")
@@ -44,9 +45,14 @@ def labels(config: ConfigDict, given: Labels, count: int, judged: int = 0) -> Ar
     return jnp.asarray(given, jnp.int32)
 
 
+def _known(config: ConfigDict) -> tuple[int, bool]:
+    """(labels of the model, whether there is a null class)."""
+    return value(config, "model.num_classes", 0), value(config, "model.null_class", False)
+
+
 def beside(config: ConfigDict, method: Method, label: Array, low: np.ndarray | None) -> Any:
     """What a network is told: labels [N] and, of an upsampler, images [N, side, side, C] of a smaller model."""
-    side = config.model.low_resolution
+    side = value(config, "model.low_resolution", 0)
     if not side:
         if low is not None:
             raise UserError("low_resolution was given, but this model is no upsampler (config.model.low_resolution=0)")
@@ -65,7 +71,7 @@ def guided(config: ConfigDict, told: Any, weight: float | np.ndarray, count: int
     """What the network is told, with the weight of each of `count` samples if there is guidance."""
     if not np.any(weight):
         return told
-    if not config.model.null_class:
+    if not value(config, "model.null_class", False):
         raise UserError("guidance needs a model that was also trained without labels (config.model.null_class)")
     return Guided(told, jnp.broadcast_to(jnp.asarray(numbers("guidance_weight", weight, count)), (count,)))
 

@@ -15,6 +15,7 @@ from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.evaluation.likelihood import words
 from vdm_jax.evaluation.wanted import wanted
+from vdm_jax.fields import value
 from vdm_jax.methods import classifier_guidance
 from vdm_jax.methods.base import Method
 from vdm_jax.plan import programs
@@ -31,9 +32,10 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
     if path and resuming:
         print(f"{directory} resumes from step {resuming[-1]}; --weights={path} is for a new run only")
         path = None
-    if config.training.distill != "none" and not path and not resuming:
+    distill = value(config, "training.distill", "none")
+    if distill != "none" and not path and not resuming:
         raise UserError(
-            f"config.training.distill={config.training.distill!r} trains a student and needs its teacher; "
+            f"config.training.distill={distill!r} trains a student and needs its teacher; "
             "give the teacher's working directory as --weights"
         )
     _for_samples_alone(config, "training")
@@ -53,7 +55,7 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
 def _for_samples_alone(config: ConfigDict, what: str) -> None:
     """UserError for what --mode=sample alone has a use for."""
     for name in ("classifier", "low_resolution"):
-        if config.sampling[name]:
+        if value(config, f"sampling.{name}", ""):
             raise UserError(f"config.sampling.{name} is for --mode=sample; {what} has no use for it, leave it out")
 
 
@@ -84,9 +86,10 @@ def _prepare(
 
 def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
     """Bits/dim, or what else the method measures, over the split, into eval.json."""
-    if config.training.distill != "none":
+    distill = value(config, "training.distill", "none")
+    if distill != "none":
         raise UserError(
-            f"config.training.distill={config.training.distill!r}: a student has no likelihood; use --mode=sample, or "
+            f"config.training.distill={distill!r}: a student has no likelihood; use --mode=sample, or "
             "evaluate its teacher"
         )
     _for_samples_alone(config, "an evaluation")
@@ -102,7 +105,7 @@ def run_sample(config: ConfigDict, directory: epath.Path, path: str | None) -> N
     if methods.build(config).sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; use --mode=eval")
     judge = _judge(config)
-    if config.model.low_resolution:
+    if value(config, "model.low_resolution", 0):
         if not config.sampling.low_resolution:
             raise UserError(
                 "config.sampling.low_resolution='' gives this upsampler nothing to enlarge; set it to the "

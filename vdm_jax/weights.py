@@ -14,29 +14,11 @@ from vdm_jax import methods
 from vdm_jax.config import differences
 from vdm_jax.convert import formats, torch_zip
 from vdm_jax.errors import UserError
-from vdm_jax.fields import field_table
 from vdm_jax.methods import classifier_guidance
 from vdm_jax.methods.base import Method
 from vdm_jax.methods.dequantiser import DEQUANTISER
 from vdm_jax.runtime import checkpoints, workdir
 
-# Fields that decide which parameters there are and what they mean.
-_DECISIVE = (
-    "method",
-    "data.shape",
-    "data.vocabulary",
-    "model.",
-    "training.adversary",
-    "schedule.kind",
-    "schedule.gamma",
-    "schedule.features",
-    "schedule.num_timesteps",
-    "schedule.beta",
-    "schedule.sigma",
-    "schedule.step_variance",
-    "schedule.remaining",
-    "schedule.t_min",
-)
 CLASSES = "classes"  # what a network calls the vectors of its labels
 # A variance that is not learned, now or then.
 _FIXED = ("model.variance: 'posterior'", "model.variance: 'beta'")
@@ -67,13 +49,18 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     saved = saved_config(path)
     if saved is None:
         return formats.load(path, config, like)
-    harmless = ("model.cdf", "model.dropout", *(() if config.model.variance == "learned" else _FIXED))
-    decisive = (*_DECISIVE, "training.num_timesteps") if config.model.told == "index" else _DECISIVE
-    changed = [d for d in differences(saved, config) if d.startswith(decisive) and not d.startswith(harmless)]
+    fixed = () if configs.value(config, "model.variance", "posterior") == "learned" else _FIXED
+    changed = [d for d in differences(saved, config) if _decides(d, config) and not d.startswith(fixed)]
     if changed:
         raise UserError(f"the weights in {path} belong to another model ({'; '.join(changed)})")
     which = "ema" if config.evaluation.weights == "ema" else "params"
     return checkpoints.restore_weights(location, which, like, step)
+
+
+def _decides(difference: str, config: ConfigDict) -> bool:
+    """Whether what weights mean depends on a field that differs; it may on one that is unknown."""
+    field = configs.active(dict(configs.flatten(config))).get(difference.partition(": ")[0])
+    return field is None or field.decisive
 
 
 def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, str]:
@@ -84,13 +71,13 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
     """
     if config.method == "dequantiser":
         return _dequantised(path, config, method)
-    theirs, ours = _classes_of(path, config), (config.model.num_classes, bool(config.model.null_class))
-    if theirs is None or theirs == ours or config.training.distill != "none":
+    theirs, ours = _classes_of(path, config), _known(config)
+    if theirs is None or theirs == ours or configs.value(config, "training.distill", "none") != "none":
         params, _ = load(path, config, method)
         missing = sorted({name for phase in method.phases for name in phase.trains} - params.keys())
         return params, f"{path} holds no {' and no '.join(missing)}, which starts anew" if missing else ""
-    other = ConfigDict(config.to_dict())
-    other.model.num_classes, other.model.null_class = theirs
+    null = {"model.null_class": theirs[1]} if theirs[0] else {}
+    other = configs.choose(ConfigDict(config.to_dict()), {"model.num_classes": theirs[0], **null})
     params, _ = load(path, other, methods.build(other))
     network = dict(params["network"])
     known = network.pop(CLASSES, None)
@@ -106,9 +93,10 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
 
 def judge_of(config: ConfigDict) -> ConfigDict | None:
     """The config of the classifier that guides samples, if one does; UserError if it cannot guide them."""
-    path, named = config.sampling.classifier, config.sampling.classifier_config
+    path = configs.value(config, "sampling.classifier", "")
     if not path:
         return None
+    named = config.sampling.classifier_config
     saved = None if named else workdir.saved_config(place(path)[0])
     if not named and saved is None:
         raise UserError(
@@ -126,13 +114,15 @@ def _dequantised(path: str, config: ConfigDict, method: Method) -> tuple[Any, st
     saved = saved_config(path)
     if saved is not None and saved["method"] == config.method:
         return load(path, config, method)[0], ""
-    plain, defaults = ConfigDict(config.to_dict()), field_table()
-    plain.method = "sde"
-    for name in ("couplings", "coupling_width", "coupling_depth"):
-        plain.model[name] = defaults[f"model.{name}"].default
+    plain = configs.choose(ConfigDict(config.to_dict()), {"method": "sde"})
     params, _ = load(path, plain, methods.build(plain))
     new = jax.jit(lambda: method.init(jax.random.key(config.training.seed))[DEQUANTISER])()
     return {**params, DEQUANTISER: new}, f"the network is that of {path}; the dequantiser starts as uniform noise"
+
+
+def _known(config: ConfigDict) -> tuple[int, bool]:
+    """(labels, whether there is a null class) of a config."""
+    return configs.value(config, "model.num_classes", 0), bool(configs.value(config, "model.null_class", False))
 
 
 def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, Exact, K, settings
 from vdm_jax import api, methods
-from vdm_jax.config import check
+from vdm_jax.config import check, choose
 from vdm_jax.errors import UserError
 from vdm_jax.methods import classifier_guidance, networks
 from vdm_jax.methods.base import example_keys
@@ -24,11 +24,9 @@ LABEL = jnp.arange(6) % K
 
 def diffusion(**changes: Any) -> ConfigDict:
     """A DDPM of the levels that the classifier's settings have."""
-    config = settings(schedule__num_timesteps=LEVELS, sampling__num_steps=LEVELS)
-    config.method, config.model.num_classes = "ddpm", 0
-    for name, value in changes.items():
-        section, _, leaf = name.partition("__")
-        config[section][leaf] = value
+    parts = {"method": "ddpm", "model.num_classes": 0, "training.weighting": "simple", "sampling.num_steps": LEVELS}
+    config = choose(settings(schedule__num_timesteps=LEVELS), parts)
+    choose(config, {name.replace("__", "."): value for name, value in changes.items()})
     check(config)
     return config
 
@@ -113,7 +111,7 @@ def test_a_guide_has_to_know_noise_and_to_guide_a_table() -> None:
     with pytest.raises(UserError, match=r"has to be trained on noisy images"):
         classifier_guidance.check(diffusion(), diffusion(), "there")
     other = ConfigDict(judge().to_dict())
-    other.method = "vdm"
+    choose(other, {"method": "vdm"})
     with pytest.raises(UserError, match=r"config\.method='vdm' has none"):
         classifier_guidance.check(other, judge(), "there")
 
@@ -127,6 +125,6 @@ def test_shapes_are_compared() -> None:
 
 def test_a_network_that_is_told_t_is_not_guided_by_one_that_is_told_numbers() -> None:
     plain = diffusion()
-    plain.model.network = "unet"
+    choose(plain, {"model.network": "unet"})
     with pytest.raises(UserError, match=r"network='unet' is told t, but the classifier"):
         classifier_guidance.check(plain, judge(), "there")

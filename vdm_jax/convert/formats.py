@@ -157,7 +157,7 @@ def first_not_finite(params: Any) -> str | None:
 
 def _openai(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
     """A .pt holds one set of weights, the average or the raw ones, and does not say which."""
-    if config.model.family == "adm":
+    if config.model.get("family") == "adm":
         return guided_diffusion.load(path, config, like)
     flat = torch_zip.read(path)
     return unet_tables.load(path, {"params": flat, "ema_params": flat}, improved_diffusion.from_original, config, like)

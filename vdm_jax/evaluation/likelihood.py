@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax.config import flatten
-from vdm_jax.consistency import num_levels
+from vdm_jax.consistency.tables import num_levels
 from vdm_jax.errors import UserError
 from vdm_jax.methods.base import Method, example_keys
 from vdm_jax.runtime.devices import put_batch, replicated, under

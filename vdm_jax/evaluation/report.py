@@ -18,6 +18,7 @@ from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood, plots, wanted
 from vdm_jax.evaluation.likelihood import sentence, words
 from vdm_jax.evaluation.samples import STRIP_ROWS, Drawn, sample, sample_grid, write_samples
+from vdm_jax.fields import value
 from vdm_jax.methods.base import Method
 from vdm_jax.runtime.devices import round_up
 from vdm_jax.runtime.processes import agree, say
@@ -39,7 +40,7 @@ __all__ = [
 
 def check_data(config: ConfigDict) -> None:
     """The evaluation split is there and is what the config says; before anything is compiled."""
-    shape, classes = tuple(config.data.shape), config.model.num_classes
+    shape, classes = tuple(config.data.shape), value(config, "model.num_classes", 0)
     data.check(wanted.dataset(config), shape, config.data.vocabulary or None, classes=classes, every=True)
 
 
@@ -65,8 +66,8 @@ def measure(
 
 def _given(config: ConfigDict) -> str:
     """What a likelihood is given, in words."""
-    side = config.model.low_resolution
-    parts = ["the label"] * (config.model.num_classes > 0) + [f"{side} × {side} pixels"] * (side > 0)
+    side = value(config, "model.low_resolution", 0)
+    parts = ["the label"] * (value(config, "model.num_classes", 0) > 0) + [f"{side} × {side} pixels"] * (side > 0)
     return " and ".join(parts)
 
 
@@ -76,7 +77,7 @@ def _batches(config: ConfigDict, dataset: data.Dataset, size: int, count: int) -
         dataset,
         batch_size=size,
         examples=count,
-        labels=config.model.num_classes > 0,
+        labels=value(config, "model.num_classes", 0) > 0,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_threads=config.data.threads or None,
@@ -138,7 +139,7 @@ def finish(
     section = config.sampling
     steps = "steps of its own" if section.sampler == "adaptive" else f"{section.num_steps} steps"
     say(
-        f"{section.num_images * len(section.guidance)} samples ({section.sampler}, {steps}) "
+        f"{section.num_images * len(section.get('guidance', (0.0,)))} samples ({section.sampler}, {steps}) "
         f"in {time.monotonic() - began:.0f} s: {', '.join(map(str, written))}"
     )
     return result

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax.evaluation import pictures
 from vdm_jax.evaluation.wanted import Wanted, wanted
+from vdm_jax.fields import value
 from vdm_jax.methods import chains, conditioning, flows
 from vdm_jax.methods.base import Method, example_keys
 from vdm_jax.runtime.devices import put_batch, replicated, round_up, under
@@ -73,8 +74,10 @@ def sample(
         told = {"index": index, "conditioning": asked.label[index % count]}
         if asked.low is not None:
             told["low"] = np.asarray(method.encode(jnp.asarray(asked.low[index % count])))
-        if any(config.sampling.guidance):  # one program for all weights, 0 among them
-            told["weight"] = np.full(share, section.guidance[0] if weight is None else weight, np.float32)
+        if any(value(config, "sampling.guidance", (0.0,))):  # one program for all weights, 0 among them
+            told["weight"] = np.full(
+                share, section.get("guidance", (0.0,))[0] if weight is None else weight, np.float32
+            )
         batch = put_batch(mesh, told)
         parts.append(jax.device_get(run(params, batch)))
     images, paths, *counts = zip(*parts, strict=True)
@@ -94,7 +97,10 @@ def sample_grid(
     """
     section = config.sampling
     keep = tuple(np.unique(np.linspace(0, section.num_steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
-    parts = [sample(config, method, params, mesh, section.num_images, keep, weight) for weight in section.guidance]
+    parts = [
+        sample(config, method, params, mesh, section.num_images, keep, weight)
+        for weight in section.get("guidance", (0.0,))
+    ]
     if jax.process_index() == 0:
         _save_grid(config, method, parts, directory / "samples", stem(config, step))
     return parts
@@ -103,8 +109,8 @@ def sample_grid(
 def stem(config: ConfigDict, step: int) -> str:
     """What the files of samples are called: the step, their label where they have one, the scale of a classifier."""
     section = config.sampling
-    label = f"_label{section.label}" if section.label >= 0 else ""
-    return f"{step}{label}" + (f"_scale{section.classifier_scale:g}" if section.classifier else "")
+    label = f"_label{section.label}" if section.get("label", -1) >= 0 else ""
+    return f"{step}{label}" + (f"_scale{section.classifier_scale:g}" if section.get("classifier") else "")
 
 
 def _save_grid(config: ConfigDict, method: Method, parts: list[Drawn], folder: epath.Path, name: str) -> None:
@@ -112,11 +118,11 @@ def _save_grid(config: ConfigDict, method: Method, parts: list[Drawn], folder: e
     section, vocabulary = config.sampling, config.data.vocabulary or None
     folder.mkdir(parents=True, exist_ok=True)
     if vocabulary is None:
-        titles = [f"w = {weight:g}" if weight else "samples" for weight in section.guidance]
+        titles = [f"w = {weight:g}" if weight else "samples" for weight in section.get("guidance", (0.0,))]
         points = [part.images for part in parts]
         pictures.save_points(folder / f"{name}.png", dict(zip(titles, points, strict=True)))
         return
-    columns = method.classes if section.label < 0 and 0 < method.classes <= COLUMNS else None
+    columns = method.classes if section.get("label", -1) < 0 and 0 < method.classes <= COLUMNS else None
     first = section.num_images
     if len(parts) > 1:
         columns = first = min(first, columns or COLUMNS)
@@ -134,7 +140,7 @@ def write_samples(
 ) -> list[epath.Path]:
     """Grid, arrays (.npz) and noise-to-image strip, and a word on what they took; returns what process 0 wrote."""
     folder, vocabulary, name = directory / "samples", config.data.vocabulary or None, stem(config, step)
-    weights, each = config.sampling.guidance, config.sampling.num_images
+    weights, each = value(config, "sampling.guidance", (0.0,)), config.sampling.num_images
     parts = sample_grid(config, method, params, mesh, directory, step)
     arrays, strip = folder / f"{name}.npz", folder / f"{name}_strip.png"
     if jax.process_index() == 0:
@@ -155,5 +161,5 @@ def write_samples(
         rows = STRIP_ROWS if vocabulary else STRIP_POINTS
         states = np.concatenate([part.states for part in parts], axis=1)
         pictures.save_strip(strip, states[:, :rows], images[:rows], vocabulary)
-    given = [folder / f"{name}_given.png"] if config.model.low_resolution and vocabulary else []
+    given = [folder / f"{name}_given.png"] if value(config, "model.low_resolution", 0) and vocabulary else []
     return [folder / f"{name}.png", *given, arrays, strip]

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import data
 from vdm_jax.errors import UserError
+from vdm_jax.fields import value
 from vdm_jax.methods.conditioning import asked
 from vdm_jax.networks import resample
 
@@ -32,11 +33,11 @@ def wanted(config: ConfigDict, classes: int, count: int) -> Wanted:
     without such a file the first of the evaluation split, made small. Raises UserError for a file that does not fit.
     """
     label = asked(config, classes, np.arange(count))
-    if not config.model.low_resolution:
+    if not value(config, "model.low_resolution", 0):
         return Wanted(label)
-    read = _from_file if config.sampling.low_resolution else _from_split
+    read = _from_file if value(config, "sampling.low_resolution", "") else _from_split
     low, theirs = read(config, count)
-    if not classes or config.sampling.label >= 0:
+    if not classes or value(config, "sampling.label", -1) >= 0:
         return Wanted(label, low)
     return Wanted(_checked(config, classes, theirs), low)
 
@@ -115,7 +116,9 @@ def _checked(config: ConfigDict, classes: int, labels: np.ndarray | None) -> np.
         raise UserError(f"{where} holds no labels, which this upsampler is told; say one by config.sampling.label")
     if labels.dtype.kind not in "iu":
         raise UserError(f"{where} holds labels of the type {labels.dtype}; they must be integers, write it again")
-    highest = classes - 1 + (config.model.null_class and not config.sampling.classifier)  # a classifier knows no ∅
+    highest = (
+        classes - 1 + (value(config, "model.null_class", False) and not config.sampling.classifier)
+    )  # a classifier knows no ∅
     if labels.min() < 0 or labels.max() > highest:
         raise UserError(
             f"{where} holds labels {labels.min()} to {labels.max()}, and this upsampler is told 0 to {highest}; say "

@@ -12,17 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vdm_jax.config import flatten
+from vdm_jax.config import active, flatten
 from vdm_jax.diffusion import guidance
 from vdm_jax.errors import UserError
+from vdm_jax.fields import value
 from vdm_jax.methods import chains, classifier, conditioning, ddpm, networks
 from vdm_jax.methods.base import Method, Params
 from vdm_jax.methods.chains import Chain
 
 CLASSIFIER = "classifier"
-
-# What a classifier shares with what it guides: the images, the levels and how a network is told of them.
-_SHARED = ("data.shape", "data.vocabulary", "model.rescale_time")
 
 
 def check(config: ConfigDict, judge: ConfigDict, path: str) -> None:
@@ -38,9 +36,8 @@ def check(config: ConfigDict, judge: ConfigDict, path: str) -> None:
             "noisy images, by config.method='classifier'"
         )
     ours, theirs = dict(flatten(config)), dict(flatten(judge))
-    levels = tuple(name for name in ours if name.startswith("schedule."))
-    for name in (*_SHARED, *levels):
-        if ours[name] != theirs[name]:
+    for name in _shared(config):
+        if name in ours and name in theirs and ours[name] != theirs[name]:
             raise UserError(
                 f"config.{name}={ours[name]!r}, but the classifier {path!r} was trained with {theirs[name]!r}; it "
                 "guides models of its own images and levels alone"
@@ -51,17 +48,23 @@ def check(config: ConfigDict, judge: ConfigDict, path: str) -> None:
             f"config.model.network={config.model.network!r} is told t, but the classifier {path!r} the number of a "
             "level; it guides models of config.model.network='multiscale'"
         )
-    classes = config.model.num_classes
+    classes = value(config, "model.num_classes", 0)
     if classes and classes != judge.model.num_classes:
         raise UserError(
             f"config.model.num_classes={classes}, but the classifier {path!r} knows {judge.model.num_classes} classes; "
             "take one of the same data"
         )
-    if config.sampling.label >= judge.model.num_classes:
+    if (label := value(config, "sampling.label", -1)) >= judge.model.num_classes:
         raise UserError(
-            f"config.sampling.label={config.sampling.label} is none of the {judge.model.num_classes} labels that the "
+            f"config.sampling.label={label} is none of the {judge.model.num_classes} labels that the "
             f"classifier {path!r} knows"
         )
+
+
+def _shared(config: ConfigDict) -> tuple[str, ...]:
+    """What a classifier shares with what it guides: the images, the levels and how a network is told of them."""
+    decisive = [name for name, field in active(dict(flatten(config))).items() if field.decisive]
+    return (*(name for name in decisive if name.startswith(("data.", "schedule."))), "model.rescale_time")
 
 
 def build(config: ConfigDict, judge: ConfigDict, scale: guidance.Weight | None = None) -> Method:
@@ -76,7 +79,7 @@ def build(config: ConfigDict, judge: ConfigDict, scale: guidance.Weight | None =
         label = conditioning.label_of(cond)
         logits = judging.logits(params[CLASSIFIER], label)
         gradient = guidance.class_gradient(logits, label.astype(jnp.int32))
-        told = cond if config.model.num_classes else conditioning.relabelled(cond, jnp.zeros(label.shape))
+        told = cond if value(config, "model.num_classes", 0) else conditioning.relabelled(cond, jnp.zeros(label.shape))
         return made.chain(params, told, num_steps, gradient, scale)
 
     return ddpm.build(config)._replace(sample=chains.sampler(chain), chain=chain, classes=judge.model.num_classes)

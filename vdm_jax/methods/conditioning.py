@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax.diffusion import guidance, samplers, thresholds
 from vdm_jax.diffusion.prediction import Denoise, Prediction
-from vdm_jax.fields import EVERYWHERE
+from vdm_jax.fields import EVERYWHERE, value
 from vdm_jax.methods.base import Batch, fold
 from vdm_jax.networks import resample
 
@@ -63,13 +63,13 @@ def relabelled(cond: Any, label: Array) -> Any:
 
 def of_batch(config: ConfigDict, batch: Batch, encode: Callable[[Array], Array]) -> Any:
     """What the network is told of a batch; encode: data → the scale of clean data."""
-    label, side = batch["conditioning"], config.model.low_resolution
+    label, side = batch["conditioning"], value(config, "model.low_resolution", 0)
     return Conditioning(label, resample.area(encode(batch["image"]), side)) if side else label
 
 
 def asked(config: ConfigDict, classes: int, index: np.ndarray) -> np.ndarray:
     """What sample k is to be, [b]: `sampling.label` or, if that is −1, the classes in turn; 0 without classes."""
-    label = config.sampling.label
+    label = value(config, "sampling.label", -1)
     if not classes:
         return np.zeros(len(index), np.float32)
     return (index % classes if label < 0 else np.full(len(index), label)).astype(np.int32)
@@ -77,7 +77,7 @@ def asked(config: ConfigDict, classes: int, index: np.ndarray) -> np.ndarray:
 
 def dropped(config: ConfigDict, cond: Array, keys: Array) -> Array:
     """Labels [B], each replaced by the null class with probability p_uncond (Ho & Salimans 2022, algorithm 1)."""
-    share = config.training.label_dropout
+    share = value(config, "training.label_dropout", 0.0)
     if not share:
         return cond
     u = jax.vmap(jax.random.uniform)(fold(keys, DROPPED))

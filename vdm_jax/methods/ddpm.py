@@ -19,12 +19,54 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax import common_fields as common
 from vdm_jax.diffusion import decoders, guidance, losses, prediction, reverse, samplers, tables, times
 from vdm_jax.diffusion.process import Noise, expand, q_sample
+from vdm_jax.fields import ANY_TIME, Component, Field, value
 from vdm_jax.methods import chains, conditioning, distill, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.chains import Chain
 from vdm_jax.methods.examples import OfConfig
+
+COMPONENTS = (
+    Component(
+        {
+            "model.network": common.network("unet", "mlp", "multiscale", "refinenet"),
+            "model.prediction": common.prediction("eps", "x", "v"),
+            "model.variance": Field(
+                "posterior",
+                "of a reverse step: beta-tilde, beta, or learned between them",
+                ("posterior", "beta", "learned"),
+                decisive=True,
+            ),
+            "model.cdf": Field(
+                "exact", "of the discretised Gaussian; 'tanh' is the originals' approximation", ("exact", "tanh")
+            ),
+            "schedule.kind": common.schedule("ddpm_linear", "ddpm_cosine", "constant_sigma"),
+            "training.times": common.times("stratified", "independent", "importance"),
+            "training.weighting": common.weighting("vlb", "simple", "hybrid"),
+            "sampling.sampler": common.sampler("ancestral", "ddim"),
+            "sampling.respacing": Field(
+                "",
+                "levels of a table to visit: '250', 'ddim50', '10,10,3,2,2'; '' for num_steps of them",
+                resume=ANY_TIME,
+            ),
+            "sampling.clip": common.CLIP,
+            "evaluation.estimator": common.estimator("vlb"),
+            "evaluation.clip": Field(True, "a DDPM's bound with the predicted x clipped to [-1, 1]", resume=ANY_TIME),
+            "evaluation.levels": common.LEVELS,
+        },
+        {"method": ("ddpm",)},
+    ),
+    Component(
+        {"training.vlb_weight": Field(0.001, "lambda of L_simple + lambda L_vlb, for 'hybrid'", low=0.0)},
+        {"training.weighting": ("hybrid",)},
+    ),
+    Component(
+        {"sampling.variance_mix": common.VARIANCE_MIX},
+        {"method": ("ddpm",), "sampling.sampler": ("ancestral",), "model.variance": ("posterior",)},
+    ),
+)
 
 # Purposes that a key is folded for; each draws its own numbers.
 LEVEL, NOISE, DROPOUT, START, PATH = range(5)
@@ -35,15 +77,7 @@ GROUPS = 100
 
 def betas_of(config: ConfigDict) -> np.ndarray:
     """β of all levels, float64 [T]."""
-    section = config.schedule
-    return tables.betas(
-        section.kind,
-        section.num_timesteps,
-        low=section.beta_min,
-        high=section.beta_max,
-        step_variance=section.step_variance,
-        remaining=section.remaining,
-    )
+    return tables.betas(**config.schedule.to_dict())
 
 
 def build(config: ConfigDict) -> Method:
@@ -62,7 +96,7 @@ def build(config: ConfigDict) -> Method:
         decode=lambda z, level: made.decode(z / expand(level.alpha, z.ndim)),
         bits_per_dim=made.bits_per_dim if config.training.distill == "none" else None,
         pictures=made.uncertainty if config.model.variance == "learned" else None,
-        classes=config.model.num_classes,
+        classes=value(config, "model.num_classes", 0),
     )
 
 
@@ -297,7 +331,7 @@ class DDPM(OfConfig):
                 predict = guidance.classifier(predict, gradient, classifier_scale=scale)
             step = samplers.ddim(predict, section.eta)
         else:
-            gaussian = reverse.gaussian(predict, section.variance_mix or self.config.model.variance)
+            gaussian = reverse.gaussian(predict, section.get("variance_mix", 0.0) or self.config.model.variance)
             if gradient is not None:
                 gaussian = guidance.mean_shift(gaussian, gradient, classifier_scale=scale)
             step = reverse.drawn(gaussian)

@@ -17,9 +17,21 @@ from vdm_jax.diffusion import likelihood
 from vdm_jax.diffusion.prediction import Denoise, Prediction
 from vdm_jax.diffusion.process import Noise
 from vdm_jax.errors import UserError
+from vdm_jax.fields import ANY_TIME, Component, Field
 from vdm_jax.methods import chains, conditioning
 from vdm_jax.methods.base import Params
 from vdm_jax.methods.chains import Chain
+
+COMPONENTS = (
+    Component(
+        {
+            "sampling.tolerance": Field(
+                1e-5, "of a step of the sampler 'adaptive', relative and absolute", low=2e-6, high=0.1, resume=ANY_TIME
+            )
+        },
+        {"sampling.sampler": ("adaptive",)},
+    ),
+)
 
 
 class Continuous(Protocol):

@@ -14,7 +14,9 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax.common_fields import DATA_VARIANCE
 from vdm_jax.diffusion.process import Noise
+from vdm_jax.fields import Component, Field, value
 from vdm_jax.methods.base import Params
 from vdm_jax.methods.conditioning import Conditioning
 from vdm_jax.networks import families
@@ -26,13 +28,32 @@ from vdm_jax.networks.multiscale import UNet, beside
 from vdm_jax.networks.refinenet import RefineNet
 from vdm_jax.networks.vdm_unet import VDMUNet
 
+COMPONENTS = (
+    Component(
+        {"model.rescale_time": Field(False, "the network is told 1000 l/T, not the level l", decisive=True)},
+        {"method": ("ddpm", "classifier", "ddgan"), "model.network": ("multiscale",)},
+    ),
+    Component(
+        {
+            "model.residual": Field(
+                "z",
+                "what the network's output is added to: z or the exact eps of lone pixels",
+                ("z", "pixel"),
+                decisive=True,
+            )
+        },
+        {"method": ("vdm", "sde", "dequantiser"), "model.network": ("unet",)},
+    ),
+    Component({"model.data_variance": DATA_VARIANCE}, {"method": ("vdm",), "model.residual": ("pixel",)}),
+)
+
 Network = MLP | MLPGenerator | VDMUNet | UNet | RefineNet | Classifier
 
 
 def network(config: ConfigDict) -> Network:
     """The score network, the classifier, or the generator of a GAN."""
     model = config.model
-    dtype, classes = jnp.dtype(model.dtype), model.num_classes + model.null_class
+    dtype, classes = jnp.dtype(model.dtype), _classes(config)
     if model.network == "mlp" and config.method == "ddgan":
         return MLPGenerator(model.width, model.depth, model.latent, dtype)
     if model.network == "mlp":
@@ -54,10 +75,16 @@ def network(config: ConfigDict) -> Network:
         remat=model.remat,
         unroll=model.unroll,
         initial=structured(model.depth, config.data.shape[-1]) if model.initial == "structured" else original(),
-        residual=model.residual == "z",
+        residual=model.get("residual", "z") == "z",
         damped=model.fourier_damping,
         num_classes=classes,
     )
+
+
+def _classes(config: ConfigDict) -> int:
+    """Labels that the network knows, the null class among them."""
+    classes: int = value(config, "model.num_classes", 0) + value(config, "model.null_class", False)
+    return classes
 
 
 def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
@@ -69,7 +96,7 @@ def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
         extra |= {"resample": "block" if model.resample_blocks else "conv", "rescale": model.rescale}
     if model.family == "ddpm" and config.method in ("sde", "dequantiser"):
         extra["attention_up"] = "level"  # as score_sde's own copy has it
-    if model.family == "ncsnpp" and (config.schedule.kind != "ve_sde" or model.told == "index"):
+    if model.family == "ncsnpp" and (config.schedule.kind != "ve_sde" or model.get("told") == "index"):
         extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # told a time or a number, not log σ
     if model.family == "ddgan":
         extra |= {"latent": model.latent, "latent_width": model.latent_width, "mapping_depth": model.mapping_depth}
@@ -82,11 +109,11 @@ def _settings(config: ConfigDict, dtype: Any) -> families.Settings:
         attention_at=tuple(model.attention_at),
         heads=model.heads,
         head_channels=model.head_channels,
-        dropout_rate=model.dropout,
+        dropout_rate=model.get("dropout", 0.0),
         groups=model.groups,
-        outputs=2 if model.variance == "learned" else 1,
-        num_classes=model.num_classes + model.null_class,
-        given=config.data.shape[-1] if model.low_resolution else 0,
+        outputs=2 if model.get("variance") == "learned" else 1,
+        num_classes=_classes(config),
+        given=config.data.shape[-1] if model.get("low_resolution", 0) else 0,
         dtype=dtype,
         remat=model.remat,
         unroll=model.unroll,

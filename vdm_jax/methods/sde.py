@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax import common_fields as common
 from vdm_jax.diffusion import (
     baseline,
     dequantisation,
@@ -38,12 +39,60 @@ from vdm_jax.diffusion import (
 )
 from vdm_jax.diffusion.process import SUB_VP, VE, VP, Noise, Process, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
+from vdm_jax.fields import ANY_TIME, Component, Field, value
 from vdm_jax.methods import conditioning, flows, networks, sde_levels, sde_rules
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.chains import Chain
 from vdm_jax.methods.examples import OfConfig
 from vdm_jax.methods.vdm import divergence, sample_times
 from vdm_jax.networks.multiscale import UNet
+
+_SHARED = {
+    "model.data_variance": common.DATA_VARIANCE,
+    "model.prediction": common.prediction("eps", "x", "v"),
+    "schedule.kind": common.schedule("vp_sde", "sub_vp_sde", "ve_sde"),
+    "training.times": common.times("stratified", "independent", "importance"),
+    "sampling.sampler": common.sampler(
+        "ancestral",
+        "ddim",
+        "euler",
+        "heun",
+        "adaptive",
+        "euler_maruyama",
+        "reverse_diffusion",
+        "predictor_corrector",
+        "langevin",
+    ),
+    "sampling.t_min": Field(
+        0.0, "the t where an SDE's samples end; 0 for schedule.t_min", low=0.0, high=0.1, resume=ANY_TIME
+    ),
+    "sampling.denoise": Field(
+        True, "an SDE's sample ends with the mean of its last step, without noise", resume=ANY_TIME
+    ),
+    "sampling.clip": common.CLIP,
+    "evaluation.estimator": common.estimator("vlb", "ode"),
+    "evaluation.tolerance": common.TOLERANCE,
+}
+COMPONENTS = (
+    Component(_SHARED, {"method": ("sde", "dequantiser")}),
+    Component(
+        {
+            "model.network": common.network("unet", "mlp", "multiscale", "refinenet"),
+            "model.told": Field(
+                "time",
+                "what the network of a score SDE is told of its level: the time (or log sigma), or its number among "
+                "training.num_timesteps, as NCSN and score_sde's discrete checkpoints are",
+                ("time", "index"),
+                decisive=True,
+            ),
+            "training.weighting": common.weighting("vlb", "simple"),
+        },
+        {"method": ("sde",)},
+    ),
+    Component({"training.num_timesteps": common.NUM_TIMESTEPS}, {"model.told": ("time",)}),
+    Component({"training.num_timesteps": common.NUM_TIMESTEPS._replace(decisive=True)}, {"model.told": ("index",)}),
+    Component({"model.network": common.network("unet", "mlp", "multiscale")}, {"method": ("dequantiser",)}),
+)
 
 # Purposes that a key is folded for; each draws its own numbers (TIME as in methods.vdm, whose times these are).
 DEQUANTISE, DIFFUSION, DROPOUT, TIME, START, PATH, PROBE = range(7)
@@ -72,7 +121,7 @@ def method_of(model: SDE) -> Method:
         encode=lambda x: dequantisation.dequantise(x, jnp.asarray(0.5), model.vocabulary),
         decode=lambda z, level: dequantisation.quantise(z / expand(level.alpha, z.ndim), model.vocabulary),
         describe=lambda params: {"gamma_0": model.schedule.gamma_0, "gamma_1": model.schedule.gamma_1},
-        classes=config.model.num_classes,
+        classes=value(config, "model.num_classes", 0),
     )
 
 
@@ -144,7 +193,7 @@ class SDE(OfConfig):
         z = z / expand(size, z.ndim)
         level = level._replace(alpha=level.alpha / size, sigma=level.sigma / size)
         h = apply(z, level, cond)
-        if self.config.model.residual == "z":
+        if value(self.config, "model.residual", "z") == "z":
             return h
         variance = self.config.model.data_variance
         return baseline.gaussian_eps(z, level, variance) + expand(baseline.unexplained(level, variance), z.ndim) * h
@@ -162,7 +211,7 @@ class SDE(OfConfig):
             return gamma, losses.continuous_weight(jnp.full_like(u, schedule.gamma_1 - schedule.gamma_0))
         t = sample_times(section.times, context)
         gamma = schedule.gamma(t)
-        if section.num_timesteps:
+        if section.get("num_timesteps", 0):
             t, gamma = sde_levels.trained(self.config, schedule, t)
         return gamma, losses.continuous_weight(schedule.dgamma(t))
 

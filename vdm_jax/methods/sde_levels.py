@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax.diffusion import schedules, sde_schedules, tables, times
 from vdm_jax.diffusion.process import Noise, expand
+from vdm_jax.fields import value
 from vdm_jax.methods.networks import Network
 from vdm_jax.networks.multiscale import UNet
 from vdm_jax.networks.refinenet import RefineNet
@@ -43,7 +44,7 @@ def table(config: ConfigDict) -> Array:
 
 def told(config: ConfigDict, net: Network, schedule: schedules.Schedule, scale: float, gamma: Array) -> Array:
     """What the network is told of a level γ. scale: σ of ours over that of the VE papers."""
-    if config.model.told == "index":
+    if value(config, "model.told", "time") == "index":
         last = config.training.num_timesteps - 1
         if config.schedule.kind == "ve_sde":
             return jnp.clip(jnp.round(last * (1 - time_of(config, schedule, gamma))), 0, last)
@@ -72,7 +73,7 @@ def gives_score(config: ConfigDict, net: Network) -> bool:
     """Whether the network was made for VE, so that it sees z as it is and `eps_of_score` says what it gives."""
     if isinstance(net, RefineNet):
         return True
-    indexed = config.model.told == "index" and config.schedule.kind == "ve_sde"
+    indexed = value(config, "model.told", "time") == "index" and config.schedule.kind == "ve_sde"
     return isinstance(net, UNet) and (net.settings.scale_by_sigma or indexed)
 
 

@@ -17,13 +17,43 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax import common_fields as common
 from vdm_jax.diffusion import baseline, decoders, likelihood, losses, prediction, reverse, samplers, schedules, times
 from vdm_jax.diffusion.process import VP, Noise, expand, q_sample
 from vdm_jax.diffusion.process import noise as noise_at
+from vdm_jax.fields import ANY_TIME, Component, Field, value
 from vdm_jax.methods import conditioning, flows, networks
 from vdm_jax.methods.base import Batch, Context, Method, Params, Phase, Terms, fold, normal_like
 from vdm_jax.methods.chains import Chain
 from vdm_jax.methods.examples import OfConfig
+
+COMPONENTS = (
+    Component(
+        {
+            "model.network": common.network("unet", "mlp", "multiscale", "refinenet"),
+            "model.prediction": common.prediction("eps", "x", "v"),
+            "schedule.kind": common.schedule("linear", "cosine", "learned_scalar", "learned_monotone"),
+            "training.num_timesteps": common.NUM_TIMESTEPS,
+            "training.times": common.times("stratified", "independent"),
+            "training.weighting": common.weighting("vlb", "simple"),
+            "sampling.sampler": common.sampler("ancestral", "ddim", "euler", "heun", "adaptive"),
+            "sampling.clip": common.CLIP,
+            "sampling.draw": Field(False, "draw from p(x|z_0), not its most likely level", resume=ANY_TIME),
+            "evaluation.estimator": common.estimator("vlb", "ode"),
+            "evaluation.tolerance": common.TOLERANCE,
+        },
+        {"method": ("vdm",)},
+    ),
+    Component(
+        {
+            "evaluation.num_timesteps": Field(
+                0, "T of the evaluated bound; 0 for infinity", low=0, high=2**24, resume=ANY_TIME
+            )
+        },
+        {"method": ("vdm",), "evaluation.estimator": ("vlb",)},
+    ),
+    Component({"sampling.variance_mix": common.VARIANCE_MIX}, {"method": ("vdm",), "sampling.sampler": ("ancestral",)}),
+)
 
 # Purposes that a key is folded for; each draws its own numbers.
 RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DECODE, PATH, PROBE = range(8)
@@ -32,7 +62,7 @@ RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DECODE, PATH, PROBE = range(8)
 def completion(config: ConfigDict) -> Callable[[Array, Array, Noise], Array]:
     """(h, z, level) → raw output, h being the network's: h itself, which holds + z, or, if `model.residual`
     is 'pixel', ε̂ = ε̂_pixel(z, γ) + √(α²s²/(σ² + α²s²)) h (see `diffusion.baseline`)."""
-    if config.model.residual == "z":
+    if value(config, "model.residual", "z") == "z":
         return lambda h, z, level: h
     variance, vocabulary = config.model.data_variance, config.data.vocabulary or None
 
@@ -87,7 +117,7 @@ def build(config: ConfigDict) -> Method:
         encode=lambda x: decoders.encode(x, model.vocabulary),
         decode=lambda z, level: decoders.decode(z, level, model.vocabulary),
         describe=model.describe,
-        classes=config.model.num_classes,
+        classes=value(config, "model.num_classes", 0),
     )
 
 
@@ -180,7 +210,7 @@ class VDM(OfConfig):
         # the mean over the global batch of bits/dim: the weight that one L_i in nats has in it
         weight = 1 / (context.total * dimensions * math.log(2))
         t = sample_times(section.times, context)
-        path_weight = weight if self.config.schedule.minimise_variance else None
+        path_weight = weight if value(self.config, "schedule.minimise_variance", False) else None
         terms = self.terms(params, batch, context.keys, t, section.num_timesteps, path_weight, train=True)
         total = terms.pop("total")
         objective = total
@@ -192,7 +222,7 @@ class VDM(OfConfig):
     def vlb(self, params: Params, batch: Batch, keys: Array) -> Terms:
         """The variational bound at independent times, at T = evaluation.num_timesteps."""
         t = times.independent(fold(keys, TIME))
-        return self.terms(params, batch, keys, t, self.config.evaluation.num_timesteps)
+        return self.terms(params, batch, keys, t, value(self.config, "evaluation.num_timesteps", 0))
 
     def ode(self, params: Params) -> likelihood.ODE:
         """The probability flow."""
@@ -250,7 +280,7 @@ def divergence(kind: str, dimensions: int) -> likelihood.Divergence:
 
 def step_rule(config: ConfigDict, predict: samplers.Predict) -> samplers.Step:
     """The reverse step that `sampling.sampler` names."""
-    mix = config.sampling.variance_mix
+    mix = value(config, "sampling.variance_mix", 0.0)
     rules: dict[str, Callable[[], samplers.Step]] = {
         "ancestral": lambda: reverse.ancestral(predict, mix) if mix else samplers.ancestral(predict),
         "ddim": lambda: samplers.ddim(predict, config.sampling.eta),

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import methods
 from vdm_jax.errors import UserError
+from vdm_jax.fields import value
 from vdm_jax.methods import classifier_guidance, conditioning
 from vdm_jax.methods.base import example_keys
 from vdm_jax.plan import flops
@@ -51,7 +52,7 @@ def train(config: ConfigDict, chips: list[Any]) -> Program:
     shares = [number / kinds.total() for number in kinds.values()]
     steps, state = _steps(config, chips, kinds)
     executed = model = [flops.count(step.jaxpr) for step in steps]
-    if config.model.remat != "none":
+    if value(config, "model.remat", "none") != "none":
         plain, _ = _steps(changed(config, {"model.remat": "none"}), chips, kinds)
         model = [flops.count(step.jaxpr) for step in plain]
     most = max(range(len(steps)), key=lambda k: executed[k].total)
@@ -96,12 +97,13 @@ def sample(config: ConfigDict, chips: list[Any]) -> Program:
         params[classifier_guidance.CLASSIFIER] = jax.eval_shape(methods.build(judge).init, jax.random.key(0))
     keys = jax.eval_shape(lambda: example_keys(jax.random.key(0), jnp.arange(size)))
     label = jax.ShapeDtypeStruct((size,), jnp.int32 if method.classes else jnp.float32)
-    side, weight = config.model.low_resolution, jax.ShapeDtypeStruct((size,), jnp.float32)
+    guidance = section.get("guidance", (0.0,))
+    side, weight = value(config, "model.low_resolution", 0), jax.ShapeDtypeStruct((size,), jnp.float32)
     low = jax.ShapeDtypeStruct((size, side, side, config.data.shape[-1]), jnp.float32) if side else None
-    cond = conditioning.told(label, low, weight if any(section.guidance) else None)
+    cond = conditioning.told(label, low, weight if any(guidance) else None)
     traced = jax.jit(draw, in_shardings=(whole, parts, parts)).trace(params, keys, cond)
     counted = flops.count(traced.jaxpr)
-    calls = math.ceil(section.num_images / size) * len(section.guidance)
+    calls = math.ceil(section.num_images / size) * len(guidance)
     return Program(traced, num_parameters(params), num_bytes(params), counted, counted, size, calls)
 
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import data, methods
 from vdm_jax.evaluation import report
+from vdm_jax.fields import value
 from vdm_jax.runtime import checkpoints, chips, devices, lock, workdir
 from vdm_jax.runtime.preemption import Preempted, Preemption
 from vdm_jax.training.banner import banner
@@ -65,11 +66,11 @@ def _train(
         shape=tuple(config.data.shape),
         vocabulary=config.data.vocabulary or None,
     )
-    classes, crops = config.model.num_classes, "crop" in config.data.augment
+    classes, crops = value(config, "model.num_classes", 0), "crop" in config.data.augment
     data.check(dataset, tuple(config.data.shape), config.data.vocabulary or None, classes=classes, crops=crops)
     workdir.check_resume(directory, config, dataset.identity)
     method = methods.build(config)
-    if method.measured is not None or config.model.low_resolution:  # a GAN looks at no split but its own
+    if method.measured is not None or value(config, "model.low_resolution", 0):  # a GAN looks at no split but its own
         report.check_data(config)
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp)
     check_parallelism(config, mesh)
@@ -173,7 +174,7 @@ def stopwatch(config: ConfigDict, mesh: Mesh, flops_of: FlopsOf | None) -> Stopw
 
 def next_stop(section: ConfigDict, number: int) -> int:
     """The first step after `number` after which something is due, or the last step."""
-    periods = (section.log_every, section.eval_every, section.sample_every, section.checkpoint_every)
+    periods = [section.get(f"{what}_every", 0) for what in ("log", "eval", "sample", "checkpoint")]
     return min([section.num_steps, *((number // every + 1) * every for every in periods if every)])
 
 

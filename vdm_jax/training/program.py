@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax.errors import UserError
+from vdm_jax.fields import value
 from vdm_jax.methods.base import Method
 from vdm_jax.runtime import devices
 from vdm_jax.training.optimizer import optimizer
@@ -146,6 +147,8 @@ def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     dtype = np.uint8 if config.data.vocabulary else np.float32
     return {
         "image": jax.ShapeDtypeStruct((size, *shape), dtype),
-        "conditioning": jax.ShapeDtypeStruct((size,), np.int32 if config.model.num_classes else np.float32),
+        "conditioning": jax.ShapeDtypeStruct(
+            (size,), np.int32 if value(config, "model.num_classes", 0) else np.float32
+        ),
         "replaced": jax.ShapeDtypeStruct((size,), np.float32),
     }
