@@ -23,7 +23,7 @@ Variants: `no_dropout` `classifier` `ddim25`, `mini` for two CPU cores, on CIFAR
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import with_variant
+from vdm_jax.config import choose, with_variant
 from vdm_jax.presets.guidance import ADM_MINI, CLASSIFIER, DDIM25, adm_images
 
 VARIANTS = {
@@ -43,13 +43,12 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = adm_images("imagenet64_resized", 64)
+    config = choose(adm_images("imagenet64_resized", 64), {"schedule.kind": "ddpm_cosine"})
     config.data.batch_size = 2048
     config.model.width = 192
     config.model.depth = 3
     config.model.dropout = 0.1
     config.model.qkv_order = "new"
-    config.schedule.kind = "ddpm_cosine"
     config.training.num_steps = 540_000
     config.optimizer.learning_rate = 3e-4
     return with_variant(config, variant, VARIANTS)

@@ -14,7 +14,7 @@ batch 768, learning rate 1e-4, no channel permutations); those of configs/cifar1
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import with_variant
+from vdm_jax.config import choose, with_variant
 from vdm_jax.presets.vdm import VDM_ABLATIONS, VDM_MINI, vdm_images
 
 VARIANTS = {
@@ -30,11 +30,10 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = vdm_images("cifar10", 32, width=256, depth=32)
+    config = choose(vdm_images("cifar10", 32, width=256, depth=32), {"schedule.kind": "learned_monotone"})
     config.data.batch_size = 1024
     config.data.augment = ("flip", "rot90", "channels")
     config.model.attention = True
     config.model.dropout = 0.05
-    config.schedule.kind = "learned_monotone"
     config.training.num_steps = 100_000_000
     return with_variant(config, variant, VARIANTS)

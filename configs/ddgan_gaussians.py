@@ -42,12 +42,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = ddgan(base())
+    config = ddgan(base(), "mlp")
     config.data.name = "gaussians25"
     config.data.shape = (2,)
     config.data.vocabulary = 0
     config.data.batch_size = 512
-    config.model.network = "mlp"
     config.model.width = 512
     config.model.depth = 3
     config.model.latent = 2

@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import base, gamma_0_for, with_variant
+from vdm_jax.config import base, choose, gamma_0_for, with_variant
 
 LEVELS = 17
 
@@ -48,7 +48,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = base()
+    parts = {
+        "model.residual": "pixel",
+        "optimizer.name": "muon",
+        "optimizer.decay": "cosine",
+    }
+    config = choose(base(), parts)
     config.data.name = "digits"
     config.data.shape = (8, 8, 1)
     config.data.vocabulary = LEVELS
@@ -59,17 +64,14 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.dropout = 0.1
     config.model.unroll = 8
     config.model.fourier = tuple(math.log2(LEVELS) - k for k in (3, 2, 1, 0))
-    config.model.residual = "pixel"
     config.model.data_variance = 0.55
     config.model.initial = "structured"
     config.schedule.gamma_0 = gamma_0_for(LEVELS)
     config.training.num_steps = 3000
     config.training.log_every = 100
-    config.optimizer.name = "muon"
     config.optimizer.learning_rate = 3e-3
     config.optimizer.muon_learning_rate = 5e-3
     config.optimizer.schedule_learning_rate = 2e-3
-    config.optimizer.decay = "cosine"
     config.optimizer.ema = 0.99
     config.sampling.num_steps = 100
     config.evaluation.passes = 16

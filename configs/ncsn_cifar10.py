@@ -25,11 +25,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import with_variant
-from vdm_jax.presets.sde import SDE_MINI, VE, sde_images
+from vdm_jax.config import choose, with_variant
+from vdm_jax.presets.sde import SDE_MINI, sde_images
 
 NCSNPP: dict[str, Any] = {
     "model.network": "multiscale",
+    "model.family": "ncsnpp",
     "model.told": "time",
     "model.dropout": 0.1,
     "optimizer.learning_rate": 2e-4,
@@ -56,10 +57,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = with_variant(sde_images("cifar10", 32), "ve", {"ve": VE})
-    config.model.network = "refinenet"
-    config.model.told = "index"
-    config.model.dropout = 0.0
+    parts = {
+        "schedule.kind": "ve_sde",
+        "model.network": "refinenet",
+        "model.told": "index",
+        "sampling.sampler": "langevin",
+        "evaluation.estimator": "vlb",
+    }
+    config = choose(sde_images("cifar10", 32), parts)
     config.schedule.sigma_max = 1.0
     config.training.num_timesteps = 10
     config.training.num_steps = 200_000
@@ -67,8 +72,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.warmup_steps = 0
     config.optimizer.clip = 0.0
     config.optimizer.ema = 0.0
-    config.evaluation.estimator = "vlb"
-    config.sampling.sampler = "langevin"
     config.sampling.num_steps = 10
     config.sampling.corrector_steps = 100
     config.sampling.snr = 0.316

@@ -8,22 +8,20 @@ be negative and says nothing about images. No number of a paper. Minutes on two 
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import base, with_variant
+from vdm_jax.config import base, choose, with_variant
 
 VARIANTS = {"smoke": {"training.num_steps": 20, "sampling.num_steps": 10, "evaluation.passes": 1}}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = base()
+    parts = {"model.network": "mlp", "schedule.kind": "learned_monotone", "optimizer.decay": "cosine"}
+    config = choose(base(), parts)
     config.data.name = "swirl"
     config.data.shape = (2,)
     config.data.vocabulary = 0
     config.data.batch_size = 512
-    config.model.network = "mlp"
     config.model.width = 128
     config.model.depth = 3
-    config.model.fourier = ()
-    config.schedule.kind = "learned_monotone"
     config.schedule.minimise_variance = True
     config.schedule.gamma_0 = -8.0
     config.schedule.features = 64
@@ -31,7 +29,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.training.log_every = 200
     config.training.checkpoint_every = 1000
     config.optimizer.learning_rate = 2e-3
-    config.optimizer.decay = "cosine"
     config.optimizer.ema = 0.995
     config.evaluation.passes = 32
     config.evaluation.batch_size = 512

@@ -33,7 +33,6 @@ NETWORK: dict[str, Any] = {
     "model.multipliers": (1.0, 2.0, 2.0),
     "model.attention_at": (4,),
     "model.heads": 2,
-    "model.fourier": (),
     "model.unroll": 1,
     "training.num_steps": 1500,
     "training.checkpoint_every": 500,

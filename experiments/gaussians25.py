@@ -68,7 +68,11 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 def rows(scale: str) -> list[Row]:
-    return [Row(name, models.identity(FILE, {**OVERRIDES[scale], **changes})) for name, changes in ROWS.items()]
+    found = []
+    for name, changes in ROWS.items():
+        size = {k: v for k, v in OVERRIDES[scale].items() if "method" not in changes or "discriminator" not in k}
+        found.append(Row(name, models.identity(FILE, {**size, **changes})))
+    return found
 
 
 def coverage(points: np.ndarray) -> dict[str, Measured]:

@@ -70,8 +70,7 @@ def overrides(scale: str, role: str, p_uncond: float = 0.1) -> dict[str, Any]:
     if role == "classifier-free":
         own |= {"model.null_class": True, "training.label_dropout": p_uncond}
     elif role == "classifier":
-        own |= {"method": "classifier", "model.variance": "posterior", "training.weighting": "simple"}
-        own |= {"optimizer.weight_decay": 0.2, "evaluation.weights": "raw"} | JUDGE[scale]
+        own |= {"method": "classifier", "optimizer.weight_decay": 0.2, "evaluation.weights": "raw"} | JUDGE[scale]
     else:
         own["model.num_classes"] = 0
     return {**SHARED[scale], **own}
@@ -108,7 +107,7 @@ def chain(
     guided = made.chain(params, cond, draw.steps, gradient, strength)
     if draw.by == "Σ":
         return guided
-    unclipped = models.with_fields(config, {"sampling.clip": False, "sampling.percentile": 0.0})
+    unclipped = models.with_fields(config, {"sampling.clip": False})
     source = unclipped if draw.by == "score, then clipped" else config
     predict = (made if source is config else ddpm.model(source)).predictor(made.denoise(params), cond)
     learned = reverse.gaussian(predict, config.model.variance)

@@ -8,13 +8,13 @@ import math
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import base, gamma_0_for, with_variant
+from vdm_jax.config import base, choose, gamma_0_for, with_variant
 
 LEVELS = 17
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = base()
+    config = choose(base(), {"optimizer.decay": "cosine"})
     config.data.name = "digits"
     config.data.shape = (8, 8, 1)
     config.data.vocabulary = LEVELS
@@ -31,7 +31,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.training.keep = 1
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 50
-    config.optimizer.decay = "cosine"
     config.optimizer.ema = 0.98
     config.evaluation.batch_size = 100
     return with_variant(config, variant, {})

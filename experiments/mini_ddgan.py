@@ -10,9 +10,7 @@ VARIANTS = {name: DDGAN_ABLATIONS[name] for name in ("T1", "T2", "T4")}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = ddgan(mini.get_config())
-    config.model.network = "multiscale"
-    config.model.family = "ddgan"
+    config = ddgan(mini.get_config(), "multiscale")
     config.model.depth = 1
     config.model.multipliers = (1.0, 2.0)
     config.model.attention_at = (4,)
@@ -21,8 +19,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.mapping_depth = 1
     config.model.discriminator_width = 12
     config.model.discriminator_time = 64
-    config.model.fourier, config.model.unroll = (7.0, 8.0), 1  # of VDM's network alone
-    config.schedule.gamma_0 = -13.3  # of VDM's schedules alone
+    config.model.unroll = 1
     config.data.batch_size = 32
     config.training.r1 = 0.05
     config.training.r1_every = 10

@@ -3,23 +3,25 @@
 from ml_collections import ConfigDict
 
 from experiments import mini
-from vdm_jax.config import with_variant
+from vdm_jax.config import choose, with_variant
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    config = mini.get_config()
-    config.method = "ddpm"
-    config.model.network = "multiscale"
+    parts = {
+        "method": "ddpm",
+        "model.network": "multiscale",
+        "model.variance": "learned",
+        "schedule.kind": "ddpm_cosine",
+        "training.weighting": "hybrid",
+        "sampling.clip": True,
+    }
+    config = choose(mini.get_config(), parts)
     config.model.depth = 1
     config.model.multipliers = (1.0, 2.0)
     config.model.attention_at = (4,)
     config.model.heads = 2
-    config.model.variance = "learned"
-    config.model.fourier, config.model.unroll = (7.0, 8.0), 1  # of VDM's network alone
-    config.schedule.kind = "ddpm_cosine"
+    config.model.unroll = 1
     config.schedule.num_timesteps = 1000
-    config.schedule.gamma_0 = -13.3  # of VDM's schedules alone
-    config.training.weighting = "hybrid"
     config.training.num_steps = 1500
     config.training.checkpoint_every = 1500
     config.optimizer.learning_rate = 1e-3
@@ -28,7 +30,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.ema = 0.99
     config.sampling.num_steps = 100
-    config.sampling.clip = True
     config.evaluation.levels = 64
     config.evaluation.passes = 2
     return with_variant(config, variant, {})

@@ -52,7 +52,7 @@ def with_fields(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
 
 def identity(file: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """What a row's JSON says about its config: the file, the overrides, and all that is not a default."""
-    defaults = dict(configs.flatten(configs.base()))
+    defaults = dict(configs.flatten(configs.everything()))
     fields = decisive(load_config(file, overrides), ("evaluation.", "sampling."))
     return {
         "file": file,
@@ -105,7 +105,7 @@ def trained(config: ConfigDict, workdir: epath.Path, start: Callable[[], Model] 
 
 def directory_of(config: ConfigDict, workdir: epath.Path) -> epath.Path:
     """Where `trained` keeps the model of a config."""
-    defaults = dict(configs.flatten(configs.base()))  # a field that is new changes no digest
+    defaults = dict(configs.flatten(configs.everything()))  # a field that is new changes no digest
     fields = {name: value for name, value in decisive(config).items() if value != defaults[name]}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
     return workdir / f"{config.data.name}-{digest}"

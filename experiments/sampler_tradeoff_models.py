@@ -80,8 +80,8 @@ def fields_of(method: str, sampler: str, evaluations: int) -> dict[str, Any]:
     return {
         "num_steps": steps,
         "sampler": names.get(sampler, sampler),
-        "respacing": f"even{steps}" if students else "",
-        "denoise": noisy or method != "sde",
+        **({"denoise": noisy} if method == "sde" else {}),
+        **({"respacing": f"even{steps}" if students else ""} if method == "ddpm" else {}),
     }
 
 

@@ -6,14 +6,27 @@ import importlib.util
 import json
 import math
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from vdm_jax import config as configs
-from vdm_jax.config import base, check, differences, flatten, from_saved, load, packaged, with_variant
+from vdm_jax import config_layouts, config_registry, main
+from vdm_jax.config import (
+    base,
+    check,
+    choose,
+    differences,
+    field_table,
+    flatten,
+    from_saved,
+    load,
+    packaged,
+    with_variant,
+)
 from vdm_jax.errors import UserError
-from vdm_jax.fields import FIELDS, field_table
 
 NAMES = (
     "cifar10",
@@ -51,7 +64,10 @@ def test_packaged_configs_and_all_their_variants_are_legal(path: str) -> None:
         config = load(f"{path}:{name}")
         check(config)
         given = dict(flatten(config))
-        assert {field: given[field] for field in changes} == changes
+        held = {field for other in names.values() for field in configs.active({**given, **other, **changes})}
+        assert changes.keys() <= held
+        assert {field: given[field] for field in changes if field in given}.items() <= changes.items()
+        assert changes.keys() <= given.keys() or (path, name) == ("configs/ncsn_cifar10.py", "mini")
     if {"mini", "fixed"} <= set(names):
         both = load(f"{path}:mini,fixed")
         assert both.schedule.kind == "linear" and both.model.width == load(f"{path}:mini").model.width
@@ -76,7 +92,8 @@ def test_variants_say_the_same_in_any_order(path: str, names: tuple[str, ...]) -
     check(one)
     assert one == other
     if "ddim25" in names:
-        assert one.sampling.respacing == "ddim25" and one.model.width == 32
+        assert one.model.width == 32
+        assert configs.value(one, "sampling.respacing", "") == ("" if "classifier" in names else "ddim25")
 
 
 def test_annealed_langevin_steps_visit_all_levels_in_small_runs_too() -> None:
@@ -116,7 +133,7 @@ def test_base_is_locked_and_fresh() -> None:
     with pytest.raises(TypeError):
         config.model.width = "wide"
     config.model.width = 128
-    assert base().model.width == FIELDS["model"]["width"].default != 128
+    assert base().model.width == field_table()["model.width"].default != 128
 
 
 ILLEGAL: list[tuple[str, Any, str]] = [
@@ -142,7 +159,6 @@ ILLEGAL: list[tuple[str, Any, str]] = [
     ("model.dropout", 1.0, "at most 0.99"),
     ("schedule.kind", "lineer", r"did you mean 'linear'\?"),
     ("schedule.gamma_0", 6.0, "gamma_0 must lie below"),
-    ("schedule.minimise_variance", True, "kind='learned_monotone'"),
     ("training.weighting", "simple", "no bound"),
     ("training.seed", 2**32, "at most 4294967295"),
     ("optimizer.learning_rate", math.nan, "not of type float"),
@@ -194,7 +210,10 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         {"schedule.num_timesteps": 1, "sampling.num_steps": 1},
         r"num_timesteps=1 makes 1 level; a schedule has 2 to 1,048,576",
     ),
-    ({"training.num_timesteps": 10}, r"training.num_timesteps=10 does not go with config.method='ddpm'; it takes 0"),
+    (
+        {"training.num_timesteps": 10},
+        r"training.num_timesteps: config.method='ddpm' has no such field; it belongs to config.method='vdm'",
+    ),
     ({"model.multipliers": ()}, r"multipliers=\(\) has no resolution"),
     (
         {"model.family": "ddpmpp", "model.width": 18, "model.groups": 6, "model.heads": 1},
@@ -226,15 +245,15 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("changes", "sentence"), TOGETHER)
 def test_fields_that_contradict_each_other_are_named(changes: dict[str, Any], sentence: str) -> None:
     config = load("configs/iddpm_cifar10.py:mini")
-    config = with_variant(config, "v", {"v": {"schedule.num_timesteps": 1000, **changes}})
+    config.schedule.num_timesteps = 1000
     with pytest.raises(UserError, match=sentence) as raised:
-        check(config)
+        check(with_variant(config, "v", {"v": changes}))
     assert "\n" not in str(raised.value)
 
 
 def test_path_is_moved_in_continuous_time_alone() -> None:
     config = base()
-    config.schedule.kind, config.schedule.minimise_variance = "learned_monotone", True
+    choose(config, {"schedule.minimise_variance": True, "schedule.kind": "learned_monotone"})
     check(config)
     config.training.num_timesteps = 10
     with pytest.raises(UserError, match="num_timesteps=0"):
@@ -374,3 +393,212 @@ def test_numbers_that_follow_the_vocabulary() -> None:
     assert configs.fourier_exponents(256) == (7, 8) and configs.fourier_exponents(17) == (3, 4)
     assert configs.gamma_0_for(256) == pytest.approx(-13.3)
     assert configs.gamma_0_for(17) == pytest.approx(-13.3 + 2 * math.log(256 / 17))
+
+
+def test_what_chooses_parts_comes_first_in_any_order() -> None:
+    """Of `choose`, variants and the command line; what a part that goes out had is gone, what both have stays."""
+    changes = {
+        "sampling.eta": 0.5,
+        "training.student_steps": 2,
+        "model.heads": 2,
+        "sampling.sampler": "ddim",
+        "training.distill": "progressive",
+        "model.network": "multiscale",
+        "schedule.kind": "ddpm_cosine",
+        "method": "ddpm",
+        "model.width": 128,
+    }
+    made = []
+    for order in (list(changes), list(changes)[::-1]):
+        ordered = {name: changes[name] for name in order}
+        made += [choose(base(), ordered), with_variant(base(), "v", {"v": ordered})]
+        made.append(base())
+        main.override(made[-1], [f"--config.{name}={value}" for name, value in ordered.items()])
+    assert all(config == made[0] for config in made)
+    held = dict(flatten(made[0]))
+    assert held.items() >= changes.items() and held["model.rescale_time"] is False
+    assert "model.fourier" not in held and "schedule.gamma_0" not in held
+    again = choose(made[0], {"method": "vdm", "schedule.kind": "linear", "model.network": "unet"})
+    assert again.model.width == 128 and again.sampling.eta == 0.5 and "heads" not in again.model
+    check(again)
+
+
+def test_fields_of_other_parts_are_refused_with_the_part_that_has_them() -> None:
+    """On the command line, every field that a default VDM does not hold: one sentence, and nothing is set."""
+    config = base()
+    held = set(dict(flatten(config)))
+    others = {name: field for name, field in field_table().items() if name not in held}
+    never = {name for name in others if not any(name in configs.active(values) for values in vdms())}
+    assert (len(others), len(never)) == (64, 41)  # of 140
+    for name, field in others.items():
+        value = field.default or {int: 3, float: 0.5, str: "x", bool: True, tuple: "('flip',)"}[type(field.default)]
+        with pytest.raises(UserError) as raised:
+            main.override(config, [f"--config.{name}={value}"])
+        said = str(raised.value)
+        assert said.startswith(f"config.{name}: config.") and "\n" not in said
+        assert "has no such field; it belongs to " in said
+    assert config == base()
+
+
+def vdms() -> list[dict[str, Any]]:
+    """VDMs of all networks, schedules, samplers and estimators, with labels and guidance."""
+    table = configs.active({})
+    kinds = ("model.network", "schedule.kind", "sampling.sampler", "evaluation.estimator", "optimizer.name")
+    chosen = [{name: value} for name in kinds for value in table[name].choices]
+    labels = {"model.num_classes": 3, "model.null_class": True, "sampling.clip": True, "optimizer.decay": "cosine"}
+    families = [{"model.network": "multiscale", "model.family": family} for family in ("improved", "adm")]
+    return [{}, *chosen, *families, labels, {"model.residual": "pixel"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        (
+            "model.discriminator_width",
+            8,
+            "config.model.discriminator_width: config.method='vdm' has no such field; "
+            "it belongs to config.method='ddgan'",
+        ),
+        (
+            "sampling.eta",
+            0.5,
+            "config.sampling.eta: config.sampling.sampler='ancestral' has no such field; "
+            "it belongs to config.sampling.sampler='ddim'",
+        ),
+        (
+            "training.student_steps",
+            2,
+            "config.training.student_steps: config.method='vdm' has no such field; "
+            "it belongs to config.training.distill='progressive' of config.method='ddpm'",
+        ),
+        (
+            "optimizer.muon_learning_rate",
+            0.1,
+            "config.optimizer.muon_learning_rate: config.optimizer.name='adamw' has no such field; "
+            "it belongs to config.optimizer.name='muon'",
+        ),
+    ],
+)
+def test_refusals_name_the_nearest_part(name: str, value: Any, sentence: str) -> None:
+    with pytest.raises(UserError) as raised:
+        choose(base(), {name: value})
+    assert str(raised.value) == sentence
+
+
+def test_a_variant_may_say_nothing_of_parts_that_no_variant_brings() -> None:
+    with pytest.raises(UserError, match=r"config\.sampling\.eta: config\.sampling\.sampler='ancestral' has no such"):
+        with_variant(base(), "a", {"a": {"sampling.eta": 0.5}})
+    variants = {"a": {"sampling.eta": 0.5}, "b": {"sampling.sampler": "ddim"}}
+    assert "eta" not in with_variant(base(), "a", variants).sampling
+    assert with_variant(base(), "a,b", variants).sampling.eta == 0.5
+
+
+def test_parts_of_all_methods_are_declared_alike() -> None:
+    """A field has one type wherever it is declared, and its default is legal there."""
+    for component in config_registry.COMPONENTS:
+        for name, field in component.fields.items():
+            assert type(field.default) is type(field_table()[name].default), name
+            config_registry.check_value(name, field.default, field)
+        known = [name for name in component.when if name in field_table()]
+        assert known == list(component.when)
+    for method in field_table()["method"].choices:
+        assert {"model.network", "schedule.kind"} <= configs.active({"method": method}).keys()
+
+
+def test_importing_configs_starts_no_backend() -> None:
+    program = (
+        "from vdm_jax import config\nconfig.load('configs/digits.py')\n"
+        "from jax._src import xla_bridge\nprint(xla_bridge.backends_are_initialized())"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
+
+
+def earlier(config: Any, **changes: Any) -> dict[str, Any]:
+    """As vdm_jax 0.1.0 wrote a config: all fields, as JSON gives them back."""
+    saved: dict[str, Any] = {}
+    for name, value in (config_layouts.DEFAULTS | dict(flatten(config)) | changes).items():
+        section, _, leaf = name.rpartition(".")
+        (saved.setdefault(section, {}) if section else saved)[leaf] = value
+    return json.loads(json.dumps(saved))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("path", ["digits.py", "ddgan_cifar10.py", "ncsn_cifar10.py", "adm_imagenet64.py:classifier"])
+def test_configs_of_the_earlier_layout_are_read_and_go_on(path: str) -> None:
+    """Fields that nothing reads are dropped at their default, or if they may change at any time."""
+    config = load(f"configs/{path}")
+    unread = {"sampling.snr": 0.3} if path == "digits.py" else {}
+    saved = earlier(config, **unread)
+    assert len(dict(flatten(saved))) == 140 > len(dict(flatten(config)))
+    assert from_saved(saved) == config and differences(saved, config) == []
+    config.optimizer.learning_rate = 0.5
+    assert [d.partition(":")[0] for d in differences(saved, config)] == ["optimizer.learning_rate"]
+
+
+def test_an_unread_field_of_the_earlier_layout_that_would_be_lost_is_a_sentence() -> None:
+    saved = earlier(base(), **{"model.heads": 8})
+    sentence = (
+        r"is of vdm_jax 0\.1\.0, which wrote the field model\.heads=8 and read it nowhere: config\.model\.heads: "
+        r"config\.model\.network='unet' has no such field; it belongs to config\.model\.network='multiscale'; take it"
+    )
+    for read in (lambda: from_saved(saved), lambda: differences(saved, base())):
+        with pytest.raises(UserError, match=sentence) as raised:
+            read()
+        assert "\n" not in str(raised.value)
+
+
+def test_the_choice_of_a_part_is_the_difference_between_configs() -> None:
+    saved = base().to_dict()
+    other = choose(base(), {"model.network": "mlp", "sampling.sampler": "ddim"})
+    assert differences(saved, other) == ["model.network: 'unet' → 'mlp'"]
+
+
+def test_renamed_fields_are_known_by_both_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In saved configs, in variants and on the command line, of values and of bare switches."""
+    monkeypatch.setitem(config_layouts.ALIASES, "model.channels", "model.width")
+    monkeypatch.setitem(config_layouts.ALIASES, "model.attend", "model.attention")
+    saved = base().to_dict()
+    saved["model"]["channels"] = 32
+    del saved["model"]["width"]
+    config = base()
+    config.model.width = 32
+    assert from_saved(saved) == config and differences(saved, config) == []
+    assert with_variant(base(), "v", {"v": {"model.channels": 32}}) == config
+    made = base()
+    overrides, rest = main.split_overrides(["--config.model.channels", "32", "--config.model.attend", "x"])
+    assert rest == ["x"]
+    main.override(made, overrides)
+    assert made.model.width == 32 and made.model.attention is True
+
+
+def test_parts_may_be_chosen_by_assignment_in_a_file(tmp_path: pathlib.Path) -> None:
+    """What came with the part that goes out may not be lost; what comes in has its defaults."""
+    file = tmp_path / "mine.py"
+    text = "from vdm_jax.config import base\ndef get_config():\n    c = base()\n"
+    file.write_text(text + "    c.schedule.kind = 'linear'\n    c.optimizer.decay = 'cosine'\n    return c\n")
+    config = load(str(file))
+    check(config)
+    assert config.optimizer.final_learning_rate == 0.0 and "schedule_learning_rate" not in config.optimizer
+    file.write_text(
+        text + "    c.optimizer.schedule_learning_rate = 0.1\n    c.schedule.kind = 'linear'\n    return c\n"
+    )
+    with pytest.raises(UserError, match=r"schedule_learning_rate: config\.schedule\.kind='linear' has no such field"):
+        load(str(file))
+    file.write_text(
+        text + "    c.optimizer.decay = 'cosine'\n    c.optimizer.final_learning_rate = 0.1\n    return c\n"
+    )
+    with pytest.raises(UserError, match=r"line 5: config\.optimizer\.final_learning_rate is of a part that the config"):
+        load(str(file))
+
+
+def test_fields_of_a_config_are_described_by_section() -> None:
+    lines = main.describe(base()).splitlines()
+    assert lines[0].startswith("  --config.method='vdm': the paper's family")
+    assert [line for line in lines if line.endswith(":")] == [f"{name}:" for name in config_registry.SECTIONS]
+    assert (
+        "  --config.optimizer.decay='constant': after the warm-up, over num_steps "
+        "(one of 'constant', 'cosine', 'linear')" in lines
+    )
+    assert "  --config.training.keep=3: newest checkpoints kept (at least 1; may change on resume)" in lines
+    fields = {line.split("=")[0].strip() for line in lines if line.startswith("  --")}
+    assert fields == {f"--config.{name}" for name, _ in flatten(base())}

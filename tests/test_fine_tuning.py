@@ -13,7 +13,7 @@ from tests.convert.test_formats import config as unet
 from tests.convert.test_formats import saved
 from tests.training.runs import points
 from vdm_jax import methods, weights
-from vdm_jax.config import check
+from vdm_jax.config import check, choose
 from vdm_jax.convert import improved_diffusion
 from vdm_jax.errors import UserError
 from vdm_jax.networks import families
@@ -21,16 +21,14 @@ from vdm_jax.training.loop import train
 
 
 def labelled(count: int) -> Any:
-    config = points()
-    config.model.num_classes = count
+    config = choose(points(), {"model.num_classes": count})
     check(config)
     return config
 
 
 def published(folder: Any) -> tuple[str, Any, Any]:
     """(a .pt file of an Improved DDPM that knows ten labels, its config, its parameters)."""
-    made = unet()
-    made.model.num_classes = 10
+    made = choose(unet(), {"model.num_classes": 10})
     s = families.settings(
         "improved", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), outputs=2, num_classes=10
     )
@@ -70,12 +68,12 @@ def test_published_weights_are_tuned_to_other_labels(tmp_path: Any) -> None:
 def test_a_null_class_is_added_beside_the_others(tmp_path: Any) -> None:
     """For classifier-free guidance with a model that knew labels; a student takes its teacher as it is."""
     path, made, theirs = published(tmp_path)
-    made.model.null_class, made.training.label_dropout = True, 0.1
+    choose(made, {"model.null_class": True, "training.label_dropout": 0.1})
     params, note = weights.to_start_from(path, made, methods.build(made))
     assert note.endswith("knows 10 labels; that of none starts anew")
     new = params["network"]["classes"]["embedding"]
     np.testing.assert_array_equal(new[:10], theirs["network"]["classes"]["embedding"])
     assert len(new) == 11 and np.any(new[10])
-    made.training.distill = "progressive"
+    choose(made, {"training.distill": "progressive"})
     with pytest.raises(UserError, match="num_classes"):
         weights.to_start_from(path, made, methods.build(made))

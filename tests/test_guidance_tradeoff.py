@@ -18,9 +18,11 @@ from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, K, settings
 from tests.results import RESULTS, clearly, measured
 from vdm_jax import methods
 from vdm_jax.conditioning import Guided
+from vdm_jax.config import choose
 from vdm_jax.diffusion.process import expand
+from vdm_jax.gaussian import networks
 from vdm_jax.keys import example_keys
-from vdm_jax.methods import classifier_guidance, ddpm, networks
+from vdm_jax.methods import classifier_guidance, ddpm
 from vdm_jax.runtime import devices
 
 Metrics = dict[str, dict[str, Any]]
@@ -46,9 +48,8 @@ def test_the_implicit_classifier_of_exact_predictions_is_the_exact_one(
     level: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Differences of the bound between labels are those of log p(z_s|c), −‖z_s − α_s m_c‖²/2(α_s² SPREAD² + σ_s²)."""
-    monkeypatch.setattr(networks, "network", OfClass)
-    config = settings(schedule__num_timesteps=2000)
-    config.method = "ddpm"
+    monkeypatch.setattr(networks, "build", OfClass)
+    config = choose(settings(schedule__num_timesteps=2000), {"method": "ddpm"})
     mesh = devices.make_mesh(1, devices=devices.in_order()[:1])
     model = models.Model(config, ddpm.build(config), {"network": {}}, mesh)
     bar = np.cumprod(1 - ddpm.betas_of(config))[level]
@@ -68,8 +69,9 @@ def test_samples_are_those_of_the_library(by: str) -> None:
     """One program for all strengths, and the methods that the command line samples with."""
     judge = settings(schedule__num_timesteps=20)
     config = judge.copy_and_resolve_references()
-    config.method, config.model.variance, config.model.null_class = "ddpm", "learned", True
-    config.training.label_dropout, config.sampling.clip, config.sampling.classifier_scale = 0.1, True, 2.0
+    parts = {"method": "ddpm", "model.variance": "learned", "model.null_class": True, "sampling.clip": True}
+    choose(config, parts)
+    config.training.label_dropout, config.sampling.classifier_scale = 0.1, 2.0
     mesh = devices.make_mesh(1, devices=devices.in_order()[:1])
     weights = lambda c: jax.device_put(methods.build(c).init(jax.random.key(0)), devices.replicated(mesh))
     made = [models.Model(c, methods.build(c), weights(c), mesh) for c in (config, judge)]

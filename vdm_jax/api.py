@@ -256,10 +256,7 @@ class Model(NamedTuple):
     def _with(self, changes: dict[str, Any]) -> Model:
         """This model under other settings of sampling and evaluation; None leaves a field."""
         config = ConfigDict(self.config.to_dict())
-        for name, value in changes.items():
-            if value is not None:
-                section, _, field = name.partition(".")
-                config[section][field] = value
+        configs.choose(config, {name: value for name, value in changes.items() if value is not None})
         configs.check(config)
         return self._replace(config=config, method=methods.build(config))
 

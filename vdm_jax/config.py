@@ -1,11 +1,13 @@
-"""Configs: the defaults of every field, variants, files by name, and the check all of them pass.
+"""Configs: the parts they are made of, variants, files by name, and the check all of them pass.
 
-A config file starts from `base()`, sets what differs and returns it; `check` holds every config
-against the table in `fields.py` before anything is compiled or written. Variants are named changes:
+A config holds the fields of its parts and no others: of its method, network, schedule, sampler and so on, which are
+chosen by fields themselves (`method`, `model.network`, `schedule.kind`, …). A config file starts from `base()`, a VDM,
+chooses parts by `choose`, sets what differs and returns it; `check` holds every config against what the parts declare
+before anything is compiled or written. Variants are named changes:
 
     def get_config(variant: str = "") -> ConfigDict:
-        config = base()
-        ...
+        config = choose(base(), {"method": "sde", "schedule.kind": "ve_sde"})
+        config.schedule.sigma_max = 90.0
         return with_variant(config, variant, {"mini": {"training.num_steps": 100}})
 """
 
@@ -17,21 +19,25 @@ import math
 import pathlib
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax import consistency
+from vdm_jax import config_registry as registry
+from vdm_jax.config_registry import SECTIONS, active, field_table, nearest_field
+from vdm_jax.config_saved import differences, flatten, renamed, values_of
 from vdm_jax.errors import UserError
-from vdm_jax.fields import FIELDS, Field, check_value, field_table, nearest, nearest_field
+from vdm_jax.fields import Field, nearest, value
 
 __all__ = [
-    "FIELDS",
     "Field",
+    "active",
     "base",
     "check",
+    "choose",
     "differences",
+    "everything",
     "field_table",
     "flatten",
     "fourier_exponents",
@@ -39,106 +45,142 @@ __all__ = [
     "gamma_0_for",
     "load",
     "nearest",
+    "nearest_field",
+    "value",
     "with_variant",
 ]
 
 
 def base() -> ConfigDict:
-    """The defaults of every field, as a locked ConfigDict."""
-    config = ConfigDict()
-    for section, fields in FIELDS.items():
-        values = {name: field.default for name, field in fields.items()}
-        if section:
-            config[section] = ConfigDict(values)
-        else:
-            config.update(values)
-    return config.lock()
+    """A VDM on digits at the defaults of its fields, as a locked ConfigDict."""
+    return _reshaped(ConfigDict(), active({})).lock()
 
 
-def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """('section.field', value) of every leaf; tuples for lists, so that JSON compares equal."""
-    for name, value in config.items():
-        if isinstance(value, Mapping | ConfigDict):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", tuple(value) if isinstance(value, list | tuple) else value
+def everything() -> ConfigDict:
+    """Every field of every part at its default, which is no config: for parsing values by their types."""
+    return _reshaped(ConfigDict(), field_table()).lock()
 
 
-# What two variants of a config cannot both decide; other fields are the later one's.
-_EXCLUSIVE = ("method", "schedule.kind", "schedule.num_timesteps", "training.weighting", "model.prediction")
+def choose(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """Set fields by dotted names, those that choose parts before the others, whatever their order; in place.
+
+    The fields of parts that come in have their defaults unless they are among the changes; those of parts that go out
+    are dropped, and a field that both have keeps its value. Returns the config. Raises UserError for a field that the
+    parts do not have.
+    """
+    changes = renamed(changes)
+    values = dict(flatten(config)) | changes
+    held = active(values)
+    for name in changes:
+        if name not in held:
+            raise UserError(_refused(name, values))
+    _reshaped(config, held)
+    for name, new in changes.items():
+        _set(config, name, new)
+    return config
+
+
+def _refused(name: str, values: Mapping[str, Any]) -> str:
+    """Why there is no such field; UserError if that is for a value that chooses no part that goes with the others."""
+    if name not in field_table():
+        return f"unknown config field config.{name}; {nearest_field(name, active(values))}"
+    for other, field in active(values).items():
+        if field.choices and other in values:
+            registry.check_field(other, values[other], field, values)
+    return registry.refusal(name, values)
+
+
+def _reshaped(config: ConfigDict, held: Mapping[str, Field]) -> ConfigDict:
+    """The config with these fields: what is new has its default, what else some part has is dropped; in place."""
+    there, known = dict(flatten(config)), field_table()
+    with config.unlocked():
+        for section in SECTIONS:
+            if section not in config:
+                config[section] = ConfigDict()
+        for name in there:
+            if name in known and name not in held:
+                section, _, leaf = name.rpartition(".")
+                del (config[section] if section else config)[leaf]
+        for name, field in held.items():
+            if name not in there:
+                _set(config, name, field.default)
+    return config
+
+
+def _set(config: ConfigDict, name: str, new: Any) -> None:
+    section, _, leaf = name.rpartition(".")
+    (config[section] if section else config)[leaf] = new
 
 
 def with_variant(config: ConfigDict, variant: str, variants: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
     """Apply the named changes; several with commas: 'mini,no_fourier'.
 
-    They are applied in the order of `variants`, however they are named: a later one changes what an earlier one set.
-    Raises UserError for a name that is unknown, or if two make different models (`_EXCLUSIVE`).
+    They are applied in the order of `variants`, however they are named: a later one changes what an earlier one set,
+    and what one says of a part that another puts out of use falls away.
+    Raises UserError for a name that is unknown, or if two make different models (exclusive fields).
     """
     names = list(filter(None, variant.split(",")))
     for name in names:
         if name not in variants:
             raise UserError(f"unknown variant {name!r}; {nearest(name, variants)}")
-    set_by: dict[str, str] = {}
+    given, table = dict(flatten(config)), field_table()
+    changes: dict[str, Any] = {}
+    set_by: dict[str, tuple[str, Any]] = {}
     for name in sorted(names, key=list(variants).index):
-        for path, value in variants[name].items():
-            other = set_by.setdefault(path, name)
-            if path in _EXCLUSIVE and variants[other][path] != value:
+        own = renamed(variants[name])
+        alone = given | own
+        usable = active(alone).keys() | {path for v in variants.values() for path in active(given | renamed(v) | own)}
+        for path, new in own.items():
+            if path not in usable:
+                raise UserError(_refused(path, alone))
+            other, before = set_by.setdefault(path, (name, new))
+            if table[path].exclusive and before != new:
                 raise UserError(
-                    f"the variants {other!r} and {name!r} exclude each other: config.{path} is "
-                    f"{variants[other][path]!r} in one and {value!r} in the other; choose one"
+                    f"the variants {other!r} and {name!r} exclude each other: config.{path} is {before!r} in one and "
+                    f"{new!r} in the other; choose one"
                 )
-            _set(config, path, value)
-    return config
-
-
-def _set(config: ConfigDict, name: str, value: Any) -> None:
-    section, _, leaf = name.rpartition(".")
-    (config[section] if section else config)[leaf] = value
+            changes[path] = new
+    held = active(given | changes)
+    return choose(config, {path: new for path, new in changes.items() if path in held})
 
 
 def check_names(config: ConfigDict) -> None:
-    """Raise UserError naming the first field that is unknown or missing."""
-    table, given = field_table(), dict(flatten(config))
+    """Raise UserError naming the first field that is unknown, missing, or of no part of the config."""
+    given, table = dict(flatten(config)), field_table()
+    held = active(given)
     for name in given:
         if name not in table:
-            raise UserError(f"unknown config field config.{name}; {nearest_field(name)}")
-    for name in table:
+            raise UserError(f"unknown config field config.{name}; {nearest_field(name, held)}")
+    for name in held:
         if name not in given:
-            raise UserError(f"config.{name} is missing; start the config from vdm_jax.config.base()")
+            raise UserError(
+                f"config.{name} is missing; start the config from vdm_jax.config.base() and choose parts by "
+                "vdm_jax.config.choose"
+            )
+    for name in given:
+        if name not in held:
+            raise UserError(registry.refusal(name, given))
 
 
 def check(config: ConfigDict) -> None:
     """Raise UserError naming the first field that is unknown, missing, or has an illegal value."""
+    given, table = dict(flatten(config)), field_table()
+    held = active(given)
+    if given.keys() <= table.keys():  # an illegal choice of a part explains more than the fields it lacks
+        for name, field in held.items():
+            if name in given and field.choices:
+                registry.check_field(name, given[name], field, given)
     check_names(config)
-    given = dict(flatten(config))
-    for name, field in field_table().items():
-        check_value(name, given[name], field)
-    consistency.check(given)
-
-
-def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
-    """Fields that differ and may not change on resume, as 'name: saved → now'.
-
-    A field that the saved config lacks is newer than it and had its default.
-    """
-    table, now = field_table(), dict(flatten(config))
-    before = {name: field.default for name, field in table.items()} | dict(flatten(saved))
-    return [
-        f"{name}: {before.get(name)!r} → {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and not (name in table and table[name].resume)
-    ]
+    for name, field in held.items():
+        registry.check_field(name, given[name], field, given)
+    for component in registry.parts(given):
+        if component.check is not None:
+            component.check(given)
 
 
 def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
     """A config as JSON keeps it → ConfigDict on today's fields; fields it lacks have defaults."""
-    config, table = base(), field_table()
-    for name, value in flatten(saved):
-        if name not in table:
-            raise UserError(f"the saved config has the field {name}, which this version does not know")
-        check_value(name, value, table[name])
-        _set(config, name, value)
-    return config
+    return choose(base(), values_of(saved))
 
 
 def fourier_exponents(vocabulary: int) -> tuple[int, int]:
@@ -165,7 +207,7 @@ def packaged() -> dict[str, pathlib.Path]:
 def load(name: str) -> ConfigDict:
     """The config of 'PATH' or 'PATH:variants', PATH from here or else one of the package's.
 
-    Its fields are those of `base()`; their values are still to be checked.
+    It holds the fields of its parts; their values are still to be checked.
     """
     path, _, variant = name.partition(":")
     file = pathlib.Path(path).expanduser()
@@ -182,12 +224,27 @@ def load(name: str) -> ConfigDict:
         config = get_config(variant) if variant else get_config()
         if not isinstance(config, ConfigDict):
             raise UserError("get_config does not return a ConfigDict; start from vdm_jax.config.base() and return it")
-        check_names(config)
+        _settle(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # a config file is a program, and may fail in any way
         raise UserError(f"{path}: {_what_failed(error, file)}") from error
     return config.lock()
+
+
+def _settle(config: ConfigDict) -> None:
+    """Let a config hold the fields of its parts, if a file has chosen them by assignment; what it did not set may go.
+
+    Raises UserError as `check_names`.
+    """
+    given, table = dict(flatten(config)), field_table()
+    held = active(given)
+    if "method" in given and given.keys() <= table.keys():
+        for name in given:
+            if name not in held and given[name] != table[name].default:
+                raise UserError(registry.refusal(name, given))
+        choose(config, {})
+    check_names(config)
 
 
 def _get_config(file: pathlib.Path) -> Callable[..., Any]:
@@ -202,11 +259,16 @@ def _get_config(file: pathlib.Path) -> Callable[..., Any]:
 
 
 def _what_failed(error: Exception, file: pathlib.Path) -> str:
-    """'line 7: …' of a config file; for a field that base() lacks, the nearest."""
+    """'line 7: …' of a config file; for a field that the config lacks, the nearest."""
     unknown = re.match(r"['\"]*Key \"(\w+)\" does not exist", str(error))
     if unknown:
+        named = [name for name in field_table() if name.rpartition(".")[2] == unknown[1]]
         leaves = [name.rpartition(".")[2] for name in field_table()]
-        what = f"unknown config field {unknown[1]!r}; {nearest(unknown[1], dict.fromkeys([*leaves, *FIELDS]))}"
+        what = (
+            f"config.{named[0]} is of a part that the config has not chosen there; choose that by vdm_jax.config.choose"
+            if named
+            else f"unknown config field {unknown[1]!r}; {nearest(unknown[1], dict.fromkeys([*leaves, *SECTIONS]))}"
+        )
     else:
         what = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]

@@ -16,8 +16,9 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from vdm_jax import config as configs
+from vdm_jax import config_layouts, config_registry
 from vdm_jax.errors import UserError
-from vdm_jax.fields import FIELDS, field_table, nearest, nearest_field
+from vdm_jax.fields import nearest
 
 _CONFIG = flags.DEFINE_string(
     "config",
@@ -35,6 +36,9 @@ _WEIGHTS = flags.DEFINE_string(
 )
 _TOPOLOGY = flags.DEFINE_string("topology", None, "With --mode=plan: a slice such as v5e:16x16.")
 _PLAN = flags.DEFINE_string("plan", "train", "With --mode=plan: what to compile, train or sample.")
+_HELP_CONFIG = flags.DEFINE_bool(
+    "help_config", False, "Print the fields of the config (--config, or that of --workdir) with their help, and end."
+)
 _DISTRIBUTED = flags.DEFINE_enum(
     "distributed",
     "auto",
@@ -68,12 +72,13 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """(overrides, other arguments); '--config.model.width 64' becomes '--config.model.width=64'."""
     overrides: list[str] = []
     rest: list[str] = []
+    table = configs.field_table()
     value_follows = False
     for argument in arguments:
         matched = _OVERRIDE.match(argument)
         if matched:
             overrides.append(argument)
-            field = field_table().get(matched[2])
+            field = table.get(config_layouts.ALIASES.get(matched[2], matched[2]))
             value_follows = "=" not in argument and not (field and isinstance(field.default, bool))
         elif value_follows:
             overrides[-1] += f"={argument}"
@@ -84,28 +89,63 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> None:
-    """Set the fields that --config.section.field=value name, with ml_collections' parsers."""
-    table = field_table()
-    for argument in overrides:
-        matched = _OVERRIDE.match(argument)
-        name = matched[2] if matched else argument
-        if name in FIELDS and name:
-            example = f"config.{name}.{next(iter(FIELDS[name]))}"
-            raise UserError(f"config.{name} is a section; set one of its fields, such as {example}")
-        if name not in table:
-            raise UserError(f"unknown config field config.{name}; {nearest_field(name)}")
-    values = flags.FlagValues()
-    argv = ["", *overrides]
+    """Set the fields that --config.section.field=value name, with ml_collections' parsers; those that choose parts of
+    the config before the others, whatever their order."""
+    arguments = [_renamed(argument) for argument in overrides]
+    names = [_field_of(argument, config) for argument in arguments]
+    parsed, values = configs.everything(), flags.FlagValues()
+    argv = ["", *arguments]
     try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        config_flags.DEFINE_config_dict("config", parsed, flag_values=values, sys_argv=argv)
         values(argv)
     except (flags.Error, ValueError, TypeError) as error:
         said = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
         if said is None:
             raise UserError(" ".join(str(error).split())) from error
-        field = table[said[1]]
+        field = configs.field_table()[said[1]]
         kind = type(field.default).__name__
         raise UserError(f"config.{said[1]}={said[2]} is not of type {kind}: {field.help}") from error
+    given = dict(configs.flatten(parsed))
+    configs.choose(config, {name: given[name] for name in names})
+
+
+def _renamed(argument: str) -> str:
+    """The argument with today's name of its field."""
+    matched = _OVERRIDE.match(argument)
+    if not matched or matched[2] not in config_layouts.ALIASES:
+        return argument
+    return f"{argument[: matched.start(2)]}{config_layouts.ALIASES[matched[2]]}{argument[matched.end(2) :]}"
+
+
+def _field_of(argument: str, config: ConfigDict) -> str:
+    """The field that an override names. Raises UserError for a section or a field of no config."""
+    matched, table = _OVERRIDE.match(argument), configs.field_table()
+    name = matched[2] if matched else argument
+    held = configs.active(dict(configs.flatten(config)))
+    if name in config_registry.SECTIONS:
+        inside = [field for field in (*held, *table) if field.startswith(f"{name}.")]
+        raise UserError(f"config.{name} is a section; set one of its fields, such as config.{inside[0]}")
+    if name not in table:
+        raise UserError(f"unknown config field config.{name}; {configs.nearest_field(name, held)}")
+    return name
+
+
+def describe(config: ConfigDict) -> str:
+    """The fields of a config by section, a line each: value, what it does, legal values, whether a resumed run may
+    change it."""
+    given, lines = dict(configs.flatten(config)), []
+    section = None
+    for name, field in configs.active(given).items():
+        if (now := name.rpartition(".")[0]) != section:
+            section = now
+            lines += ["", f"{section}:"] if section else []
+        legal = f"one of {', '.join(map(repr, field.choices))}" if field.choices else ""
+        low = f"at least {field.low:g}" if field.low is not None else ""
+        high = f"at most {field.high:g}" if field.high is not None else ""
+        notes = [note for note in (legal, low, high, "may change on resume" if field.resume else "") if note]
+        about = f" ({'; '.join(notes)})" if notes else ""
+        lines.append(f"  --config.{name}={given[name]!r}: {field.help}{about}")
+    return "\n".join(lines)
 
 
 def fail(sentence: str, status: int = 2) -> Any:
@@ -145,6 +185,10 @@ def resolve(directory: epath.Path | None, overrides: Sequence[str] = ()) -> Conf
 
 def execute(overrides: Sequence[str] = ()) -> None:
     """Run the mode that the flags ask for."""
+    if _HELP_CONFIG.value:
+        place = epath.Path(_WORKDIR.value).expanduser() if _WORKDIR.value else None
+        print(describe(resolve(place, overrides)))
+        return
     planning = _MODE.value == "plan"
     if not (_WORKDIR.value or (planning and _CONFIG.value)):
         raise UserError(

@@ -19,23 +19,6 @@ from vdm_jax.errors import UserError
 from vdm_jax.methods import classifier_guidance
 from vdm_jax.runtime import checkpoints, workdir
 
-# Fields that decide which parameters there are and what they mean.
-_DECISIVE = (
-    "method",
-    "data.shape",
-    "data.vocabulary",
-    "model.",
-    "training.adversary",
-    "schedule.kind",
-    "schedule.gamma",
-    "schedule.features",
-    "schedule.num_timesteps",
-    "schedule.beta",
-    "schedule.sigma",
-    "schedule.step_variance",
-    "schedule.remaining",
-    "schedule.t_min",
-)
 CLASSES = "classes"  # what a network calls the vectors of its labels
 # A variance that is not learned, now or then.
 _FIXED = ("model.variance: 'posterior'", "model.variance: 'beta'")
@@ -66,13 +49,18 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     saved = saved_config(path)
     if saved is None:
         return formats.load(path, config, like)
-    harmless = ("model.cdf", "model.dropout", *(() if config.model.variance == "learned" else _FIXED))
-    decisive = (*_DECISIVE, "training.num_timesteps") if config.model.told == "index" else _DECISIVE
-    changed = [d for d in differences(saved, config) if d.startswith(decisive) and not d.startswith(harmless)]
+    fixed = () if configs.value(config, "model.variance", "posterior") == "learned" else _FIXED
+    changed = [d for d in differences(saved, config) if _decides(d, config) and not d.startswith(fixed)]
     if changed:
         raise UserError(f"the weights in {path} belong to another model ({'; '.join(changed)})")
     which = "ema" if config.evaluation.weights == "ema" else "params"
     return checkpoints.restore_weights(location, which, like, step)
+
+
+def _decides(difference: str, config: ConfigDict) -> bool:
+    """Whether what weights mean depends on a field that differs; it may on one that is unknown."""
+    field = configs.active(dict(configs.flatten(config))).get(difference.partition(": ")[0])
+    return field is None or field.decisive
 
 
 def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, str]:
@@ -81,13 +69,13 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
     As `load`, but the labels may be others: then the vectors of classes start as those of a new network do (the null
     class's alone, where it is all that is new), and the rest is from `path`.
     """
-    theirs, ours = _classes_of(path, config), (config.model.num_classes, bool(config.model.null_class))
+    theirs, ours = _classes_of(path, config), _known(config)
     if theirs is None or theirs == ours:
         params, _ = load(path, config, method)
         missing = sorted({name for phase in method.phases for name in phase.trains} - params.keys())
         return params, f"{path} holds no {' and no '.join(missing)}, which starts anew" if missing else ""
-    other = ConfigDict(config.to_dict())
-    other.model.num_classes, other.model.null_class = theirs
+    null = {"model.null_class": theirs[1]} if theirs[0] else {}
+    other = configs.choose(ConfigDict(config.to_dict()), {"model.num_classes": theirs[0], **null})
     params, _ = load(path, other, methods.build(other))
     network = dict(params["network"])
     known = network.pop(CLASSES, None)
@@ -103,9 +91,10 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
 
 def classifier_of(config: ConfigDict) -> ConfigDict | None:
     """The config of the classifier that guides samples, if one does; UserError if it cannot guide them."""
-    path, named = config.sampling.classifier, config.sampling.classifier_config
+    path = configs.value(config, "sampling.classifier", "")
     if not path:
         return None
+    named = config.sampling.classifier_config
     saved = None if named else workdir.saved_config(place(path)[0])
     if not named and saved is None:
         raise UserError(
@@ -132,7 +121,8 @@ def frozen(method: Method, training: bool = True) -> dict[str, Any]:
                 f"config.{part.field} is missing: this model needs {part.what}; give its working directory there, or "
                 "as --weights of a new run"
             )
-        found[name] = part.select(load(part.path, part.config, methods.build(part.config))[0])
+        of = configs.choose(ConfigDict(part.config.to_dict()), {})  # with the fields of its own parts alone
+        found[name] = part.select(load(part.path, of, methods.build(of))[0])
     return found
 
 
@@ -150,6 +140,11 @@ def named_by(path: str | None, config: ConfigDict, saved: Mapping[str, Any] | No
             config[section][field] = known or path
             return None, not known
     return path, False
+
+
+def _known(config: ConfigDict) -> tuple[int, bool]:
+    """(labels, whether there is a null class) of a config."""
+    return configs.value(config, "model.num_classes", 0), bool(configs.value(config, "model.null_class", False))
 
 
 def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:

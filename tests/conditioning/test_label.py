@@ -24,7 +24,8 @@ from vdm_jax.training.program import abstract_batch, functions
 
 def labelled(made: Any, classes: int = 10, share: float = 0.0) -> Any:
     made.data.augment = ()
-    made.model.num_classes, made.model.null_class, made.training.label_dropout = classes, share > 0, share
+    dropped = {"model.null_class": True, "training.label_dropout": share} if share else {}
+    config.choose(made, {"model.num_classes": classes} | dropped)
     config.check(made)
     return made
 
@@ -114,7 +115,7 @@ def test_samples_are_of_one_label_or_of_each_in_turn() -> None:
 def model() -> api.Model:
     """Of three classes and none, with random parameters."""
     given = labelled(points(), 3, share=0.1)
-    given.sampling.sampler, given.sampling.num_steps = "ddim", 3
+    config.choose(given, {"sampling.sampler": "ddim", "sampling.num_steps": 3})
     method = methods.build(given)
     params = jax.jit(method.init, compiler_options=FAST)(jax.random.key(0))
     draw = np.random.default_rng(0)
@@ -159,30 +160,42 @@ def test_the_command_line_s_samples_are_those(model: api.Model, tmp_path: Any) -
     np.testing.assert_allclose(written["samples"], np.concatenate(wanted), rtol=1e-3, atol=1e-4)
 
 
+NULL = {"model.num_classes": 10, "model.null_class": True, "training.label_dropout": 0.1}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model.null_class": True}, r"num_classes=0 has none"),
-        ({"model.num_classes": 10, "training.label_dropout": 0.1}, r"go together"),
+        ({"model.null_class": True}, r"null_class: config\.model\.num_classes=0 has no such field"),
+        (
+            {"model.num_classes": 10, "training.label_dropout": 0.1},
+            r"label_dropout: config\.model\.null_class=False has no such field; it belongs to config\.model\.null",
+        ),
         ({"model.num_classes": 10, "model.null_class": True}, r"go together"),
         ({"model.num_classes": 10, "data.augment": ("flip",)}, r"in the place of the label"),
-        ({"sampling.label": 0}, r"sampling\.label=0 is none of the labels"),
+        ({"sampling.label": 0}, r"sampling\.label: config\.model\.num_classes=0 has no such field"),
         ({"model.num_classes": 10, "sampling.label": 10}, r"they are 0 to 9$"),
-        ({"model.num_classes": 10, "sampling.guidance": (1.0,)}, r"also trained without labels"),
-        ({"sampling.guidance": ()}, r"has no w"),
-        ({"sampling.classifier_config": "configs/x.py"}, r"classifier, which is missing; set both"),
-        ({"sampling.guidance_interval": (1.0, 1.0)}, r"two gammas, the lower one first"),
-        ({"sampling.percentile": 99.0}, r"says how config\.sampling\.clip=True clips"),
-        ({"sampling.variance_mix": 0.3, "sampling.sampler": "ddim"}, r"variance_mix=0\.3 is for"),
+        (
+            {"model.num_classes": 10, "sampling.guidance": (1.0,)},
+            r"guidance: config\.model\.null_class=False has no such field; it belongs to config\.model\.null_cl",
+        ),
+        (NULL | {"sampling.guidance": ()}, r"has no w"),
+        (
+            {"sampling.classifier_config": "configs/x.py"},
+            r"it belongs to a config\.sampling\.classifier that is not '' of config\.method='ddpm'",
+        ),
+        (NULL | {"sampling.guidance_interval": (1.0, 1.0)}, r"two gammas, the lower one first"),
+        ({"sampling.percentile": 99.0}, r"clip=False has no such field; it belongs to config\.sampling\.clip=True"),
+        (
+            {"sampling.variance_mix": 0.3, "sampling.sampler": "ddim"},
+            r"sampler='ddim' has no such field; it belongs to config\.sampling\.sampler='ancestral'",
+        ),
     ],
 )
 def test_labels_that_cannot_be_are_refused(changes: dict[str, Any], sentence: str) -> None:
     made = config.base()
-    for name, value in changes.items():
-        section, field = name.split(".")
-        made[section][field] = value
     with pytest.raises(UserError, match=sentence):
-        config.check(made)
+        config.check(config.choose(made, changes))
 
 
 def test_data_without_these_labels_are_refused(tmp_path: Any) -> None:

@@ -186,11 +186,10 @@ def test_the_first_key_that_differs_is_named() -> None:
 
 
 def config_of() -> configs.ConfigDict:
-    config = configs.base()
-    config.method, config.model.network, config.model.family = "ddgan", "multiscale", "ddgan"
-    config.data.shape, config.data.vocabulary, config.schedule.kind = (8, 8, 3), 256, "ddgan_vp"
+    parts = {"method": "ddgan", "model.network": "multiscale", "schedule.kind": "ddgan_vp", "model.prediction": "x"}
+    config = configs.choose(configs.base(), parts)
+    config.data.shape, config.data.vocabulary = (8, 8, 3), 256
     config.schedule.num_timesteps = config.sampling.num_steps = 4
-    config.training.times, config.model.prediction = "independent", "x"
     config.model.width, config.model.multipliers, config.model.depth = 32, (1.0, 2.0), 2
     config.model.attention_at, config.model.latent, config.model.latent_width = (4,), 10, 24
     config.model.mapping_depth, config.model.discriminator_width, config.model.discriminator_time = 2, 4, 12

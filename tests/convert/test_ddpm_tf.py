@@ -191,9 +191,9 @@ def test_an_export_of_the_graph_s_names(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_loaded_weights_fit_the_network_of_the_config(exported: Path) -> None:
-    config = configs.base()
-    config.method, config.model.network, config.model.family = "ddpm", "multiscale", "ddpm"
-    config.data.shape, config.data.vocabulary, config.schedule.kind = SHAPE, 256, "ddpm_linear"
+    parts = {"method": "ddpm", "model.network": "multiscale", "model.family": "ddpm", "schedule.kind": "ddpm_linear"}
+    config = configs.choose(configs.base(), parts)
+    config.data.shape, config.data.vocabulary = SHAPE, 256
     config.model.width, config.model.multipliers, config.model.depth = 64, (1.0, 2.0), 2
     config.model.attention_at = (8,)
     init = partial(networks.init, networks.network(config), shape=SHAPE)

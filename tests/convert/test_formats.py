@@ -109,12 +109,12 @@ def test_checkpoints_of_several_files(tmp_path: Path) -> None:
 
 
 def config(method: str = "ddpm", family: str = "improved") -> configs.ConfigDict:
-    made = configs.base()
-    made.method, made.model.network, made.model.family = method, "multiscale", family
+    schedule = "vp_sde" if method == "sde" else "learned_scalar" if method == "vdm" else "ddpm_cosine"
+    parts = {"method": method, "model.network": "multiscale", "model.family": family, "schedule.kind": schedule}
+    made = configs.choose(configs.base(), parts | ({"model.variance": "learned"} if method == "ddpm" else {}))
     made.data.shape, made.data.vocabulary = (8, 8, 3), 256
-    made.schedule.kind = "ddpm_cosine" if method == "ddpm" else "vp_sde"
     made.model.width, made.model.multipliers, made.model.depth = 32, (1.0, 2.0), 1
-    made.model.attention_at, made.model.variance, made.model.heads = (4,), "learned", 4
+    made.model.attention_at, made.model.heads = (4,), 4
     return made
 
 
@@ -210,11 +210,11 @@ def test_improved_diffusion_s_file_becomes_the_parameters_of_the_config(tmp_path
 def test_guided_diffusion_s_classifier_becomes_the_parameters_of_the_config(tmp_path: Path) -> None:
     made = config("classifier", "adm")
     made.model.heads, made.model.head_channels, made.model.qkv_order, made.model.num_classes = 1, 16, "legacy", 7
-    made.schedule.kind, made.model.variance = "ddpm_linear", "posterior"
+    configs.choose(made, {"schedule.kind": "ddpm_linear"})
     s = families.settings("adm", width=32, multipliers=(1, 2), depth=1, attention_at=(4,), head_channels=16, outputs=1)
     path, params, like = saved(tmp_path, made, lambda p: guided_diffusion.to_original(p, s, (8, 8, 3), "legacy", 7))
     jax.tree.map(np.testing.assert_array_equal, formats.load(path, made, like)[0], params)
-    made.method, made.schedule.kind = "ddpm", "ddpm_cosine"
+    configs.choose(made, {"method": "ddpm", "schedule.kind": "ddpm_cosine"})
     with pytest.raises(UserError, match="the weights are a classifier's, and a U-Net's are asked for"):
         formats.load(path, made, like)
 

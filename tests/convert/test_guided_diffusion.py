@@ -297,6 +297,6 @@ def test_a_file_of_an_upsampler_is_the_original_from_the_command_line_s_config_o
     assert denoise is not None
     out = np.asarray(jax.jit(denoise(params))(g["z"], level, cond))
     np.testing.assert_allclose(out, g["out"], atol=1e-5 * max(1.0, np.abs(g["out"]).max()))
-    made.model.low_resolution = 0
+    configs.choose(made, {"model.low_resolution": 0})
     with pytest.raises(UserError, match=r"model\.low_resolution, channels of the input: 6 in the weights, 3 in the"):
         weights.load(str(tmp_path / "upsampler.pt"), made, methods.build(made))

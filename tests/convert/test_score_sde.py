@@ -289,9 +289,9 @@ def test_places_without_a_checkpoint(tmp_path: Path) -> None:
 
 
 def sde_config() -> configs.ConfigDict:
-    config = configs.base()
-    config.method, config.model.network, config.model.family = "sde", "multiscale", "ddpmpp"
-    config.data.shape, config.data.vocabulary, config.schedule.kind = SHAPE, 256, "vp_sde"
+    parts = {"method": "sde", "model.network": "multiscale", "model.family": "ddpmpp", "schedule.kind": "vp_sde"}
+    config = configs.choose(configs.base(), parts)
+    config.data.shape, config.data.vocabulary = SHAPE, 256
     config.model.width, config.model.multipliers, config.model.depth = 32, (1.0, 2.0, 2.0), 2
     config.model.attention_at = (4,)
     return config
@@ -307,7 +307,7 @@ def test_loaded_weights_fit_the_method_of_the_config(saved: Path) -> None:
         params, step = score_sde.load(str(saved), config, like)
         assert step == 500_000 and jax.tree.map(np.shape, params) == jax.tree.map(np.shape, like)
         np.testing.assert_array_equal(params["network"]["conv_in"]["kernel"], factor * flat("ddpmpp")["Conv_0/kernel"])
-    config.model.network = "unet"
+    configs.choose(config, {"model.network": "unet"})
     with pytest.raises(UserError, match="'multiscale'"):
         score_sde.load(str(saved), config, like)
 
@@ -315,7 +315,7 @@ def test_loaded_weights_fit_the_method_of_the_config(saved: Path) -> None:
 def test_the_method_turns_the_original_s_score_into_our_eps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its VE networks give the score of x ∈ [0, 1] plus σ noise: ε̂ = −σ score, at z = 2x − 1 and twice the σ."""
     config, g = sde_config(), golden("ncsnpp")
-    config.model.family, config.schedule.kind = "ncsnpp", "ve_sde"
+    configs.choose(config, {"model.family": "ncsnpp", "schedule.kind": "ve_sde"})
     config.model.multipliers, config.model.depth = (2.0, 1.0, 2.0), 1
     model = sde.model(config)
     params = {"network": score_sde.from_original(tree("ncsnpp"), unet_tables.settings_of(config), SHAPE)}
@@ -331,7 +331,7 @@ def test_the_method_turns_the_original_s_score_into_our_eps(monkeypatch: pytest.
 def test_discrete_checkpoints_want_a_network_that_is_told_numbers() -> None:
     """NCSN++ of the discrete VE config has the leaves of the one under VP: no frequencies."""
     config = sde_config()
-    config.model.family, config.schedule.kind, config.model.multipliers = "ncsnpp", "ve_sde", (1.0, 2.0)
+    configs.choose(config, {"model.family": "ncsnpp", "schedule.kind": "ve_sde", "model.multipliers": (1.0, 2.0)})
     config.model.attention_at, config.training.weighting, config.training.num_timesteps = (8,), "simple", 1000
     with pytest.raises(
         UserError, match=r"model\.told and schedule\.kind: 'ddpm' in the weights, 'fourier' in the config"
@@ -344,7 +344,7 @@ def test_discrete_checkpoints_want_a_network_that_is_told_numbers() -> None:
 def test_discrete_vp_checkpoints_are_a_ddpm_s_too(saved: Path) -> None:
     """DDPM++ trained on DDPM's levels is told 0 … 999 by method 'ddpm'."""
     config = sde_config()
-    config.method, config.schedule.kind, config.training.weighting = "ddpm", "ddpm_linear", "simple"
+    configs.choose(config, {"method": "ddpm", "schedule.kind": "ddpm_linear", "training.weighting": "simple"})
     init = partial(networks.init, networks.build(config), shape=SHAPE)
     formats.load(str(saved), config, {"network": jax.eval_shape(init, jax.random.key(0))})
     np.testing.assert_array_equal(networks.time_input(config, 1000), np.arange(1000))

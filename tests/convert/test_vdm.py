@@ -167,7 +167,7 @@ def bound(
     config = configs.base()
     config.data.shape, config.data.vocabulary = (8, 8, 3), 256
     config.model.width, config.model.depth, config.model.attention = 64, 2, attention
-    config.schedule.kind, config.evaluation.num_timesteps = KINDS[kind], num_timesteps
+    configs.choose(config, {"schedule.kind": KINDS[kind], "evaluation.num_timesteps": num_timesteps})
     configs.check(config)
 
     noise = {method.RECONSTRUCTION: g["eps_0"], method.DIFFUSION: g["eps"]}
@@ -289,7 +289,7 @@ def test_numbers_of_parameters(width: int, depth: int, attention: bool, features
     config = configs.base()
     config.data.shape, config.data.vocabulary = (32, 32, 3), 256
     config.model.width, config.model.depth, config.model.attention = width, depth, attention
-    config.schedule.kind = "learned_monotone" if features else "learned_scalar"
+    configs.choose(config, {"schedule.kind": "learned_monotone" if features else "learned_scalar"})
     ours = jax.eval_shape(method.build(config).init, jax.random.key(0))
     # gamma_0 and span stand for the original's b and w; with a network they and its normalised
     # slope hold one number more than l1's two

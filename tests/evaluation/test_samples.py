@@ -16,6 +16,7 @@ from PIL import Image
 from tests.training.runs import FAST, images, mesh_of, points
 from vdm_jax import methods
 from vdm_jax.conditioning.label import Label
+from vdm_jax.config import choose
 from vdm_jax.core.method import Method
 from vdm_jax.evaluation import report, samples
 from vdm_jax.keys import normal_like
@@ -55,7 +56,7 @@ def test_noise_of_an_image_is_the_same_to_the_bit() -> None:
 @pytest.mark.parametrize("sampler", ["ancestral", pytest.param("heun", marks=pytest.mark.slow)])
 def test_samples_do_not_depend_on_batch_size_or_devices(sampler: str) -> None:
     config = points()
-    config.sampling.sampler, config.sampling.num_steps = sampler, 5
+    choose(config, {"sampling.sampler": sampler, "sampling.num_steps": 5})
     method = methods.build(config)
     first, *others = drawn(config, method, random_params(method), 10, (0, 1, 2, 3, 4))
     assert first[0].shape == (10, 2) and first[1].shape == (5, 10, 2)
@@ -68,7 +69,7 @@ def test_samples_do_not_depend_on_batch_size_or_devices(sampler: str) -> None:
 def test_images_do_not_depend_on_batch_size_or_devices() -> None:
     config = images()
     config.sampling.num_steps = 20
-    config.model.residual, config.model.data_variance = "pixel", 0.55
+    choose(config, {"model.residual": "pixel", "model.data_variance": 0.55})
     method = methods.build(config)
     # A wild network would amplify a rounding error by its slope at every step; a trained one does not.
     first, *others = drawn(config, method, random_params(method, 0.03), 10, (0, 10, 19))
@@ -94,7 +95,8 @@ def test_samples_of_another_label_or_scale_do_not_overwrite() -> None:
     assert samples.stem(config, method, 7) == "7"
     labelled = method._replace(conditions=(Label(num_classes=4),))  # of the model, or of what guides it
     assert samples.stem(config, labelled, 7) == "7"
-    config.sampling.label, config.sampling.classifier, config.sampling.classifier_scale = 3, "there", 2.5
+    choose(config, {"method": "ddpm", "sampling.classifier": "there"})
+    config.sampling.label, config.sampling.classifier_scale = 3, 2.5
     assert samples.stem(config, labelled, 7) == "7_label3_scale2.5"
 
 

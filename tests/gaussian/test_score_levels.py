@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from vdm_jax.config import base, check
+from vdm_jax.config import base, check, choose
 from vdm_jax.errors import UserError
 from vdm_jax.gaussian import networks
 from vdm_jax.gaussian.continuous import Continuous
@@ -21,15 +21,12 @@ N, SIGMA_MIN, SIGMA_MAX = 1000, 0.01, 50.0
 
 def make(kind: str, **changes: Any) -> ConfigDict:
     """Byte images of 4 × 4 pixels; changes: 'section.field' with two underscores for the dot."""
-    config = base()
-    config.method, config.schedule.kind, config.schedule.t_min = "sde", kind, 1e-3 if kind == "vp_sde" else 1e-5
+    parts = {"method": "sde", "schedule.kind": kind, "model.network": "multiscale", "model.family": "ncsnpp"}
+    config = choose(base(), {**parts, "model.told": "index", "schedule.t_min": 1e-3 if kind == "vp_sde" else 1e-5})
     config.data.update(shape=(4, 4, 1), vocabulary=256)
-    config.model.update(network="multiscale", family="ncsnpp", multipliers=(1.0,), attention_at=(4,), told="index")
-    config.model.update(width=8, groups=4, depth=1)
+    config.model.update(multipliers=(1.0,), attention_at=(4,), width=8, groups=4, depth=1)
     config.training.update(num_timesteps=N, weighting="simple")
-    for name, value in changes.items():
-        section, field = name.split("__")
-        config[section][field] = value
+    choose(config, {name.replace("__", "."): value for name, value in changes.items()})
     check(config)
     return config
 

@@ -16,7 +16,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax import methods, modes, weights
-from vdm_jax.config import base, check
+from vdm_jax.config import base, check, choose
 from vdm_jax.core.method import Context
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood
@@ -30,19 +30,19 @@ MEANS = np.random.default_rng(0).standard_normal((K, *SHAPE))
 
 def settings(**changes: Any) -> ConfigDict:
     """A tiny ADM classifier of K classes, T levels."""
-    config = base()
-    config.method = "classifier"
+    parts = {
+        "method": "classifier",
+        "model.network": "multiscale",
+        "model.family": "adm",
+        "model.num_classes": K,
+        "schedule.kind": "ddpm_linear",
+    }
+    config = choose(base(), parts)
     config.data.shape, config.data.vocabulary = SHAPE, 0
-    config.model.network, config.model.family, config.model.num_classes = "multiscale", "adm", K
     config.model.width, config.model.depth, config.model.groups, config.model.head_channels = 8, 1, 4, 4
     config.model.multipliers, config.model.attention_at = (1.0, 2.0), (2,)
-    config.schedule.kind, config.schedule.num_timesteps = "ddpm_linear", T
-    config.schedule.beta_max = 15.0
-    config.training.weighting = "simple"
-    config.sampling.num_steps = T
-    for name, value in changes.items():
-        section, _, leaf = name.partition("__")
-        config[section][leaf] = value
+    config.schedule.num_timesteps, config.schedule.beta_max = T, 15.0
+    choose(config, {name.replace("__", "."): value for name, value in changes.items()})
     check(config)
     return config
 
@@ -150,7 +150,7 @@ def test_levels_are_told_in_groups_with_errors_over_images() -> None:
     ("changes", "message"),
     [
         ({"model__num_classes": 1}, "a classifier needs the data's classes"),
-        ({"model__variance": "learned"}, "does not go with config.method='classifier'"),
+        ({"model__variance": "learned"}, "variance: config.method='classifier' has no such field"),
         ({"training__times": "importance"}, "does not go with config.method='classifier'"),
     ],
 )
@@ -170,9 +170,9 @@ def test_a_run_learns_digits_and_its_evaluation_tells_accuracy_by_level(tmp_path
     config = settings()
     config.data.name, config.data.shape, config.data.vocabulary, config.model.num_classes = "digits", (8, 8, 1), 17, 10
     config.model.width, config.model.head_channels, config.model.attention_at = 16, 16, (4,)
-    config.optimizer.learning_rate, config.optimizer.decay, config.optimizer.warmup_steps = 4e-3, "linear", 10
+    choose(config, {"optimizer.learning_rate": 4e-3, "optimizer.decay": "linear", "optimizer.warmup_steps": 10})
     config.optimizer.weight_decay = 0.05
-    config.training.num_steps, config.training.eval_every, config.training.sample_every = 120, 100, 100
+    config.training.num_steps, config.training.eval_every = 120, 100
     config.training.eval_examples, config.evaluation.passes, config.evaluation.weights = 50, 1, "raw"
     check(config)
     directory = epath.Path(tmp_path / "run")

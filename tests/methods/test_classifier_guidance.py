@@ -15,7 +15,7 @@ from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, Exact, K, settin
 from tests.training.runs import mesh_of
 from vdm_jax import api, methods
 from vdm_jax.conditioning.label import Label
-from vdm_jax.config import check
+from vdm_jax.config import check, choose
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.gaussian import networks
@@ -28,11 +28,9 @@ LABEL = jnp.arange(6) % K
 
 def diffusion(**changes: Any) -> ConfigDict:
     """A DDPM of the levels that the classifier's settings have."""
-    config = settings(schedule__num_timesteps=LEVELS, sampling__num_steps=LEVELS)
-    config.method, config.model.num_classes = "ddpm", 0
-    for name, value in changes.items():
-        section, _, leaf = name.partition("__")
-        config[section][leaf] = value
+    parts = {"method": "ddpm", "model.num_classes": 0, "training.weighting": "simple", "sampling.num_steps": LEVELS}
+    config = choose(settings(schedule__num_timesteps=LEVELS), parts)
+    choose(config, {name.replace("__", "."): value for name, value in changes.items()})
     check(config)
     return config
 
@@ -145,7 +143,7 @@ def test_a_guide_has_to_know_noise_and_to_guide_a_table() -> None:
     with pytest.raises(UserError, match=r"has to be trained on noisy images"):
         classifier_guidance.check(diffusion(), diffusion(), "there")
     other = ConfigDict(judge().to_dict())
-    other.method = "vdm"
+    choose(other, {"method": "vdm"})
     with pytest.raises(UserError, match=r"config\.method='vdm' has none"):
         classifier_guidance.check(other, judge(), "there")
 
@@ -159,6 +157,6 @@ def test_shapes_are_compared() -> None:
 
 def test_a_network_that_is_told_t_is_not_guided_by_one_that_is_told_numbers() -> None:
     plain = diffusion()
-    plain.model.network = "unet"
+    choose(plain, {"model.network": "unet"})
     with pytest.raises(UserError, match=r"network='unet' is told t, but the classifier"):
         classifier_guidance.check(plain, judge(), "there")

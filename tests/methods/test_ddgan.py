@@ -33,9 +33,7 @@ def context(phase: int = 0, variant: bool = False) -> Context:
 def made(generate: Any, judge: Any = None, **changes: Any) -> ddgan.DDGAN:
     """A DDGAN whose networks are functions: generate(z, t, w), judge(z_s, z_t, t)."""
     config = gan()
-    for name, value in changes.items():
-        section, field = name.split("__")
-        config[section][field] = value
+    configs.choose(config, {name.replace("__", "."): value for name, value in changes.items()})
     configs.check(config)
     model = ddgan.model(config)
     network = lambda function: SimpleNamespace(apply=lambda variables, *inputs: function(*inputs))
@@ -193,8 +191,10 @@ def test_a_notebook_cannot_ask_for_other_steps_or_a_likelihood() -> None:
         model.denoise(jnp.zeros((1, 2)), 0.0)
 
 
+SCORE = {"method": "ddpm", "schedule.kind": "ddpm_cosine", "model.prediction": "eps"}
+
+
 def test_score_models_have_no_generator() -> None:
-    config = configs.with_variant(gan_images(), "ddpm", {"ddpm": {"method": "ddpm", "schedule.kind": "ddpm_cosine"}})
-    config.model.prediction = "eps"
+    config = configs.with_variant(gan_images(), "ddpm", {"ddpm": SCORE})
     with pytest.raises(UserError, match=r"config\.model\.family='ddgan' does not go with config\.method='ddpm'"):
         configs.check(config)

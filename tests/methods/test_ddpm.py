@@ -14,7 +14,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax import methods
-from vdm_jax.config import base, check
+from vdm_jax.config import base, check, choose
 from vdm_jax.core import chain as chains
 from vdm_jax.core.method import Context
 from vdm_jax.diffusion import tables, times
@@ -28,16 +28,17 @@ D = 6
 
 def settings(**changes: Any) -> ConfigDict:
     """Points of D dimensions, T = 50 levels."""
-    config = base()
-    config.method = "ddpm"
+    parts = {
+        "method": "ddpm",
+        "model.network": "mlp",
+        "schedule.kind": "ddpm_linear",
+        "training.weighting": "simple",
+    }
+    config = choose(base(), parts)
     config.data.shape, config.data.vocabulary = (D,), 0
-    config.model.network, config.model.width, config.model.depth = "mlp", 16, 1
-    config.schedule.kind, config.schedule.num_timesteps = "ddpm_linear", 50
-    config.training.weighting = "simple"
-    config.sampling.num_steps = 50
-    for name, value in changes.items():
-        section, _, leaf = name.partition("__")
-        config[section][leaf] = value
+    config.model.width, config.model.depth = 16, 1
+    config.schedule.num_timesteps = config.sampling.num_steps = 50
+    choose(config, {name.replace("__", "."): value for name, value in changes.items()})
     check(config)
     return config
 
@@ -146,7 +147,7 @@ def test_few_steps_have_the_variance_of_their_closed_form() -> None:
     """20 of 1,000 levels: var z_s = (∂z_s/∂z_t)² var z_t + noise², step by step."""
     config = settings(schedule__num_timesteps=1000, sampling__num_steps=20)
     for sampler in ("ancestral", "ddim"):
-        config.sampling.sampler = sampler
+        choose(config, {"sampling.sampler": sampler})
         x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(4000), {}, 20)
         bar = np.cumprod(1 - ddpm.betas_of(config))[tables.spaced(1000, "20")]
         variance = 1.0
@@ -162,7 +163,7 @@ def test_few_steps_have_the_variance_of_their_closed_form() -> None:
 
 def test_the_bound_trains_the_variance_alone_in_hybrid() -> None:
     config = settings()
-    config.model.network, config.model.variance, config.training.weighting = "multiscale", "learned", "hybrid"
+    choose(config, {"model.network": "multiscale", "model.variance": "learned", "training.weighting": "hybrid"})
     raw = {"network": {"raw": jax.random.normal(jax.random.key(5), (4, 2 * D))}}
     context = Context(keys_for(4), jax.random.key(2), jnp.arange(4), 4)
 
@@ -228,7 +229,7 @@ def test_networks_are_told_what_the_originals_were() -> None:
 
     config = settings()
     np.testing.assert_allclose(networks.time_input(config, 4), [0.25, 0.5, 0.75, 1])
-    config.model.network = "multiscale"
+    choose(config, {"model.network": "multiscale"})
     np.testing.assert_array_equal(networks.time_input(config, 4), [0, 1, 2, 3])
     config.model.rescale_time = True
     np.testing.assert_array_equal(networks.time_input(config, 4), [0, 250, 500, 750])

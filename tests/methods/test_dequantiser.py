@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from scipy.stats import norm
 
 from vdm_jax import methods, modes, weights
-from vdm_jax.config import base, check
+from vdm_jax.config import base, check, choose
 from vdm_jax.core.method import Context
 from vdm_jax.errors import UserError
 from vdm_jax.gaussian import networks
@@ -28,15 +28,12 @@ VARIANCE = 0.3
 
 
 def make(shape: tuple[int, ...] = (2, 2, 1), vocabulary: int = 3, **changes: Any) -> ConfigDict:
-    config = base()
-    config.method, config.schedule.kind, config.schedule.t_min = "dequantiser", "vp_sde", 1e-3
+    config = choose(base(), {"method": "dequantiser", "schedule.kind": "vp_sde", "schedule.t_min": 1e-3})
     config.data.update(shape=shape, vocabulary=vocabulary)
     config.model.update(width=8, groups=4, depth=1, fourier=(), residual="pixel", data_variance=VARIANCE)
     config.model.update(couplings=2, coupling_width=8, coupling_depth=1)
     config.training.times = "importance"
-    for name, value in changes.items():
-        section, field = name.split("__")
-        config[section][field] = value
+    choose(config, {name.replace("__", "."): value for name, value in changes.items()})
     check(config)
     return config
 

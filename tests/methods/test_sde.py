@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm
 
 from tests.diffusion.closed_forms import error, l_infinity, log_normal
-from vdm_jax.config import base, check
+from vdm_jax.config import base, check, choose
 from vdm_jax.core.method import Context
 from vdm_jax.diffusion import samplers
 from vdm_jax.diffusion.prediction import Prediction
@@ -32,17 +32,14 @@ def silent(monkeypatch):
 
 def make(kind, exact=True, **changes):
     """A config of tiny continuous images; changes: 'section.field' with two underscores for the dot."""
-    config = base()
-    config.method, config.schedule.kind = "sde", kind
+    config = choose(base(), {"method": "sde", "schedule.kind": kind})
     config.data.update(shape=SHAPE, vocabulary=0)
     config.model.update(width=8, groups=4, depth=1, fourier=())
     if exact:
         config.model.update(residual="pixel", data_variance=VARIANCE)
     config.training.weighting = "vlb"
     config.evaluation.tolerance = 1e-4
-    for name, value in changes.items():
-        section, field = name.split("__")
-        config[section][field] = value
+    choose(config, {name.replace("__", "."): value for name, value in changes.items()})
     check(config)
     return config
 

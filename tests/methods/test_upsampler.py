@@ -15,7 +15,7 @@ from tests.methods.test_classifier import MEANS, Exact, K
 from tests.methods.test_classifier import settings as judge
 from vdm_jax import api, methods
 from vdm_jax.conditioning import Guided
-from vdm_jax.config import base, check
+from vdm_jax.config import base, check, choose
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.gaussian import networks
@@ -28,17 +28,22 @@ T, SPREAD, SIDE = 40, 0.5, 2
 
 def settings(**changes: Any) -> ConfigDict:
     """An upsampler from 2 × 2 to 4 × 4 real numbers, without labels."""
-    config = base()
-    config.method, config.data.shape, config.data.vocabulary = "ddpm", (4, 4, 1), 0
-    config.model.network, config.model.family, config.model.low_resolution = "multiscale", "adm", SIDE
+    parts = {
+        "method": "ddpm",
+        "model.network": "multiscale",
+        "model.family": "adm",
+        "model.low_resolution": SIDE,
+        "schedule.kind": "ddpm_linear",
+        "training.weighting": "simple",
+        "sampling.sampler": "ddim",
+    }
+    config = choose(base(), parts)
+    config.data.shape, config.data.vocabulary = (4, 4, 1), 0
     config.model.width, config.model.depth, config.model.groups, config.model.head_channels = 8, 1, 4, 4
     config.model.multipliers, config.model.attention_at = (1.0, 2.0), (2,)
-    config.schedule.kind, config.schedule.num_timesteps, config.schedule.beta_max = "ddpm_linear", T, 15.0
-    config.training.weighting = "simple"
-    config.sampling.sampler, config.sampling.num_steps = "ddim", T
-    for name, value in changes.items():
-        section, _, leaf = name.partition("__")
-        config[section][leaf] = value
+    config.schedule.num_timesteps, config.schedule.beta_max = T, 15.0
+    config.sampling.num_steps = T
+    choose(config, {name.replace("__", "."): value for name, value in changes.items()})
     check(config)
     return config
 
@@ -166,8 +171,14 @@ def test_guidance_without_a_classifier_drops_the_label_and_keeps_the_image() -> 
     [
         ({"model__low_resolution": 3}, r"low_resolution=3 is not the side .* 4 × 4 pixels .*; try 2"),
         ({"model__low_resolution": 4}, r"low_resolution=4 is not the side .*; try 2"),
-        ({"model__low_resolution": 0, "sampling__low_resolution": "x.npz"}, r"'x\.npz' is what an upsampler enlarges"),
-        ({"model__network": "unet"}, r"makes an upsampler, which is a DDPM"),
+        (
+            {"model__low_resolution": 0, "sampling__low_resolution": "x.npz"},
+            r"it belongs to a config\.model\.low_resol",
+        ),
+        (
+            {"model__network": "unet", "model__low_resolution": 2},
+            r"low_resolution: config\.model\.network='unet' has no such field; it belongs to .*network='multiscale'",
+        ),
     ],
 )
 def test_an_upsampler_that_cannot_be_is_refused(changes: Any, sentence: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.diffusion.closed_forms import log_normal
 from vdm_jax import methods
-from vdm_jax.config import base, check
+from vdm_jax.config import base, check, choose
 from vdm_jax.diffusion import decoders, likelihood
 from vdm_jax.diffusion.process import noise
 from vdm_jax.keys import example_keys, normal_like
@@ -20,11 +20,11 @@ GAMMA_0, GAMMA_1, DIMENSIONS = -6.0, 4.0, 3
 
 
 def method_and_batch(vocabulary, **evaluation):
-    config = base()
+    config = choose(base(), {"model.network": "mlp", "evaluation.estimator": "ode"})
     config.data.shape, config.data.vocabulary = (DIMENSIONS,), vocabulary
-    config.model.update(network="mlp", width=8, depth=1, fourier=())
+    config.model.update(width=8, depth=1)
     config.schedule.update(gamma_0=GAMMA_0, gamma_1=GAMMA_1)
-    config.evaluation.update(estimator="ode", **evaluation)
+    config.evaluation.update(**evaluation)
     check(config)
     method = methods.build(config)
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from vdm_jax.config import base, check
+from vdm_jax.config import base, check, choose
 from vdm_jax.core.method import Context
 from vdm_jax.diffusion import baseline
 from vdm_jax.diffusion.process import VP, noise
@@ -23,7 +23,8 @@ from vdm_jax.networks.vdm_unet import VDMUNet
 def config(**model):
     c = base()
     c.data.shape, c.data.vocabulary = (8, 8, 1), 0
-    c.model.update(width=8, depth=1, groups=4, residual="pixel", **model)
+    choose(c, {"model.residual": "pixel"} | {f"model.{name}": value for name, value in model.items()})
+    c.model.update(width=8, depth=1, groups=4)
     check(c)
     return c
 
@@ -165,7 +166,6 @@ def test_time_features_of_close_levels_are_close(key):
 
 @pytest.mark.parametrize("change", [{"prediction": "v"}, {"network": "mlp"}])
 def test_pixel_residual_is_for_eps_of_images(change):
-    c = base()
-    c.model.update(residual="pixel", **change)
+    changes = {"model.residual": "pixel"} | {f"model.{name}": value for name, value in change.items()}
     with pytest.raises(UserError, match=r"model\.residual"):
-        check(c)
+        check(choose(base(), changes))

@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from tests.convert.torch_files import pt
-from vdm_jax.config import base, check
+from vdm_jax.config import base, check, choose
 from vdm_jax.convert import formats, ncsn
 from vdm_jax.errors import UserError
 from vdm_jax.networks.refinenet import EPSILON, RefineNet, enlarged, instance_norm_plus
@@ -26,9 +26,9 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def made() -> ConfigDict:
-    config = base()
-    config.method, config.schedule.kind = "sde", "ve_sde"
-    config.model.update(network="refinenet", told="index", width=8, groups=4)
+    parts = {"method": "sde", "schedule.kind": "ve_sde", "model.network": "refinenet", "model.told": "index"}
+    config = choose(base(), parts)
+    config.model.width = 8
     config.training.update(num_timesteps=5, weighting="simple")
     return config
 
@@ -107,7 +107,7 @@ def test_a_file_is_loaded(tmp_path: Path) -> None:
     params, step = formats.load(path, config, {"network": convert(theirs())})
     assert step == 0
     jax.tree.map(np.testing.assert_array_equal, params["network"], convert(theirs()))
-    config.model.network = "multiscale"
+    choose(config, {"model.network": "multiscale"})
     with pytest.raises(UserError, match=r"takes NCSN's alone; set config\.model\.network='refinenet'"):
         formats.load(path, config, None)
 
@@ -169,13 +169,13 @@ def test_every_parameter_of_the_level_that_is_told_is_trained_and_no_other() -> 
         ({"schedule.kind": "vp_sde"}, "is told the number of its level"),
         ({"data.shape": (9, 8, 1)}, "cannot be halved"),
         ({"model.prediction": "v"}, "NCSN's network gives a score; set it to 'eps'"),
-        ({"model.dropout": 0.1}, "has no labels and no dropout"),
+        ({"model.dropout": 0.1}, r"model\.dropout: config\.model\.network='refinenet' has no such field"),
+        ({"model.num_classes": 3}, r"model\.num_classes: config\.model\.network='refinenet' has no such field"),
         ({"training.num_timesteps": 0}, "numbers the levels of training"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], sentence: str) -> None:
     config = made()
     check(config)
-    config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=sentence):
-        check(config)
+        check(choose(config, changes))

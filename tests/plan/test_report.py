@@ -91,10 +91,9 @@ def test_parameters_over_two_chips_are_gathered_a_layer_at_a_time(planned: tuple
 
 
 def points() -> ConfigDict:
-    config = configs.base()
+    config = configs.choose(configs.base(), {"model.network": "mlp", "schedule.kind": "linear"})
     config.data.name, config.data.shape, config.data.vocabulary, config.data.batch_size = "swirl", (2,), 0, 16
-    config.model.network, config.model.width, config.model.depth, config.model.fourier = "mlp", 8, 1, ()
-    config.schedule.kind, config.schedule.gamma_0 = "linear", -8.0
+    config.model.width, config.model.depth, config.schedule.gamma_0 = 8, 1, -8.0
     config.sampling.num_steps, config.sampling.num_images, config.sampling.batch_size = 5, 64, 30
     configs.check(config)
     return config

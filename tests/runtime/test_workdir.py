@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from tests.training.runs import points
 from vdm_jax import data
+from vdm_jax.config import choose
 from vdm_jax.errors import UserError
 from vdm_jax.runtime import workdir
 
@@ -74,8 +75,8 @@ def test_only_process_0_claims(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 def cosine(num_steps: int) -> ConfigDict:
-    config = points()
-    config.optimizer.decay, config.training.num_steps = "cosine", num_steps
+    config = choose(points(), {"optimizer.decay": "cosine"})
+    config.training.num_steps = num_steps
     return config
 
 

@@ -23,11 +23,10 @@ FAST = {"xla_backend_optimization_level": 0}  # compiles in half the time
 
 def points() -> ConfigDict:
     """An MLP with dropout and a monotone schedule on the swirl."""
-    config = configs.base()
+    config = configs.choose(configs.base(), {"model.network": "mlp", "schedule.kind": "learned_monotone"})
     config.data.name, config.data.shape, config.data.vocabulary, config.data.batch_size = "swirl", (2,), 0, BATCH
-    config.model.network, config.model.width, config.model.depth, config.model.dropout = "mlp", 8, 1, 0.1
-    config.model.fourier = ()
-    config.schedule.kind, config.schedule.gamma_0, config.schedule.features = "learned_monotone", -8.0, 4
+    config.model.width, config.model.depth, config.model.dropout = 8, 1, 0.1
+    config.schedule.gamma_0, config.schedule.features = -8.0, 4
     config.training.num_steps, config.training.log_every, config.training.checkpoint_every = 12, 5, 3
     config.optimizer.learning_rate = 2e-3
     config.training.eval_examples, config.evaluation.examples, config.evaluation.batch_size = 20, 20, 16
@@ -65,15 +64,14 @@ def functions(config: ConfigDict, method: Any, mesh: Mesh) -> Program:
     saved = config.to_dict()
     host = "eval_every", "eval_examples", "checkpoint_every", "keep", "keep_every", "sample_every", "on_bad"
     for name in (*host, "num_steps", "steps_per_call", "profile_steps"):
-        del saved["training"][name]
+        saved["training"].pop(name, None)
     return _compiled(json.dumps({k: v for k, v in saved.items() if k not in ("sampling", "evaluation")}), mesh)
 
 
 def levels() -> ConfigDict:
     """A DDPM on `points` whose eight levels are drawn by importance: its history is warm after a few steps."""
-    config = points()
-    config.method, config.schedule.kind, config.schedule.num_timesteps = "ddpm", "ddpm_cosine", 8
-    config.sampling.num_steps = 8
+    config = configs.choose(points(), {"method": "ddpm", "schedule.kind": "ddpm_cosine"})
+    config.schedule.num_timesteps = config.sampling.num_steps = 8
     config.training.times, config.training.weighting = "importance", "vlb"
     configs.check(config)
     return config
@@ -81,9 +79,9 @@ def levels() -> ConfigDict:
 
 def gan() -> ConfigDict:
     """A DDGAN of perceptrons on 25 Gaussians, with R1 on every third step."""
-    config = ddgan_settings(configs.base())
+    config = ddgan_settings(configs.base(), "mlp")
     config.data.name, config.data.shape, config.data.vocabulary, config.data.batch_size = "gaussians25", (2,), 0, BATCH
-    config.model.network, config.model.width, config.model.depth, config.model.latent = "mlp", 8, 1, 2
+    config.model.width, config.model.depth, config.model.latent = 8, 1, 2
     config.training.num_steps, config.training.log_every, config.training.checkpoint_every = 12, 5, 4
     config.training.r1, config.training.r1_every, config.training.seed = 1.0, 3, 2
     config.optimizer.learning_rate, config.optimizer.discriminator_learning_rate = 2e-3, 1e-3
@@ -94,9 +92,9 @@ def gan() -> ConfigDict:
 
 def gan_images() -> ConfigDict:
     """Its networks for images on digits, R1 on every step."""
-    config = gan()
+    config = configs.choose(gan(), {"model.network": "multiscale"})
     config.data.name, config.data.shape, config.data.vocabulary = "digits", (8, 8, 1), 17
-    config.model.network, config.model.family, config.model.groups = "multiscale", "ddgan", 4
+    config.model.groups = 4
     config.model.multipliers, config.model.attention_at, config.model.latent_width = (1.0, 2.0), (4,), 8
     config.model.mapping_depth, config.model.discriminator_width, config.model.discriminator_time = 1, 4, 8
     config.training.r1_every = 1

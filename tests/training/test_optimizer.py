@@ -19,9 +19,7 @@ def settings(**fields: Any) -> ConfigDict:
     config = configs.base()
     config.training.num_steps = 50
     values = {"learning_rate": 0.1, "warmup_steps": 0, "weight_decay": 0.0, "clip": 0.0, **fields}
-    for name, value in values.items():
-        config.optimizer[name] = value
-    return config
+    return configs.choose(config, {f"optimizer.{name}": value for name, value in values.items()})
 
 
 PARAMS = {

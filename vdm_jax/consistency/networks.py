@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from vdm_jax.consistency.demand import Given, demand
 from vdm_jax.errors import UserError
+from vdm_jax.fields import Given, demand
 
 
-def check_network(given: Given) -> None:
-    width, groups, network = given["model.width"], given["model.groups"], given["model.network"]
-    images, shape = network != "mlp", tuple(given["data.shape"])
-    demand(not images or width % 2 == 0, f"config.model.width={width} must be even; try {width + 1}")
+def check_width(given: Given) -> None:
+    width = given["model.width"]
+    demand(width % 2 == 0, f"config.model.width={width} must be even; try {width + 1}")
+
+
+def check_norms(given: Given) -> None:
+    check_width(given)
+    width, groups = given["model.width"], given["model.groups"]
     demand(
-        not images or width % groups == 0,
+        width % groups == 0,
         f"config.model.groups={groups} must divide config.model.width={width}; "
         f"try config.model.groups={max(g for g in range(1, min(width, groups) + 1) if width % g == 0)}",
     )
     demand(
-        not images or groups < width,
+        groups < width,
         f"config.model.groups={groups} must be less than config.model.width={width}: the norm of a single channel "
         f"takes away what the network is told of t; try config.model.groups={width // 2}",
     )
+
+
+def check_residual(given: Given) -> None:
     demand(
-        given["model.residual"] == "z" or (network == "unet" and given["model.prediction"] == "eps"),
+        given["model.prediction"] == "eps",
         "config.model.residual='pixel' is an estimate of eps beside the U-Net's; "
         "set config.model.prediction='eps' and config.model.network='unet'",
     )
+
+
+def check_shape(given: Given) -> None:
+    network, shape = given["model.network"], tuple(given["data.shape"])
     demand(
-        given["model.initial"] == "original" or network == "unet",
-        "config.model.initial='structured' is for config.model.network='unet'",
-    )
-    demand(
-        len(shape) == (3 if images else 1),
+        len(shape) == (1 if network == "mlp" else 3),
         f"config.data.shape={shape} does not suit config.model.network={network!r}: "
         "'unet', 'multiscale' and 'refinenet' take (height, width, channels), 'mlp' (dimensions,)",
     )
@@ -38,34 +45,14 @@ def check_network(given: Given) -> None:
         given["data.vocabulary"] != 1,
         "config.data.vocabulary=1 has one level and nothing to learn; 0 is for continuous data",
     )
+
+
+def check_variance(given: Given) -> None:
+    network = given["model.network"]
     demand(
-        given["model.variance"] != "learned" or network == "multiscale",
+        network == "multiscale",
         f"config.model.variance='learned' needs a network with a variance head, which {network!r} has not; "
         "set config.model.network='multiscale'",
-    )
-
-
-def check_low_resolution(given: Given) -> None:
-    """What an upsampler needs."""
-    side, file, (height, *_) = given["model.low_resolution"], given["sampling.low_resolution"], given["data.shape"]
-    demand(
-        bool(side) or not file,
-        f"config.sampling.low_resolution={file!r} is what an upsampler enlarges, and this model is none "
-        "(config.model.low_resolution=0); leave it out",
-    )
-    if not side:
-        return
-    demand(
-        given["method"] == "ddpm" and given["model.network"] == "multiscale",
-        f"config.model.low_resolution={side} makes an upsampler, which is a DDPM with a network that resamples; set "
-        "config.method='ddpm' and config.model.network='multiscale', or config.model.low_resolution=0",
-    )
-    smaller = [size for size in range(1, height) if height % size == 0] or [0]
-    nearest = min(smaller, key=lambda size: abs(size - side))
-    demand(
-        side in smaller,
-        f"config.model.low_resolution={side} is not the side of an image that whole blocks of "
-        f"{height} × {height} pixels make (config.data.shape); try {nearest}",
     )
 
 
@@ -73,7 +60,7 @@ def check_refinenet(given: Given) -> None:
     demand(
         given["method"] in ("sde", "dequantiser")
         and given["schedule.kind"] == "ve_sde"
-        and given["model.told"] == "index",
+        and given.get("model.told") == "index",
         "config.model.network='refinenet' is NCSN's, which is told the number of its level; set config.method='sde', "
         "config.schedule.kind='ve_sde' and config.model.told='index'",
     )
@@ -85,11 +72,6 @@ def check_refinenet(given: Given) -> None:
     demand(
         given["model.prediction"] == "eps",
         f"config.model.prediction={given['model.prediction']!r}: NCSN's network gives a score; set it to 'eps'",
-    )
-    demand(
-        given["model.num_classes"] == 0 and given["model.dropout"] == 0,
-        f"config.model.num_classes={given['model.num_classes']} and config.model.dropout={given['model.dropout']:g}: "
-        "config.model.network='refinenet' has no labels and no dropout; set both to 0",
     )
 
 

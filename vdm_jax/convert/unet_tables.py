@@ -155,7 +155,7 @@ def load(
     if which not in state:
         have = "raw" if which == "ema_params" else "ema"
         raise UserError(f"{path} has no {which}; set config.evaluation.weights={have!r} to use the weights it has")
-    if config.model.prediction != "eps":
+    if config.model.get("prediction", "eps") != "eps":
         raise UserError(f"{path} predicts eps; config.model.prediction={config.model.prediction!r} is another model")
     params = {"network": from_original(state[which], settings_of(config), tuple(config.data.shape))}
     params = jax.tree.map(lambda leaf, target: jnp.asarray(leaf, target.dtype), params, like)

@@ -25,6 +25,21 @@ from jax import Array
 from vdm_jax.diffusion import decoders, losses
 from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import VP, Noise, Process, flow, q_sample, sum_except_batch
+from vdm_jax.fields import ANY_TIME, Component, Field
+
+COMPONENTS = (
+    Component(
+        {
+            "evaluation.divergence": Field(
+                "auto",
+                "of the flow: exact up to 16 dimensions, else Hutchinson's",
+                ("auto", "exact", "hutchinson"),
+                resume=ANY_TIME,
+            )
+        },
+        {"evaluation.estimator": ("ode",)},
+    ),
+)
 
 # z [B, …], level (scalar fields), conditioning [B, …] → Prediction
 Predict = Callable[[Array, Noise, Any], Prediction]

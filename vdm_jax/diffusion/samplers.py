@@ -17,6 +17,14 @@ from jax import Array, lax
 from vdm_jax.diffusion.prediction import Denoise, Prediction
 from vdm_jax.diffusion.process import VP, Noise, Process, expand, flow, posterior_deviation, posterior_of_x
 from vdm_jax.diffusion.schedules import Schedule
+from vdm_jax.fields import ANY_TIME, Component, Field
+
+COMPONENTS = (
+    Component(
+        {"sampling.eta": Field(0.0, "noise of DDIM: 0 none, 1 ancestral", low=0.0, high=1.0, resume=ANY_TIME)},
+        {"sampling.sampler": ("ddim",)},
+    ),
+)
 
 
 class Transition(NamedTuple):

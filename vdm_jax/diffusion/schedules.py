@@ -20,6 +20,34 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vdm_jax.fields import Component, Field, Given, demand
+
+
+def _check_ends(given: Given) -> None:
+    demand(
+        given["schedule.gamma_0"] < given["schedule.gamma_1"],
+        "config.schedule.gamma_0 must lie below config.schedule.gamma_1: noise grows with t",
+    )
+
+
+COMPONENTS = (
+    Component(
+        {
+            "schedule.gamma_0": Field(-13.3, "gamma(0) at the start of training", low=-30, high=10, decisive=True),
+            "schedule.gamma_1": Field(5.0, "gamma(1) at the start of training", low=-10, high=30, decisive=True),
+        },
+        {"schedule.kind": ("linear", "cosine", "learned_scalar", "learned_monotone")},
+        _check_ends,
+    ),
+    Component(
+        {
+            "schedule.features": Field(1024, "hidden units of the monotone network", low=1, decisive=True),
+            "schedule.minimise_variance": Field(False, "the path follows the gradient of E[L^2] (VDM, I.2)"),
+        },
+        {"schedule.kind": ("learned_monotone",)},
+    ),
+)
+
 
 class Shape(Protocol):
     """A monotone path from 0 to 1; all methods are elementwise in t."""

@@ -19,6 +19,44 @@ import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.diffusion.schedules import Schedule, linear
+from vdm_jax.fields import Component, Field, Given, demand
+
+
+def _check_betas(given: Given) -> None:
+    low, high = given["schedule.beta_min"], given["schedule.beta_max"]
+    demand(low <= high, f"config.schedule.beta_min={low:g} must not exceed config.schedule.beta_max={high:g}")
+    demand(
+        low + high <= 160,
+        f"config.schedule.beta_max={high:g} leaves nothing of the data that float32 could hold; try 20",
+    )
+
+
+def _check_sigmas(given: Given) -> None:
+    low, high = given["schedule.sigma_min"], given["schedule.sigma_max"]
+    demand(low < high, f"config.schedule.sigma_min={low:g} must lie below config.schedule.sigma_max={high:g}")
+
+
+T_MIN = Field(1e-5, "the t that stands for 0 in an SDE", low=1e-7, high=0.1, decisive=True)
+COMPONENTS = (
+    Component(
+        {
+            "schedule.beta_min": Field(0.1, "beta(0) of the VP and sub-VP SDE", low=1e-6, decisive=True),
+            "schedule.beta_max": Field(20.0, "beta(1) of the VP and sub-VP SDE", low=1e-6, decisive=True),
+            "schedule.t_min": T_MIN,
+        },
+        {"schedule.kind": ("vp_sde", "sub_vp_sde")},
+        _check_betas,
+    ),
+    Component(
+        {
+            "schedule.sigma_min": Field(0.01, "sigma(0) of the VE SDE", low=1e-6, high=1e6, decisive=True),
+            "schedule.sigma_max": Field(50.0, "sigma(1) of the VE SDE", low=1e-6, high=1e6, decisive=True),
+            "schedule.t_min": T_MIN,
+        },
+        {"schedule.kind": ("ve_sde",)},
+        _check_sigmas,
+    ),
+)
 
 
 class LinearBeta(NamedTuple):

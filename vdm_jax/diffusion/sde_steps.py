@@ -25,6 +25,17 @@ from vdm_jax.diffusion.prediction import score_from_eps
 from vdm_jax.diffusion.process import VP, Noise, Process, expand, forward_coefficients
 from vdm_jax.diffusion.samplers import Predict, Step, Transition, normal
 from vdm_jax.diffusion.schedules import Schedule
+from vdm_jax.fields import ANY_TIME, Component, Field
+
+COMPONENTS = (
+    Component(
+        {
+            "sampling.corrector_steps": Field(1, "Langevin steps at each level", low=0, resume=ANY_TIME),
+            "sampling.snr": Field(0.16, "r of the Langevin steps' size", low=0.0, resume=ANY_TIME),
+        },
+        {"sampling.sampler": ("predictor_corrector", "langevin")},
+    ),
+)
 
 # (ε [B, …] of the step, score [B, …], transition) → h [B] or scalar
 StepSize = Callable[[Array, Array, Transition], Array]

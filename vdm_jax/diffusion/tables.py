@@ -19,6 +19,59 @@ from jax import Array
 
 from vdm_jax.diffusion.process import Noise, noise
 from vdm_jax.diffusion.samplers import Transition
+from vdm_jax.fields import Component, Field, Given, demand
+
+
+def _check_betas(given: Given) -> None:
+    low, high = given["schedule.beta_min"], given["schedule.beta_max"]
+    demand(
+        low <= high,
+        f"config.schedule.beta_min={low:g} must not exceed config.schedule.beta_max={high:g}: noise grows with t",
+    )
+    demand(
+        high < given["schedule.num_timesteps"],
+        f"config.schedule.num_timesteps={given['schedule.num_timesteps']} must exceed "
+        f"config.schedule.beta_max={high:g}: the last beta is beta_max over it and must be less than 1",
+    )
+
+
+def _check_vp_betas(given: Given) -> None:
+    low, high = given["schedule.beta_min"], given["schedule.beta_max"]
+    demand(low <= high, f"config.schedule.beta_min={low:g} must not exceed config.schedule.beta_max={high:g}")
+
+
+_NUM_TIMESTEPS = Field(1000, "levels T of a table", low=1, high=2**20, decisive=True, exclusive=True)
+COMPONENTS = (
+    Component(
+        {
+            "schedule.num_timesteps": _NUM_TIMESTEPS,
+            "schedule.beta_min": Field(0.1, "T beta_1", low=1e-6, decisive=True),
+            "schedule.beta_max": Field(20.0, "T beta_T", low=1e-6, decisive=True),
+        },
+        {"schedule.kind": ("ddpm_linear",)},
+        _check_betas,
+    ),
+    Component({"schedule.num_timesteps": _NUM_TIMESTEPS}, {"schedule.kind": ("ddpm_cosine",)}),
+    Component(
+        {
+            "schedule.step_variance": Field(0.02, "sigma^2 of every step", low=1e-6, high=0.999, decisive=True),
+            "schedule.remaining": Field(
+                0.01, "the table ends where alpha falls below this; it sets T", low=1e-6, high=0.999, decisive=True
+            ),
+        },
+        {"schedule.kind": ("constant_sigma",)},
+    ),
+    Component(
+        {
+            "schedule.num_timesteps": _NUM_TIMESTEPS,
+            "schedule.beta_min": Field(0.1, "beta(0) of the VP SDE", low=1e-6, decisive=True),
+            "schedule.beta_max": Field(20.0, "beta(1) of the VP SDE", low=1e-6, decisive=True),
+            "schedule.t_min": Field(1e-5, "the t of level 0", low=1e-7, high=0.1, decisive=True),
+        },
+        {"schedule.kind": ("ddgan_vp",)},
+        _check_vp_betas,
+    ),
+)
 
 MAX_BETA = 0.999
 
@@ -47,11 +100,19 @@ def constant_betas(step_variance: float, remaining: float) -> np.ndarray:
     return np.full(constant_levels(step_variance, remaining), step_variance, np.float64)
 
 
-def betas(kind: str, num_levels: int, *, low: float, high: float, step_variance: float, remaining: float) -> np.ndarray:
-    """β of all levels, float64 [T], of a kind: 'ddpm_linear', 'ddpm_cosine' or 'constant_sigma'."""
+def betas(
+    kind: str,
+    *,
+    num_timesteps: int = 1000,
+    beta_min: float = 0.1,
+    beta_max: float = 20.0,
+    step_variance: float = 0.02,
+    remaining: float = 0.01,
+) -> np.ndarray:
+    """β of all levels, float64 [T], of a kind: 'ddpm_linear', 'ddpm_cosine' or 'constant_sigma', by its fields."""
     if kind == "ddpm_linear":
-        return linear_betas(num_levels, low, high)
-    return cosine_betas(num_levels) if kind == "ddpm_cosine" else constant_betas(step_variance, remaining)
+        return linear_betas(num_timesteps, beta_min, beta_max)
+    return cosine_betas(num_timesteps) if kind == "ddpm_cosine" else constant_betas(step_variance, remaining)
 
 
 def vp_betas(num_levels: int, low: float = 0.1, high: float = 20.0, t_min: float = 1e-3) -> np.ndarray:

@@ -18,8 +18,20 @@ from vdm_jax.core.method import Params
 from vdm_jax.diffusion import likelihood, samplers
 from vdm_jax.diffusion.prediction import Denoise, Prediction
 from vdm_jax.diffusion.process import Noise
+from vdm_jax.fields import ANY_TIME, Component, Field
 from vdm_jax.gaussian.base import Sampler
 from vdm_jax.gaussian.sampling import ADAPTIVE
+
+COMPONENTS = (
+    Component(
+        {
+            "sampling.tolerance": Field(
+                1e-5, "of a step of the sampler 'adaptive', relative and absolute", low=2e-6, high=0.1, resume=ANY_TIME
+            )
+        },
+        {"sampling.sampler": ("adaptive",)},
+    ),
+)
 
 
 class Flow(Protocol):

@@ -14,8 +14,10 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax import conditioning
+from vdm_jax.common_fields import DATA_VARIANCE
 from vdm_jax.core.method import Params
 from vdm_jax.diffusion.process import Noise
+from vdm_jax.fields import Component, Field
 from vdm_jax.networks import families
 from vdm_jax.networks.classifier import Classifier
 from vdm_jax.networks.encoders import Cond, Encoder, examples
@@ -25,6 +27,25 @@ from vdm_jax.networks.mlp import MLP
 from vdm_jax.networks.multiscale import UNet
 from vdm_jax.networks.refinenet import RefineNet
 from vdm_jax.networks.vdm_unet import VDMUNet
+
+COMPONENTS = (
+    Component(
+        {"model.rescale_time": Field(False, "the network is told 1000 l/T, not the level l", decisive=True)},
+        {"method": ("ddpm", "classifier", "ddgan"), "model.network": ("multiscale",)},
+    ),
+    Component(
+        {
+            "model.residual": Field(
+                "z",
+                "what the network's output is added to: z or the exact eps of lone pixels",
+                ("z", "pixel"),
+                decisive=True,
+            )
+        },
+        {"method": ("vdm", "sde", "dequantiser"), "model.network": ("unet",)},
+    ),
+    Component({"model.data_variance": DATA_VARIANCE}, {"method": ("vdm",), "model.residual": ("pixel",)}),
+)
 
 Module = MLP | MLPGenerator | VDMUNet | UNet | RefineNet | Classifier
 

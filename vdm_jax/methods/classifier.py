@@ -16,13 +16,28 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax import common_fields as common
 from vdm_jax.conditioning.label import NAME as LABEL
 from vdm_jax.core.method import Batch, Context, Method, Params, PerExample, Phase, Terms
 from vdm_jax.diffusion import tables
 from vdm_jax.diffusion.process import Noise, q_sample
+from vdm_jax.fields import Component
 from vdm_jax.gaussian.discrete import Discrete, grouping
 from vdm_jax.keys import fold, normal_like
 from vdm_jax.methods import ddpm
+
+COMPONENTS = (
+    Component(
+        {
+            "model.network": common.network("multiscale"),
+            "model.qkv_order": common.QKV_ORDER,
+            "schedule.kind": common.schedule("ddpm_linear", "ddpm_cosine", "constant_sigma"),
+            "training.times": common.times("stratified", "independent"),
+            "evaluation.levels": common.LEVELS,
+        },
+        {"method": ("classifier",)},
+    ),
+)
 
 
 def build(config: ConfigDict) -> Method:

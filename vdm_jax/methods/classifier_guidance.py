@@ -15,19 +15,17 @@ from ml_collections import ConfigDict
 from vdm_jax.conditioning import Guided
 from vdm_jax.conditioning.label import NAME as LABEL
 from vdm_jax.conditioning.label import Label
-from vdm_jax.config import flatten
+from vdm_jax.config import active, flatten
 from vdm_jax.core import chain as chains
 from vdm_jax.core.chain import Chain
 from vdm_jax.core.method import Frozen, Method, Params
 from vdm_jax.diffusion import guidance
 from vdm_jax.errors import UserError
+from vdm_jax.fields import value
 from vdm_jax.gaussian import networks
 from vdm_jax.methods import classifier, ddpm
 
 CLASSIFIER = "classifier"
-
-# What a classifier shares with what it guides: the images, the levels and how a network is told of them.
-_SHARED = ("data.shape", "data.vocabulary", "model.rescale_time")
 
 
 def check(config: ConfigDict, judge: ConfigDict, path: str) -> None:
@@ -43,9 +41,8 @@ def check(config: ConfigDict, judge: ConfigDict, path: str) -> None:
             "noisy images, by config.method='classifier'"
         )
     ours, theirs = dict(flatten(config)), dict(flatten(judge))
-    levels = tuple(name for name in ours if name.startswith("schedule."))
-    for name in (*_SHARED, *levels):
-        if ours[name] != theirs[name]:
+    for name in _shared(config):
+        if name in ours and name in theirs and ours[name] != theirs[name]:
             raise UserError(
                 f"config.{name}={ours[name]!r}, but the classifier {path!r} was trained with {theirs[name]!r}; it "
                 "guides models of its own images and levels alone"
@@ -62,11 +59,17 @@ def check(config: ConfigDict, judge: ConfigDict, path: str) -> None:
             f"config.model.num_classes={classes}, but the classifier {path!r} knows {judge.model.num_classes} classes; "
             "take one of the same data"
         )
-    if config.sampling.label >= judge.model.num_classes:
+    if (label := value(config, "sampling.label", -1)) >= judge.model.num_classes:
         raise UserError(
-            f"config.sampling.label={config.sampling.label} is none of the {judge.model.num_classes} labels that the "
+            f"config.sampling.label={label} is none of the {judge.model.num_classes} labels that the "
             f"classifier {path!r} knows"
         )
+
+
+def _shared(config: ConfigDict) -> tuple[str, ...]:
+    """What a classifier shares with what it guides: the images, the levels and the network's time input."""
+    decisive = [name for name, field in active(dict(flatten(config))).items() if field.decisive]
+    return (*(name for name in decisive if name.startswith(("data.", "schedule."))), "model.rescale_time")
 
 
 def build(config: ConfigDict, judge: ConfigDict, scale: guidance.Weight | None = None) -> Method:

@@ -19,16 +19,40 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax import common_fields as common
 from vdm_jax.core.method import Batch, Context, Method, Params, Phase, SampleSet, Terms
 from vdm_jax.diffusion import adversarial, decoders, prediction, samplers, tables, times
 from vdm_jax.diffusion.process import Noise, expand, q_sample
 from vdm_jax.diffusion.samplers import Transition
+from vdm_jax.fields import Component, Field
 from vdm_jax.gaussian import networks
 from vdm_jax.keys import fold, normal_like
 from vdm_jax.networks.discriminator import Discriminator, MLPDiscriminator, Rows
 from vdm_jax.networks.generator import LATENT as LATENT_NAME
 from vdm_jax.networks.generator import MLPGenerator
 from vdm_jax.networks.multiscale import UNet
+
+COMPONENTS = (
+    Component(
+        {
+            "model.network": common.network("multiscale", "mlp"),
+            "model.prediction": common.prediction("x", "eps", "previous"),
+            "model.latent": Field(100, "numbers w that a generator is told; 0 for none", low=0, decisive=True),
+            "schedule.kind": common.schedule("ddgan_vp"),
+            "training.adversary": Field(
+                "pairs",
+                "what a DDGAN's discriminator sees: z_s beside z_t, or diffused data and one-shot samples alone",
+                ("pairs", "augmented"),
+                decisive=True,
+            ),
+            "training.r1": Field(0.05, "weight r of r/2 |grad D|^2 on real data", low=0.0),
+            "training.r1_every": Field(1, "steps from one with R1 to the next; 0 for never", low=0),
+            "optimizer.discriminator_learning_rate": Field(0.0, "of a discriminator; 0 for the learning rate", low=0.0),
+            "sampling.sampler": common.sampler("ancestral"),
+        },
+        {"method": ("ddgan",)},
+    ),
+)
 
 # Purposes that a key is folded for; each draws its own numbers.
 LEVEL, NOISE, MORE, LATENT, POSTERIOR, START, PATH = range(7)

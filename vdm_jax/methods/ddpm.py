@@ -14,13 +14,55 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax import common_fields as common
 from vdm_jax.core import chain as chains
 from vdm_jax.core.method import LIKELIHOOD, Batch, Context, Frozen, Method, Params, PerExample, Phase, Terms
 from vdm_jax.diffusion import samplers, tables
 from vdm_jax.diffusion.process import expand
+from vdm_jax.fields import ANY_TIME, Component, Field
 from vdm_jax.gaussian import discrete, from_config, networks
 from vdm_jax.gaussian.discrete import Discrete
 from vdm_jax.methods import distill
+
+COMPONENTS = (
+    Component(
+        {
+            "model.network": common.network("unet", "mlp", "multiscale", "refinenet"),
+            "model.prediction": common.prediction("eps", "x", "v"),
+            "model.variance": Field(
+                "posterior",
+                "of a reverse step: beta-tilde, beta, or learned between them",
+                ("posterior", "beta", "learned"),
+                decisive=True,
+            ),
+            "model.cdf": Field(
+                "exact", "of the discretised Gaussian; 'tanh' is the originals' approximation", ("exact", "tanh")
+            ),
+            "schedule.kind": common.schedule("ddpm_linear", "ddpm_cosine", "constant_sigma"),
+            "training.times": common.times("stratified", "independent", "importance"),
+            "training.weighting": common.weighting("vlb", "simple", "hybrid"),
+            "sampling.sampler": common.sampler("ancestral", "ddim"),
+            "sampling.respacing": Field(
+                "",
+                "levels of a table to visit: '250', 'ddim50', '10,10,3,2,2'; '' for num_steps of them",
+                resume=ANY_TIME,
+            ),
+            "sampling.clip": common.CLIP,
+            "evaluation.estimator": common.estimator("vlb"),
+            "evaluation.clip": Field(True, "a DDPM's bound with the predicted x clipped to [-1, 1]", resume=ANY_TIME),
+            "evaluation.levels": common.LEVELS,
+        },
+        {"method": ("ddpm",)},
+    ),
+    Component(
+        {"training.vlb_weight": Field(0.001, "lambda of L_simple + lambda L_vlb, for 'hybrid'", low=0.0)},
+        {"training.weighting": ("hybrid",)},
+    ),
+    Component(
+        {"sampling.variance_mix": common.VARIANCE_MIX},
+        {"method": ("ddpm",), "sampling.sampler": ("ancestral",), "model.variance": ("posterior",)},
+    ),
+)
 
 # Purposes that a key is folded for; each draws its own numbers.
 LEVEL, NOISE, DROPOUT, START, PATH = range(5)
@@ -30,10 +72,7 @@ TEACHER = "teacher"  # among the params
 
 def betas_of(config: ConfigDict) -> np.ndarray:
     """β of all levels, float64 [T]."""
-    section = config.schedule
-    named = {"low": "beta_min", "high": "beta_max", "step_variance": "step_variance", "remaining": "remaining"}
-    known = {name: section[field] for name, field in named.items() if field in section}
-    return tables.betas(section.kind, section.get("num_timesteps", 0), **known)
+    return tables.betas(**config.schedule.to_dict())
 
 
 def build(config: ConfigDict) -> Method:

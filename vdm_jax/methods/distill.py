@@ -19,7 +19,42 @@ from vdm_jax.core.method import Batch, Context, Params, Terms
 from vdm_jax.diffusion import losses, samplers, tables
 from vdm_jax.diffusion.process import expand, q_sample
 from vdm_jax.diffusion.samplers import Predict, Transition
+from vdm_jax.fields import ANY_TIME, Component, Field
 from vdm_jax.keys import fold, normal_like
+
+COMPONENTS = (
+    Component(
+        {
+            "training.distill": Field(
+                "none",
+                "a student of --weights, best of x or v: one step for two of its teacher's, or for all; it has a loss "
+                "and levels of its own, whatever `weighting` and `times` say",
+                ("none", "progressive", "one_step"),
+            )
+        },
+        {"method": ("ddpm",)},
+    ),
+    Component(
+        {
+            "training.teacher": Field(
+                "", "the weights of a student's teacher: a working directory or a file", resume=ANY_TIME
+            )
+        },
+        {"training.distill": ("progressive", "one_step")},
+    ),
+    Component(
+        {
+            "training.student_steps": Field(
+                4, "steps of a student, of 'progressive'; its teacher takes twice as many", low=1
+            )
+        },
+        {"training.distill": ("progressive",)},
+    ),
+    Component(
+        {"training.teacher_steps": Field(16, "steps of the teacher's DDIM, of 'one_step'", low=1)},
+        {"training.distill": ("one_step",)},
+    ),
+)
 
 # Purposes that a key is folded for.
 LEVEL, NOISE, DROPOUT = range(3)

@@ -21,10 +21,12 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax import common_fields as common
 from vdm_jax.core.method import Context, Method, Params, Phase
 from vdm_jax.diffusion import baseline, losses, schedules, sde_schedules, times
 from vdm_jax.diffusion.process import SUB_VP, VE, VP, Noise, Process, expand
 from vdm_jax.diffusion.process import noise as noise_at
+from vdm_jax.fields import ANY_TIME, Component, Field
 from vdm_jax.gaussian import continuous, from_config, networks, sampling
 from vdm_jax.gaussian.base import Network
 from vdm_jax.gaussian.continuous import Continuous, Draw, sample_times
@@ -32,6 +34,62 @@ from vdm_jax.gaussian.data import Dequantize, Dequantized
 from vdm_jax.gaussian.score_levels import ScoreLevels
 from vdm_jax.keys import fold
 from vdm_jax.networks.multiscale import UNet
+
+_SHARED = {
+    "model.data_variance": common.DATA_VARIANCE,
+    "model.prediction": common.prediction("eps", "x", "v"),
+    "schedule.kind": common.schedule("vp_sde", "sub_vp_sde", "ve_sde"),
+    "training.times": common.times("stratified", "independent", "importance"),
+    "sampling.sampler": common.sampler(
+        "ancestral",
+        "ddim",
+        "euler",
+        "heun",
+        "adaptive",
+        "euler_maruyama",
+        "reverse_diffusion",
+        "predictor_corrector",
+        "langevin",
+    ),
+    "sampling.t_min": Field(
+        0.0, "the t where an SDE's samples end; 0 for schedule.t_min", low=0.0, high=0.1, resume=ANY_TIME
+    ),
+    "sampling.denoise": Field(
+        True, "an SDE's sample ends with the mean of its last step, without noise", resume=ANY_TIME
+    ),
+    "sampling.clip": common.CLIP,
+    "evaluation.estimator": common.estimator("vlb", "ode"),
+    "evaluation.tolerance": common.TOLERANCE,
+}
+
+COMPONENTS = (
+    Component(_SHARED, {"method": ("sde", "dequantiser")}),
+    Component(
+        {
+            "model.network": common.network("unet", "mlp", "multiscale", "refinenet"),
+            "model.told": Field(
+                "time",
+                "what the network of a score SDE is told of its level: the time (or log sigma), or its number among "
+                "training.num_timesteps, as NCSN and score_sde's discrete checkpoints are",
+                ("time", "index"),
+                decisive=True,
+            ),
+            "training.weighting": common.weighting("vlb", "simple"),
+        },
+        {"method": ("sde",)},
+    ),
+    Component({"training.num_timesteps": common.NUM_TIMESTEPS}, {"model.told": ("time",)}),
+    Component({"training.num_timesteps": common.NUM_TIMESTEPS._replace(decisive=True)}, {"model.told": ("index",)}),
+    Component(
+        {
+            "model.network": common.network("unet", "mlp", "multiscale"),
+            "model.score_model": Field(
+                "", "the weights of the score SDE that a dequantizer belongs to: a working directory", resume=ANY_TIME
+            ),
+        },
+        {"method": ("dequantiser",)},
+    ),
+)
 
 # Purposes that a key is folded for; each draws its own numbers.
 DEQUANTIZE, DIFFUSION, DROPOUT, TIME, START, PATH, PROBE = range(7)
@@ -57,20 +115,20 @@ def model(config: ConfigDict, dequantize: Dequantize | None = None) -> Continuou
     dequantize: another q(u|x) than the uniform one.
     """
     net = networks.build(config)
-    common, levels = from_config.common(config, net), score_levels(config, net)
-    sampler, schedule, process = common["sampler"], levels.schedule, PROCESSES[config.schedule.kind]
+    shared, levels = from_config.common(config, net), score_levels(config, net)
+    sampler, schedule, process = shared["sampler"], levels.schedule, PROCESSES[config.schedule.kind]
     t_min = config.schedule.t_min
     end = (max(sampler.t_min, t_min) - t_min) / (1 - t_min)
     final_nfe = int(sampler.denoise)
     variance = config.model.data_variance
     return Continuous(
-        **common | {"network": in_eps(common["network"], net, levels, config)},
+        **shared | {"network": in_eps(shared["network"], net, levels, config)},
         process=process,
         schedule=lambda params: schedule,
         level_of=lambda gamma: noise_at(gamma, levels.time_input(gamma), process),
         data=Dequantized(
-            shape=common["shape"],
-            vocabulary=common["vocabulary"],
+            shape=shared["shape"],
+            vocabulary=shared["vocabulary"],
             noise=DEQUANTIZE,
             probe=PROBE,
             denoise=sampler.denoise,

@@ -14,15 +14,45 @@ import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax import common_fields as common
 from vdm_jax.core.method import Context, Method, Params, Phase
 from vdm_jax.diffusion import baseline, losses, schedules, times
 from vdm_jax.diffusion.process import VP, Noise, expand
 from vdm_jax.diffusion.process import noise as noise_at
+from vdm_jax.fields import ANY_TIME, Component, Field
 from vdm_jax.gaussian import continuous, from_config
 from vdm_jax.gaussian.base import Network
 from vdm_jax.gaussian.continuous import Continuous, Draw, sample_times
 from vdm_jax.gaussian.data import Softmax
 from vdm_jax.keys import fold
+
+COMPONENTS = (
+    Component(
+        {
+            "model.network": common.network("unet", "mlp", "multiscale", "refinenet"),
+            "model.prediction": common.prediction("eps", "x", "v"),
+            "schedule.kind": common.schedule("linear", "cosine", "learned_scalar", "learned_monotone"),
+            "training.num_timesteps": common.NUM_TIMESTEPS,
+            "training.times": common.times("stratified", "independent"),
+            "training.weighting": common.weighting("vlb", "simple"),
+            "sampling.sampler": common.sampler("ancestral", "ddim", "euler", "heun", "adaptive"),
+            "sampling.clip": common.CLIP,
+            "sampling.draw": Field(False, "draw from p(x|z_0), not its most likely level", resume=ANY_TIME),
+            "evaluation.estimator": common.estimator("vlb", "ode"),
+            "evaluation.tolerance": common.TOLERANCE,
+        },
+        {"method": ("vdm",)},
+    ),
+    Component(
+        {
+            "evaluation.num_timesteps": Field(
+                0, "T of the evaluated bound; 0 for infinity", low=0, high=2**24, resume=ANY_TIME
+            )
+        },
+        {"method": ("vdm",), "evaluation.estimator": ("vlb",)},
+    ),
+    Component({"sampling.variance_mix": common.VARIANCE_MIX}, {"method": ("vdm",), "sampling.sampler": ("ancestral",)}),
+)
 
 # Purposes that a key is folded for; each draws its own numbers.
 RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DECODE, PATH, PROBE = range(8)
@@ -38,10 +68,10 @@ def build(config: ConfigDict) -> Method:
 
 def model(config: ConfigDict) -> Continuous:
     """The diffusion that `build` makes a method of. Parameters: {'network': …, 'schedule': …}."""
-    common = from_config.common(config)
-    shape, vocabulary = common["shape"], common["vocabulary"]
+    shared = from_config.common(config)
+    shape, vocabulary = shared["shape"], shared["vocabulary"]
     return Continuous(
-        **common | {"network": completed(common["network"], config)},
+        **shared | {"network": completed(shared["network"], config)},
         process=VP,
         schedule=lambda params: schedule_from(config, params["schedule"]),
         init_schedule=lambda key: init_schedule(config, key),

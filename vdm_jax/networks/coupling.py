@@ -8,8 +8,20 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from vdm_jax.fields import Component, Field
 from vdm_jax.networks.conv import Conv
 from vdm_jax.networks.layers import Dense
+
+COMPONENTS = (
+    Component(
+        {
+            "model.couplings": Field(4, "affine couplings of a dequantiser's flow", low=1, decisive=True),
+            "model.coupling_width": Field(32, "channels of a coupling's network", low=1, decisive=True),
+            "model.coupling_depth": Field(2, "residual layers of a coupling's network", low=1, decisive=True),
+        },
+        {"method": ("dequantiser",)},
+    ),
+)
 
 
 class Coupling(nn.Module):

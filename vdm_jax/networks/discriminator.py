@@ -18,12 +18,28 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vdm_jax.fields import Component, Field
 from vdm_jax.networks import resample
 from vdm_jax.networks.conv import Conv
 from vdm_jax.networks.encoder import frequencies
 from vdm_jax.networks.generator import SLOPE, Perceptron
 from vdm_jax.networks.initial import start
 from vdm_jax.networks.layers import Dense, waves
+
+COMPONENTS = (
+    Component(
+        {
+            "model.discriminator": Field(
+                "small", "of images up to 64 pixels, or larger ones", ("small", "large"), decisive=True
+            ),
+            "model.discriminator_width": Field(
+                64, "channels n of the discriminator, which has 2 n to 8 n", low=1, decisive=True
+            ),
+            "model.discriminator_time": Field(256, "units of the discriminator's embedding of t", low=4, decisive=True),
+        },
+        {"method": ("ddgan",), "model.network": ("multiscale",)},
+    ),
+)
 
 GROUP = 4  # examples whose deviation a discriminator sees
 

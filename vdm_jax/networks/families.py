@@ -12,7 +12,81 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from vdm_jax.common_fields import DENOISERS, DROPOUT, GROUPS, MEASURED, QKV_ORDER, REMAT, UNROLL
+from vdm_jax.fields import Component, Field
 from vdm_jax.networks.encoders import ClassEmbedding, ConcatImage, Encoder, LatentStyle
+
+_FAMILY = Field(
+    "improved",
+    "whose multiscale U-Net: DDPM's, Improved DDPM's, guided diffusion's, DDPM++, NCSN++, DDGAN's generator",
+    decisive=True,
+)
+
+_MULTISCALE = ("multiscale",)
+
+COMPONENTS = (
+    Component(
+        {
+            "model.multipliers": Field(
+                (1.0, 2.0, 2.0, 2.0), "channels of each resolution over the width", low=0.1, high=64, decisive=True
+            ),
+            "model.attention_at": Field(
+                (16,), "resolutions, in pixels, whose blocks have attention", low=1, decisive=True
+            ),
+            "model.heads": Field(1, "heads of attention", low=1, decisive=True),
+            "model.head_channels": Field(
+                0, "channels of a head, instead of a number of heads; 0 for model.heads", low=0, decisive=True
+            ),
+            "model.depth": Field(4, "blocks at each resolution", low=1, decisive=True),
+            "model.groups": GROUPS,
+            "model.remat": REMAT,
+            "model.unroll": UNROLL,
+        },
+        {"model.network": _MULTISCALE},
+    ),
+    Component({"model.dropout": DROPOUT}, {"method": MEASURED, "model.network": _MULTISCALE}),
+    Component(
+        {"model.family": _FAMILY._replace(choices=("ddpm", "improved", "adm", "ddpmpp", "ncsnpp"))},
+        {"method": DENOISERS, "model.network": _MULTISCALE},
+    ),
+    Component(
+        {"model.family": _FAMILY._replace(choices=("ddpm", "improved", "adm"))},
+        {"method": ("classifier",), "model.network": _MULTISCALE},
+    ),
+    Component(
+        {
+            "model.family": _FAMILY._replace(
+                default="ddgan", choices=("ddpm", "improved", "adm", "ddpmpp", "ncsnpp", "ddgan")
+            )
+        },
+        {"method": ("ddgan",), "model.network": _MULTISCALE},
+    ),
+    Component(
+        {
+            "model.scale_shift": Field(
+                True, "the embedding of t scales and shifts a norm; else it is added before it", decisive=True
+            )
+        },
+        {"model.family": ("improved", "adm")},
+    ),
+    Component(
+        {
+            "model.resample_blocks": Field(
+                True, "residual blocks halve and double, else convolutions of their own", decisive=True
+            ),
+            "model.rescale": Field(False, "sums of residual branches are divided by the root of 2", decisive=True),
+            "model.qkv_order": QKV_ORDER,
+        },
+        {"model.family": ("adm",)},
+    ),
+    Component(
+        {
+            "model.latent_width": Field(256, "units of the generator's mapping network", low=1, decisive=True),
+            "model.mapping_depth": Field(3, "layers of the mapping network after its first", low=0, decisive=True),
+        },
+        {"model.family": ("ddgan",)},
+    ),
+)
 
 CHOICES = {
     "embedding": ("ddpm", "improved", "fourier"),

@@ -6,8 +6,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from vdm_jax.common_fields import DENOISERS, DROPOUT
+from vdm_jax.fields import Component, Field
 from vdm_jax.networks.encoders import Cond, Encoder, Site, inject, without
 from vdm_jax.networks.layers import Dense, dropout, fold, timestep_embedding
+
+COMPONENTS = (
+    Component({"model.depth": Field(4, "layers L", low=1, decisive=True)}, {"model.network": ("mlp",)}),
+    Component({"model.dropout": DROPOUT}, {"method": DENOISERS, "model.network": ("mlp",)}),
+)
 
 
 class MLP(nn.Module):

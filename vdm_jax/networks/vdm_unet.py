@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from vdm_jax.common_fields import DROPOUT, GROUPS, REMAT, UNROLL
+from vdm_jax.fields import Component, Field
 from vdm_jax.networks import sharing
 from vdm_jax.networks.conv import Conv
 from vdm_jax.networks.encoders import Cond, Encoder, Site, inject, without
@@ -28,6 +30,31 @@ from vdm_jax.networks.layers import (
     timestep_embedding,
 )
 from vdm_jax.networks.remat import rematerialised
+
+COMPONENTS = (
+    Component(
+        {
+            "model.depth": Field(4, "blocks L on each side", low=1, decisive=True),
+            "model.fourier": Field(
+                (7.0, 8.0),
+                "exponents n of the features sin, cos(2^n pi z); () for none",
+                low=0,
+                high=16,
+                decisive=True,
+            ),
+            "model.fourier_damping": Field(
+                False, "features times exp(-(2^n pi sigma)^2/2), what noise leaves of them", decisive=True
+            ),
+            "model.attention": Field(False, "attention after every block, not only in the middle", decisive=True),
+            "model.dropout": DROPOUT,
+            "model.groups": GROUPS,
+            "model.initial": Field("original", "how the weights start", ("original", "structured"), decisive=True),
+            "model.remat": REMAT,
+            "model.unroll": UNROLL,
+        },
+        {"model.network": ("unet",)},
+    ),
+)
 
 
 class ResBlock(nn.Module):

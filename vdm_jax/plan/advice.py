@@ -6,6 +6,7 @@ import math
 
 from ml_collections import ConfigDict
 
+from vdm_jax.fields import value
 from vdm_jax.plan.topology import Slice
 
 
@@ -19,7 +20,7 @@ def when_too_big(config: ConfigDict, where: Slice, what: str, state: int, total:
     found = []
     if state > available / 3 and config.training.fsdp < devices:
         found.append(f"--config.training.fsdp={_fsdp(config.training.fsdp, devices, state, available)}")
-    if config.model.remat != "full":
+    if value(config, "model.remat", "full") != "full":
         found.append("--config.model.remat=full")
     found += _precision(config)
     wanted = max(math.ceil((total - state) / max(available - state, available // 8)), 2)

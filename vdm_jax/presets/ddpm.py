@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vdm_jax.config import choose
 from vdm_jax.presets.images import byte_images
 
 # Samplers on the weights of a DDPM trained with T = 1000.
@@ -24,8 +25,8 @@ IDDPM_VARIANTS: dict[str, dict[str, Any]] = {
     "steps100": {"sampling.num_steps": 100},
 }
 
-# Either family at a size for two CPU cores; a small-scale run, not the paper's.
-DDPM_MINI: dict[str, Any] = {
+# Multiscale networks at a size for two CPU cores; a small-scale run, not the papers'.
+MULTISCALE_MINI: dict[str, Any] = {
     "model.width": 32,
     "model.depth": 1,
     "model.groups": 8,
@@ -39,29 +40,33 @@ DDPM_MINI: dict[str, Any] = {
     "optimizer.learning_rate": 1e-3,
     "optimizer.ema": 0.999,
     "evaluation.examples": 200,
-    "evaluation.levels": 32,
     "evaluation.passes": 2,
     "evaluation.batch_size": 50,
     "sampling.num_steps": 100,
     "sampling.num_images": 16,
     "sampling.batch_size": 16,
 }
+# The same of the levels of a table.
+DDPM_MINI: dict[str, Any] = {**MULTISCALE_MINI, "evaluation.levels": 32}
 
 
 def ddpm_images(name: str, size: int) -> ConfigDict:
     """DDPM's settings for byte images: its U-Net, linear β, T = 1000, variance β, L_simple, Adam without decay."""
-    config = byte_images(name, size)
-    config.method = "ddpm"
+    parts = {
+        "method": "ddpm",
+        "model.network": "multiscale",
+        "model.family": "ddpm",
+        "model.variance": "beta",
+        "schedule.kind": "ddpm_linear",
+        "training.weighting": "simple",
+        "sampling.clip": True,
+    }
+    config = choose(byte_images(name, size), parts)
     config.data.augment = ("flip",)
-    config.model.network = "multiscale"
-    config.model.family = "ddpm"
     config.model.width = 128
     config.model.depth = 2
     config.model.attention_at = (16,)
-    config.model.variance = "beta"
-    config.schedule.kind = "ddpm_linear"
     config.schedule.num_timesteps = 1000
-    config.training.weighting = "simple"
     config.training.times = "independent"
     config.optimizer.warmup_steps = 5000
     config.optimizer.weight_decay = 0.0
@@ -70,23 +75,24 @@ def ddpm_images(name: str, size: int) -> ConfigDict:
     config.evaluation.passes = 4
     config.evaluation.levels = 64
     config.sampling.num_steps = 1000
-    config.sampling.clip = True
     return config
 
 
 def iddpm_images(name: str, size: int) -> ConfigDict:
     """Improved DDPM's settings for byte images: cosine, T = 4000, learned variance, L_hybrid, Adam 1e-4."""
-    config = ddpm_images(name, size)
+    parts = {
+        "model.family": "improved",
+        "model.variance": "learned",
+        "schedule.kind": "ddpm_cosine",
+        "training.weighting": "hybrid",
+    }
+    config = choose(ddpm_images(name, size), parts)
     config.data.augment = ()
-    config.model.family = "improved"
     config.model.depth = 3
     config.model.attention_at = (16, 8)
     config.model.heads = 4
     config.model.rescale_time = True
-    config.model.variance = "learned"
-    config.schedule.kind = "ddpm_cosine"
     config.schedule.num_timesteps = 4000
-    config.training.weighting = "hybrid"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.warmup_steps = 0
     config.optimizer.clip = 0.0

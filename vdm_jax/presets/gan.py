@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vdm_jax.config import choose
 from vdm_jax.presets.images import byte_images
 
 # Rows of the paper's table 2 as changes to the configs with T = 4.
@@ -52,21 +53,23 @@ STACKED_MINI: dict[str, Any] = {
 }
 
 
-def ddgan(config: ConfigDict) -> ConfigDict:
+def ddgan(config: ConfigDict, network: str) -> ConfigDict:
     """T = 4 steps of the VP SDE from t = .001, x̂ = G(z_t, w, t), Adam(.5, .9) with a cosine to 1e-5, no clipping."""
-    config.method = "ddgan"
-    config.model.prediction = "x"
-    config.schedule.kind = "ddgan_vp"
+    parts = {
+        "method": "ddgan",
+        "model.network": network,
+        "model.prediction": "x",
+        "schedule.kind": "ddgan_vp",
+        "optimizer.decay": "cosine",
+    }
+    choose(config, parts)
     config.schedule.num_timesteps = 4
     config.schedule.t_min = 1e-3
-    config.training.times = "independent"
-    config.training.eval_every = 0
     config.optimizer.b1 = 0.5
     config.optimizer.b2 = 0.9
     config.optimizer.weight_decay = 0.0
     config.optimizer.clip = 0.0
     config.optimizer.warmup_steps = 0
-    config.optimizer.decay = "cosine"
     config.optimizer.final_learning_rate = 1e-5
     config.sampling.num_steps = 4
     return config
@@ -74,10 +77,8 @@ def ddgan(config: ConfigDict) -> ConfigDict:
 
 def ddgan_images(name: str, size: int) -> ConfigDict:
     """The released code's settings for byte images; CIFAR-10's where they differ between data sets."""
-    config = ddgan(byte_images(name, size))
+    config = ddgan(byte_images(name, size), "multiscale")
     config.data.augment = ("flip",)
-    config.model.network = "multiscale"
-    config.model.family = "ddgan"
     config.model.width = 128
     config.model.depth = 2
     config.model.attention_at = (16,)

@@ -7,7 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax.presets.ddpm import DDPM_MINI, iddpm_images
+from vdm_jax.config import choose
+from vdm_jax.presets.ddpm import DDPM_MINI, MULTISCALE_MINI, iddpm_images
 from vdm_jax.presets.images import byte_images
 
 Changes = dict[str, Any]
@@ -34,12 +35,9 @@ CLASSIFIER: Changes = {
     "model.depth": 2,
     "model.heads": 1,
     "model.head_channels": 64,
-    "model.variance": "posterior",
     "model.dropout": 0.0,
     "model.qkv_order": "legacy",
-    "training.weighting": "simple",
     "training.num_steps": 500_000,
-    "training.sample_every": 0,
     "optimizer.decay": "linear",
     "optimizer.weight_decay": 0.05,
     "optimizer.learning_rate": 3e-4,
@@ -87,10 +85,10 @@ ADM_MINI: Changes = {
 def adm_images(name: str, size: int) -> ConfigDict:
     """Guided diffusion's settings for byte images in 1,000 classes: linear β, T = 1000, learned variance, L_hybrid with
     λ = 1/T, Adam 1e-4, batch 256, EMA .9999, flips, 250 of the levels for samples."""
-    config = iddpm_images(name, size)
+    parts = {"model.family": "adm", "model.num_classes": 1000, "schedule.kind": "ddpm_linear"}
+    config = choose(iddpm_images(name, size), parts)
     config.data.batch_size = 256
     config.data.augment = ("flip",)
-    config.model.family = "adm"
     config.model.width = 256
     config.model.depth = 2
     config.model.multipliers = MULTIPLIERS[size]
@@ -99,8 +97,6 @@ def adm_images(name: str, size: int) -> ConfigDict:
     config.model.head_channels = 64
     config.model.qkv_order = "legacy"
     config.model.rescale_time = False
-    config.model.num_classes = 1000
-    config.schedule.kind = "ddpm_linear"
     config.schedule.num_timesteps = 1000
     config.sampling.respacing = "250"
     config.sampling.num_steps = 250
@@ -109,8 +105,7 @@ def adm_images(name: str, size: int) -> ConfigDict:
 
 def adm_upsampler(name: str, size: int, low_resolution: int) -> ConfigDict:
     """Guided diffusion's settings for a DDPM that is given the image at a lower resolution: 192 channels."""
-    config = adm_images(name, size)
-    config.model.low_resolution = low_resolution
+    config = choose(adm_images(name, size), {"model.low_resolution": low_resolution})
     config.model.width = 192
     config.model.multipliers = MULTIPLIERS[256]
     return config
@@ -118,7 +113,7 @@ def adm_upsampler(name: str, size: int, low_resolution: int) -> ConfigDict:
 
 # The same networks at a size for two CPU cores and the digits of the package.
 _DIGITS_MINI: Changes = {
-    **DDPM_MINI,
+    **MULTISCALE_MINI,
     "data.name": "digits",
     "data.shape": (8, 8, 1),
     "data.vocabulary": 17,
@@ -131,38 +126,45 @@ _DIGITS_MINI: Changes = {
     "sampling.num_images": 20,
     "sampling.batch_size": 20,
 }
-UPSAMPLER_MINI: Changes = {**_DIGITS_MINI, "model.low_resolution": 4, "sampling.respacing": "100"}
+UPSAMPLER_MINI: Changes = {
+    **_DIGITS_MINI,
+    "model.low_resolution": 4,
+    "evaluation.levels": 32,
+    "sampling.respacing": "100",
+}
 
 # p_uncond of the paper's table 1, and a size for looking at guidance on two CPU cores.
 CFG_VARIANTS: dict[str, Changes] = {
     "p20": {"training.label_dropout": 0.2},
     "p50": {"training.label_dropout": 0.5},
-    "mini": {**_DIGITS_MINI, "evaluation.levels": 0, "sampling.guidance": (0.0, 1.0, 4.0)},
+    "mini": {**_DIGITS_MINI, "sampling.guidance": (0.0, 1.0, 4.0)},
 }
 
 
 def cfg_images(name: str, size: int) -> ConfigDict:
     """Classifier-free guidance's settings (Ho & Salimans 2022): ε-prediction, L_simple, the truncated cosine with λ
     from 20 to −20 in continuous time, guided diffusion's U-Net told 1,000 labels, one in ten of them dropped."""
-    config = byte_images(name, size)
+    parts = {
+        "model.network": "multiscale",
+        "model.family": "adm",
+        "model.num_classes": 1000,
+        "model.null_class": True,
+        "schedule.kind": "cosine",
+        "training.weighting": "simple",
+        "sampling.clip": True,
+    }
+    config = choose(byte_images(name, size), parts)
     config.data.augment = ("flip",)
-    config.model.network = "multiscale"
-    config.model.family = "adm"
     config.model.depth = 2
     config.model.multipliers = MULTIPLIERS[size]
     config.model.attention_at = (32, 16, 8)
-    config.model.num_classes = 1000
-    config.model.null_class = True
-    config.schedule.kind = "cosine"
     config.schedule.gamma_0 = -20.0
     config.schedule.gamma_1 = 20.0
-    config.training.weighting = "simple"
     config.training.label_dropout = 0.1
     config.optimizer.weight_decay = 0.0
     config.optimizer.b2 = 0.999
     config.optimizer.clip = 0.0
     config.evaluation.passes = 4
     config.sampling.num_steps = 256
-    config.sampling.clip = True
     config.sampling.guidance = (0.1,)
     return config

@@ -6,13 +6,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import with_variant
-from vdm_jax.presets.ddpm import DDPM_MINI, ddpm_images
+from vdm_jax.config import choose
+from vdm_jax.presets.ddpm import MULTISCALE_MINI, ddpm_images
 
 # A size for two CPU cores; a small-scale run, not the paper's.
 SDE_MINI: dict[str, Any] = {
-    **DDPM_MINI,
-    "evaluation.levels": 0,
+    **MULTISCALE_MINI,
     "evaluation.examples": 100,
     "evaluation.passes": 1,
     "evaluation.tolerance": 1e-3,
@@ -41,21 +40,21 @@ VP_DISCRETE: dict[str, Any] = {**DISCRETE, "schedule.t_min": 1e-3, "sampling.sam
 def sde_images(name: str, size: int) -> ConfigDict:
     """Settings of score_sde for byte images: DDPM++ under the VP SDE, ‖ε − ε̂‖² uniform in t, Adam 2e-4, 5,000 steps of
     warm-up, joint clipping at 1, EMA .9999, 1,000 Euler–Maruyama steps, the flow's likelihood over five passes."""
-    config = ddpm_images(name, size)
-    config.method = "sde"
-    config.model.family = "ddpmpp"
+    parts = {
+        "method": "sde",
+        "model.family": "ddpmpp",
+        "schedule.kind": "vp_sde",
+        "sampling.sampler": "euler_maruyama",
+        "sampling.clip": False,
+        "evaluation.estimator": "ode",
+    }
+    config = choose(ddpm_images(name, size), parts)
     config.model.depth = 4
     config.model.dropout = 0.1
-    config.model.variance = "posterior"
-    config.schedule.kind = "vp_sde"
     config.training.num_steps = 1_300_000
     config.training.eval_examples = 256
     config.optimizer.learning_rate = 2e-4
-    config.evaluation.estimator = "ode"
-    config.evaluation.levels = 0
     config.evaluation.passes = 5
-    config.sampling.sampler = "euler_maruyama"
-    config.sampling.clip = False
     return config
 
 
@@ -70,9 +69,8 @@ SCOREFLOW_VARIANTS: dict[str, dict[str, Any]] = {
 
 def scoreflow_images(name: str, size: int) -> ConfigDict:
     """DDPM++ deep under sub-VP with the likelihood weighting, t by importance, no augmentation."""
-    config = with_variant(sde_images(name, size), "deep", {"deep": DEEP})
+    parts = {"schedule.kind": "sub_vp_sde", "training.weighting": "vlb"}
+    config = choose(sde_images(name, size), DEEP | parts)
     config.data.augment = ()
-    config.schedule.kind = "sub_vp_sde"
-    config.training.weighting = "vlb"
     config.training.times = "importance"
     return config

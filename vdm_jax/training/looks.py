@@ -19,8 +19,8 @@ def due_looks(run: Run, number: int) -> tuple[bool, bool]:
     """Whether to evaluate, and to draw samples, after this step, were it not for what is there already."""
     section = run.config.training
     inner = 0 < number < section.num_steps
-    evaluating = inner and run.method.measured is not None and due(section.eval_every, number)
-    return evaluating, inner and run.method.sample is not None and due(section.sample_every, number)
+    evaluating = inner and run.method.measured is not None and due(section.get("eval_every", 0), number)
+    return evaluating, inner and run.method.sample is not None and due(section.get("sample_every", 0), number)
 
 
 def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) -> bool:

@@ -176,7 +176,7 @@ def stopwatch(config: ConfigDict, mesh: Mesh, flops_of: FlopsOf | None) -> Stopw
 
 def next_stop(section: ConfigDict, number: int) -> int:
     """The first step after `number` after which something is due, or the last step."""
-    periods = (section.log_every, section.eval_every, section.sample_every, section.checkpoint_every)
+    periods = [section.get(f"{what}_every", 0) for what in ("log", "eval", "sample", "checkpoint")]
     return min([section.num_steps, *((number // every + 1) * every for every in periods if every)])
 
 

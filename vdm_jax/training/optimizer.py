@@ -10,12 +10,54 @@ import optax
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax.common_fields import MEASURED
+from vdm_jax.fields import Component, Field
+
+_NAME = Field("adamw", "of the network: AdamW, or Muon inside it and AdamW at its edges", ("adamw", "muon"))
+COMPONENTS = (
+    Component({"optimizer.name": _NAME}, {"method": MEASURED}),
+    Component({"optimizer.name": _NAME._replace(choices=("adamw",))}, {"method": ("ddgan",)}),
+    Component(
+        {
+            "optimizer.learning_rate": Field(2e-4, "peak learning rate of AdamW", low=0.0),
+            "optimizer.warmup_steps": Field(100, "steps of linear warm-up", low=0),
+            "optimizer.decay": Field("constant", "after the warm-up, over num_steps", ("constant", "cosine", "linear")),
+            "optimizer.b1": Field(0.9, "Adam beta 1", low=0.0, high=0.9999),
+            "optimizer.b2": Field(0.99, "Adam beta 2", low=0.0, high=0.99999),
+            "optimizer.eps": Field(1e-8, "Adam epsilon", low=0.0),
+            "optimizer.weight_decay": Field(
+                0.01, "of kernels, decoupled; under Muon of its own kernels alone", low=0.0
+            ),
+            "optimizer.clip": Field(1.0, "largest joint norm of the network's gradient; 0 for no clipping", low=0.0),
+            "optimizer.ema": Field(
+                0.9999, "decay of the averaged weights, warmed up as (1 + n)/(10 + n)", low=0.0, high=0.999999
+            ),
+        }
+    ),
+    Component(
+        {
+            "optimizer.muon_learning_rate": Field(
+                1e-3, "peak learning rate of Muon; its updates have Adam's size", low=0.0
+            )
+        },
+        {"optimizer.name": ("muon",)},
+    ),
+    Component(
+        {"optimizer.final_learning_rate": Field(0.0, "where decay ends", low=0.0)},
+        {"optimizer.decay": ("cosine", "linear")},
+    ),
+    Component(
+        {"optimizer.schedule_learning_rate": Field(0.0, "of the schedule's leaves; 0 for the learning rate", low=0.0)},
+        {"schedule.kind": ("learned_scalar", "learned_monotone")},
+    ),
+)
+
 
 def learning_rate(config: ConfigDict, peak: float) -> optax.Schedule:
     """Linear warm-up to `peak`, then constant, or a half cosine or a line down to final_learning_rate at
     training.num_steps."""
     section = config.optimizer
-    warmup, last = section.warmup_steps, min(section.final_learning_rate, peak)
+    warmup, last = section.warmup_steps, min(section.get("final_learning_rate", 0.0), peak)
     ramp = optax.linear_schedule(0.0, peak, warmup) if warmup else optax.constant_schedule(peak)
     rest = max(config.training.num_steps - warmup, 1)
     after = {
@@ -83,7 +125,7 @@ def optimizer(config: ConfigDict, rate_of: str = "learning_rate") -> optax.Gradi
     section = config.optimizer
     peak = section[rate_of] or section.learning_rate
     clip = optax.clip_by_global_norm(section.clip) if section.clip else optax.identity()
-    rate = section.schedule_learning_rate or section.learning_rate
+    rate = section.get("schedule_learning_rate", 0.0) or section.learning_rate
     schedule = optax.adam(learning_rate(config, rate), section.b1, section.b2, section.eps)
     labels = lambda params: {name: "schedule" if name == "schedule" else "network" for name in params}
     return optax.multi_transform({"network": optax.chain(clip, _network(config, peak)), "schedule": schedule}, labels)
