@@ -136,7 +136,7 @@ def test_the_score_model_is_read_by_path_and_is_not_trained(
     ("changes", "sentence"),
     [
         ({"vocabulary": 0}, "has no levels"),
-        ({"training__weighting": "simple", "training__times": "independent"}, "does not go with config.method='dequ"),
+        ({"training__weighting": "simple"}, "training.weighting: config.method='dequantiser' has no such field"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], sentence: str) -> None:

@@ -30,7 +30,7 @@ def student(kind: str, steps: int, **changes: Any) -> ConfigDict:
     """A config that distils, sampled as its student can be."""
     return settings(
         training__distill=kind,
-        training__student_steps=steps,
+        **({"training__student_steps": steps} if kind == "progressive" else {}),
         sampling__sampler="ddim",
         sampling__respacing=f"even{steps}",
         sampling__num_steps=steps,

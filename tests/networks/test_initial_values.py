@@ -19,8 +19,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from vdm_jax import methods
-from vdm_jax.config import base, check, flatten
-from vdm_jax.fields import FIELDS
+from vdm_jax.config import base, check, choose, field_table, flatten
 
 GOLDEN = Path(__file__).parent / "goldens" / "initial_values.json"
 WRITE = "WRITE_GOLDENS" in os.environ

@@ -19,7 +19,7 @@ def sampler(config: ConfigDict) -> Sampler:
     known = {field.name for field in dataclasses.fields(Sampler)} & set(section)
     interval = tuple(section.get("guidance_interval", EVERYWHERE))
     return Sampler(
-        name=section.sampler,
+        name=section.get("sampler", "ancestral"),
         interval=None if interval == EVERYWHERE else (interval[0], interval[1]),
         **{name: section[name] for name in known},
     )
@@ -35,6 +35,6 @@ def common(config: ConfigDict, net: networks.Module | None = None) -> dict[str, 
         "conditions": conditioning.build(config),
         "network": lambda params, keys, z, level, cond: networks.apply(net, params["network"], keys, z, level, cond),
         "init_network": lambda key: networks.init(net, key, shape),
-        "target": config.model.prediction,
+        "target": config.model.get("prediction", "eps"),
         "sampler": sampler(config),
     }
