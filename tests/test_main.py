@@ -133,6 +133,20 @@ def test_overrides_in_every_spelling() -> None:
     assert config.optimizer.learning_rate == 1.0 and isinstance(config.optimizer.learning_rate, float)
 
 
+def test_help_of_a_config_needs_no_working_directory(capfd: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    """It prints the fields of that config, as overridden, with their help, and makes nothing."""
+    assert (
+        call("--config=configs/swirl.py", "--help_config", "--config.sampling.eta=0.5", "--config.model.width=16") == 2
+    )
+    assert "config.sampling.sampler='ancestral' has no such field" in capfd.readouterr().err
+    eta = ("--config.sampling.eta=0.5", "--config.sampling.sampler=ddim")
+    assert call("--config=configs/swirl.py", "--help_config", *eta) == 0
+    said = capfd.readouterr().out
+    assert "  --config.sampling.eta=0.5: noise of DDIM: 0 none, 1 ancestral (at least 0; at most 1; may change" in said
+    assert "  --config.schedule.features=64: hidden units of the monotone network (at least 1)" in said
+    assert "model.fourier" not in said and not list(tmp_path.iterdir())
+
+
 def test_train_leaves_what_the_design_says(run: pathlib.Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names >= {"config.json", "metrics.jsonl", "checkpoints", "samples", "eval.json", "plots"}
