@@ -40,8 +40,14 @@ __all__ = [
 
 def check_data(config: ConfigDict, method: Method) -> None:
     """The evaluation split is there and is what the config says; before anything is compiled."""
-    shape, needs = tuple(config.data.shape), conditioning.data_requirements(method.conditions)
-    data.check(evaluated_split(config), shape, config.data.vocabulary or None, every=True, **needs)
+    data.check(
+        evaluated_split(config),
+        tuple(config.data.shape),
+        config.data.vocabulary or None,
+        every=True,
+        examples=config.evaluation.get("examples", 0),
+        **conditioning.data_requirements(method.conditions),
+    )
 
 
 def evaluated_split(config: ConfigDict) -> data.Dataset:

@@ -33,11 +33,14 @@ def banner(
     shared = f", state over {mesh.shape[FSDP]}" if mesh.shape[FSDP] > 1 else ""
     parts = f" in {section.accumulate} parts" if section.accumulate > 1 else ""
     memory = bytes_per_device(program.abstract, program.shardings) / 2**20
+    names = [f"{label} {name}" for label, name in dataset.class_names.items()]
+    classes = [f"classes     {', '.join(names[:20])}{', …' * (len(names) > 20)}"] if names else []
     return "\n".join(
         [
             f"devices     {count} × {device.device_kind} ({device.platform}){hosts}, {section.parallelism}{shared}",
             f"batch       {size}, {size // count} a device{parts}",
             f"data        {dataset.name} {dataset.split}, {dataset.num_examples:,} examples ({dataset.version})",
+            *classes,
             f"parameters  {num_parameters(program.abstract.params):,}; {memory:,.0f} MiB of state a device",
             f"steps       {section.num_steps:,}, "
             f"{section.num_steps * size / max(dataset.num_examples, 1):,.1f} epochs; {begin}",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from vdm_jax.data import forgiven
 from vdm_jax.errors import UserError
 from vdm_jax.training.step import Report
 
@@ -27,8 +28,8 @@ class Verdict(NamedTuple):
 class Health:
     """Judges the reports of the steps by the config's training.bad_steps, spike and on_bad."""
 
-    def __init__(self, config: ConfigDict):
-        self._config = config
+    def __init__(self, config: ConfigDict, examples: int = 0):
+        self._config, self._examples = config, examples
         self._rollbacks: Counter[int] = Counter()
         self._records = self._replaced = 0.0
 
@@ -75,12 +76,16 @@ class Health:
         )
 
     def count_records(self, replaced: float, steps: int) -> None:
-        """UserError if more than data.max_undecodable of the records so far had to be replaced; one is forgiven."""
+        """UserError if more of the records so far than data.max_undecodable had to be replaced; a few are forgiven.
+
+        Those few, `data.forgiven`, come again every epoch; one is forgiven where the size of the data is not known.
+        """
         section = self._config.data
         self._records += steps * section.batch_size
         self._replaced += replaced
         share = section.max_undecodable
-        if self._replaced > max(share * self._records, 1.0 if share else 0.0):
+        few = forgiven(self._examples) * (1 + self._records / max(self._examples, 1))
+        if self._replaced > (max(share * self._records + few, 1.0) if share else 0.0):
             raise UserError(
                 f"{self._replaced:.0f} of {self._records:.0f} records could not be decoded, more than the share "
                 f"config.data.max_undecodable={share:g}; repair the data or raise it"

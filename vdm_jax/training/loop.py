@@ -67,6 +67,7 @@ def _train(
         tuple(config.data.shape),
         config.data.vocabulary or None,
         crops="crop" in config.data.augment,
+        max_undecodable=config.data.max_undecodable,
         **conditioning.data_requirements(method.conditions),
     )
     workdir.check_resume(directory, config, dataset.identity)
@@ -92,7 +93,7 @@ def _train(
         saver = close(checkpoints.manager(directory, section.keep, section.keep_every))
         writer, progress = close(MetricsWriter(directory)), close(Progress(section.num_steps))
         program = functions(config, method, mesh)
-        health = Health(config)
+        health = Health(config, dataset.num_examples)
         run = Run(
             config, directory, method, mesh, program, iterator, saver, writer, progress, preemption, health, frozen
         )
