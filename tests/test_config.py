@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vdm_jax import config as configs
-from vdm_jax import config_layouts, config_registry, main
+from vdm_jax import main
 from vdm_jax.config import (
     base,
     check,
@@ -26,6 +26,8 @@ from vdm_jax.config import (
     packaged,
     with_variant,
 )
+from vdm_jax.config import layouts as config_layouts
+from vdm_jax.config import registry as config_registry
 from vdm_jax.errors import UserError
 
 NAMES = (

@@ -16,7 +16,7 @@ import pytest
 from experiments import guidance_classifiers, guidance_models, guidance_tradeoff, models
 from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, K, settings
 from tests.results import RESULTS, clearly, measured
-from vdm_jax import methods
+from vdm_jax import frozen, methods
 from vdm_jax.conditioning import Guided
 from vdm_jax.config import choose
 from vdm_jax.diffusion.process import expand
@@ -101,7 +101,7 @@ def test_what_is_compared_shares_its_levels_and_its_classes(scale: str) -> None:
     diffusions = [c for c in configs if c.method == "ddpm"]
     assert len(configs) == 2 + len(guidance_tradeoff.P_UNCOND) and len(diffusions) == len(configs) - 1
     for config in diffusions:
-        classifier_guidance.check(config, judge, "the judge")
+        frozen.check_classifier(config, judge, "the judge")
 
 
 FREE = [f"classifier-free, w = {s - 1:g}" for s in guidance_tradeoff.STRENGTHS]

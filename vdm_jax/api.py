@@ -12,7 +12,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax import api_inputs as inputs
-from vdm_jax import conditioning, methods, weights
+from vdm_jax import conditioning, frozen, methods, weights
 from vdm_jax import config as configs
 from vdm_jax.core import chain as chains
 from vdm_jax.core.method import Method
@@ -249,7 +249,7 @@ class Model(NamedTuple):
 
     def _guided(self, classifier: Model, scale: np.ndarray) -> Model:
         """This model with samples that a classifier guides."""
-        classifier_guidance.check(self.config, classifier.config, "that was given")
+        frozen.check_classifier(self.config, classifier.config, "that was given")
         method = classifier_guidance.build(self.config, classifier.config, jnp.asarray(scale))
         return self._replace(method=method, params={**self.params, classifier_guidance.CLASSIFIER: classifier.params})
 
@@ -284,4 +284,4 @@ def load(path: str, config: ConfigDict | str | None = None) -> Model:
     configs.check(config)
     method = methods.build(config)
     params, step = weights.load(path, config, method)
-    return Model(config, method, {**weights.frozen(method, training=False), **params}, step)
+    return Model(config, method, {**frozen.load_parts(method, training=False), **params}, step)

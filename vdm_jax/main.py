@@ -16,7 +16,8 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from vdm_jax import config as configs
-from vdm_jax import config_layouts, config_registry
+from vdm_jax.config import layouts as config_layouts
+from vdm_jax.config import registry as config_registry
 from vdm_jax.errors import UserError
 from vdm_jax.fields import nearest
 

@@ -10,7 +10,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vdm_jax import conditioning, methods, weights
+from vdm_jax import conditioning, frozen, methods, weights
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
@@ -32,17 +32,17 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
         path = None
     _for_samples_alone(config, "training")
     saved = workdir.saved_config(directory)
-    path, _ = weights.named_by(path, config, saved)
+    path, _ = frozen.named_by(path, config, saved)
     method = methods.build(config)
-    frozen = weights.frozen(method)
-    copies = {part.copied_to: frozen[name][part.copied_to] for name, part in method.frozen.items() if part.copied_to}
+    parts = frozen.load_parts(method)
+    copies = {part.copied_to: parts[name][part.copied_to] for name, part in method.frozen.items() if part.copied_to}
     initial: Any = copies or None
     if path:
         initial, note = weights.to_start_from(path, config, methods.build(config))
         if note:
             report.say(note)
     flops_of = lambda config, devices: programs.train(config, devices).model.total
-    train(config, directory, initial, flops_of=flops_of, frozen=frozen)
+    train(config, directory, initial, flops_of=flops_of, frozen=parts)
 
 
 def _for_samples_alone(config: ConfigDict, what: str) -> None:
@@ -56,7 +56,7 @@ def _prepare(config: ConfigDict, directory: epath.Path, path: str | None, method
     """(params, step, mesh) for eval and sample; a new directory is claimed once all is well."""
     workdir.check_same(directory, config)
     params, step = weights.load(path or str(directory), config, methods.build(config))
-    params = {**weights.frozen(method, training=False), **params}
+    params = {**frozen.load_parts(method, training=False), **params}
     if path and checkpoints.steps(directory):
         raise UserError(f"{directory} has results of its own checkpoints; use another --workdir for --weights={path}")
     mesh = devices.make_mesh(jax.device_count())  # evaluation and sampling pad their batches
@@ -74,7 +74,7 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
             "evaluate its teacher"
         )
     _for_samples_alone(config, "an evaluation")
-    weights.named_by(None, config, workdir.saved_config(directory))
+    frozen.named_by(None, config, workdir.saved_config(directory))
     method = methods.build(config)
     if not method.evaluators:
         raise UserError(f"config.method={config.method!r} has nothing to evaluate; use --mode=sample")
@@ -87,8 +87,8 @@ def run_sample(config: ConfigDict, directory: epath.Path, path: str | None) -> N
     """A grid, the arrays and a strip, into samples/."""
     if methods.build(config).sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; use --mode=eval")
-    weights.named_by(None, config, workdir.saved_config(directory))
-    classifier = weights.classifier_of(config)
+    frozen.named_by(None, config, workdir.saved_config(directory))
+    classifier = frozen.classifier_of(config)
     method = methods.build(config) if classifier is None else classifier_guidance.build(config, classifier)
     for condition in method.conditions:
         condition.check_request(config)

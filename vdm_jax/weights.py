@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,7 +15,6 @@ from vdm_jax.config import differences
 from vdm_jax.convert import formats, torch_wrapped
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
-from vdm_jax.methods import classifier_guidance
 from vdm_jax.runtime import checkpoints, workdir
 
 CLASSES = "classes"  # what a network calls the vectors of its labels
@@ -87,59 +85,6 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
     told = lambda classes: f"{classes[0]} labels{' and none' if classes[1] else ''}"
     anew = "that of none starts" if only_null else f"the vectors of {told(ours)} start"
     return {**params, "network": network}, f"{path} knows {told(theirs)}; {anew} anew"
-
-
-def classifier_of(config: ConfigDict) -> ConfigDict | None:
-    """The config of the classifier that guides samples, if one does; UserError if it cannot guide them."""
-    path = configs.value(config, "sampling.classifier", "")
-    if not path:
-        return None
-    named = config.sampling.classifier_config
-    saved = None if named else workdir.saved_config(place(path)[0])
-    if not named and saved is None:
-        raise UserError(
-            f"config.sampling.classifier={path!r} is no working directory; for published weights say their config, "
-            "such as --config.sampling.classifier_config=configs/adm_imagenet64.py:classifier"
-        )
-    judge = configs.load(named) if saved is None else configs.from_saved(saved)
-    configs.check(judge)
-    classifier_guidance.check(config, judge, path)
-    return judge
-
-
-def frozen(method: Method, training: bool = True) -> dict[str, Any]:
-    """The params of the method's frozen parts, from their paths; UserError if one is missing or does not fit.
-
-    training: False leaves out those that only losses use.
-    """
-    found = {}
-    for name, part in method.frozen.items():
-        if part.training_only and not training:
-            continue
-        if not part.path:
-            raise UserError(
-                f"config.{part.field} is missing: this model needs {part.what}; give its working directory there, or "
-                "as --weights of a new run"
-            )
-        of = configs.choose(ConfigDict(part.config.to_dict()), {})  # with the fields of its own parts alone
-        found[name] = part.select(load(part.path, of, methods.build(of))[0])
-    return found
-
-
-def named_by(path: str | None, config: ConfigDict, saved: Mapping[str, Any] | None) -> tuple[str | None, bool]:
-    """Fill the paths of frozen parts that the config leaves out, from --weights or what a directory was made with.
-
-    Returns (what --weights still has to give, whether the path named a frozen part).
-    """
-    for part in methods.build(config).frozen.values():
-        if part.path:
-            continue
-        section, _, field = part.field.partition(".")
-        known = (saved or {}).get(section, {}).get(field, "")
-        if known or path:
-            config[section][field] = known or path
-            return None, not known
-    return path, False
 
 
 def _known(config: ConfigDict) -> tuple[int, bool]:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from tests.methods.test_classifier import MEANS, SHAPE, SPREAD, Exact, K, settings
 from tests.training.runs import mesh_of
-from vdm_jax import api, methods
+from vdm_jax import api, frozen, methods
 from vdm_jax.conditioning.label import Label
 from vdm_jax.config import check, choose
 from vdm_jax.errors import UserError
@@ -136,27 +136,27 @@ def test_both_guidances_act_together(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_classifier_of_something_else_is_refused(ours: Any, theirs: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        classifier_guidance.check(diffusion(**ours), judge(**theirs), "there")
+        frozen.check_classifier(diffusion(**ours), judge(**theirs), "there")
 
 
 def test_a_guide_has_to_know_noise_and_to_guide_a_table() -> None:
     with pytest.raises(UserError, match=r"has to be trained on noisy images"):
-        classifier_guidance.check(diffusion(), diffusion(), "there")
+        frozen.check_classifier(diffusion(), diffusion(), "there")
     other = ConfigDict(judge().to_dict())
     choose(other, {"method": "vdm"})
     with pytest.raises(UserError, match=r"config\.method='vdm' has none"):
-        classifier_guidance.check(other, judge(), "there")
+        frozen.check_classifier(other, judge(), "there")
 
 
 def test_shapes_are_compared() -> None:
     large = judge()
     large.data.shape = (2 * SHAPE[0], *SHAPE[1:])
     with pytest.raises(UserError, match=r"data\.shape=\(4, 4, 1\), but the classifier"):
-        classifier_guidance.check(diffusion(), large, "there")
+        frozen.check_classifier(diffusion(), large, "there")
 
 
 def test_a_network_that_is_told_t_is_not_guided_by_one_that_is_told_numbers() -> None:
     plain = diffusion()
     choose(plain, {"model.network": "unet"})
     with pytest.raises(UserError, match=r"network='unet' is told t, but the classifier"):
-        classifier_guidance.check(plain, judge(), "there")
+        frozen.check_classifier(plain, judge(), "there")

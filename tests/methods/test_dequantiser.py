@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from scipy.stats import norm
 
-from vdm_jax import methods, modes, weights
+from vdm_jax import frozen, methods, modes, weights
 from vdm_jax.config import base, check, choose
 from vdm_jax.core.method import Context
 from vdm_jax.errors import UserError
@@ -123,9 +123,9 @@ def test_the_score_model_is_read_by_path_and_is_not_trained(
     seen = []
     loaded = lambda path, config, method: (seen.append((path, config)), ({"network": "theirs"}, 7))[1]
     monkeypatch.setattr(weights, "load", loaded)
-    assert weights.named_by("there", config, None) == (None, True) and config.model.score_model == "there"
+    assert frozen.named_by("there", config, None) == (None, True) and config.model.score_model == "there"
     method = methods.build(config)
-    assert weights.frozen(method) == {"network": "theirs"}
+    assert frozen.load_parts(method) == {"network": "theirs"}
     ((path, of),) = seen
     assert path == "there" and of.method == "sde"
     params = method.init(jax.random.key(0))

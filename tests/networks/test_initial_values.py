@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import methods
 from vdm_jax.config import active, base, check, choose, flatten
-from vdm_jax.config_registry import COMPONENTS
+from vdm_jax.config.registry import COMPONENTS
 
 GOLDEN = Path(__file__).parent / "goldens" / "initial_values.json"
 WRITE = "WRITE_GOLDENS" in os.environ

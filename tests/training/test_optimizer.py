@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from vdm_jax import config as configs
-from vdm_jax.training.optimizer import ema_update, learning_rate, optimizer
+from vdm_jax.optimizer import ema_update, learning_rate, optimizer
 
 
 def settings(**fields: Any) -> ConfigDict:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from vdm_jax import conditioning, methods
 from vdm_jax.conditioning import Guided
 from vdm_jax.errors import UserError
+from vdm_jax.frozen import classifier_of
 from vdm_jax.keys import example_keys
 from vdm_jax.methods import classifier_guidance
 from vdm_jax.plan import flops
@@ -24,7 +25,6 @@ from vdm_jax.runtime import devices
 from vdm_jax.training.program import abstract_batch, check_parallelism, functions
 from vdm_jax.training.state import num_parameters
 from vdm_jax.training.step import frozen_like
-from vdm_jax.weights import classifier_of
 
 # Steps that are looked at for how often each variant comes.
 PERIOD = 10_000

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from vdm_jax import conditioning
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
+from vdm_jax.optimizer import optimizer
 from vdm_jax.runtime import devices
-from vdm_jax.training.optimizer import optimizer
 from vdm_jax.training.state import TrainState, init_state
 from vdm_jax.training.step import frozen_like, make_train_call, make_train_step, metric_shapes
 

@@ -17,7 +17,7 @@ from jax import Array
 
 from vdm_jax.core.method import Batch, Context, Method, Phase
 from vdm_jax.keys import example_keys
-from vdm_jax.training.optimizer import ema_update
+from vdm_jax.optimizer import ema_update
 from vdm_jax.training.state import TrainState, trained
 
 # Metrics that are not means over the window: how many steps are in it (a resumed run may have another

@@ -5,8 +5,8 @@ What a part demands of its own fields stands beside them.
 
 from __future__ import annotations
 
-from vdm_jax.consistency import continuous, gans, labels, networks, tables
-from vdm_jax.consistency.tables import num_levels
+from vdm_jax.config.rules import continuous, gans, labels, networks, tables
+from vdm_jax.config.rules.tables import num_levels
 from vdm_jax.fields import Component
 
 __all__ = ["RULES", "num_levels"]

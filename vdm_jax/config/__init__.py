@@ -24,9 +24,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax import config_registry as registry
-from vdm_jax.config_registry import SECTIONS, active, field_table, nearest_field
-from vdm_jax.config_saved import differences, flatten, renamed, values_of
+from vdm_jax.config import registry
+from vdm_jax.config.registry import SECTIONS, active, field_table, nearest_field
+from vdm_jax.config.saved import differences, flatten, renamed, values_of
 from vdm_jax.errors import UserError
 from vdm_jax.fields import Field, nearest, value
 
@@ -194,7 +194,7 @@ def gamma_0_for(vocabulary: int) -> float:
     return -13.3 + 2 * math.log(256 / vocabulary)
 
 
-_PACKAGE = pathlib.Path(__file__).resolve().parent
+_PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 
 
 def packaged() -> dict[str, pathlib.Path]:

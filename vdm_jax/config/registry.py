@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from vdm_jax import common_fields, conditioning_fields, consistency
+from vdm_jax import common_fields, optimizer
+from vdm_jax.conditioning import fields as conditioning_fields
+from vdm_jax.config import rules as consistency
 from vdm_jax.diffusion import likelihood, samplers, schedules, sde_schedules, sde_steps, tables
 from vdm_jax.errors import UserError
 from vdm_jax.fields import Component, Field, check_value, most_similar
 from vdm_jax.gaussian import adaptive, networks
 from vdm_jax.methods import classifier, ddgan, ddpm, distill, sde, vdm
 from vdm_jax.networks import coupling, discriminator, families, mlp, vdm_unet
-from vdm_jax.training import optimizer
 
 # A part stands behind those that declare the fields it is chosen by.
 COMPONENTS: tuple[Component, ...] = (

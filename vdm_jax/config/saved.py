@@ -11,8 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax import config_layouts as layouts
-from vdm_jax import config_registry as registry
+from vdm_jax.config import layouts, registry
 from vdm_jax.errors import UserError
 from vdm_jax.fields import Field, check_value
 
