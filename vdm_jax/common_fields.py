@@ -7,9 +7,19 @@ from vdm_jax.fields import ANY_TIME, Component, Field
 METHODS = ("vdm", "ddpm", "sde", "dequantiser", "classifier", "ddgan")
 # Whose network predicts what data a latent is of; with a classifier, those that know labels.
 DENOISERS = ("vdm", "ddpm", "sde", "dequantiser")
+# Those whose network is trained, and may be trained without its conditions.
+TRAINED_DENOISERS = tuple(name for name in DENOISERS if name != "dequantiser")
 # That draw samples; whose evaluation measures something.
 SAMPLED = (*DENOISERS, "ddgan")
 MEASURED = (*DENOISERS, "classifier")
+
+NUM_SAMPLES = Field(
+    0,
+    "samples that --mode=eval draws for their Fréchet distance, precision and recall; 0 for none, or 1,000 of a DDGAN",
+    low=0,
+    resume=ANY_TIME,
+)
+SPLIT = Field("test", "what to evaluate on", ("test", "tune", "fit", "train"), resume=ANY_TIME)
 
 DATA = Component(
     {
@@ -87,7 +97,7 @@ EVALUATION = Component(
         "training.eval_examples": Field(
             0, "examples of those evaluations; 0 for evaluation.examples", low=0, resume=ANY_TIME
         ),
-        "evaluation.split": Field("test", "what to evaluate on", ("test", "tune", "fit", "train"), resume=ANY_TIME),
+        "evaluation.split": SPLIT,
         "evaluation.examples": Field(0, "the first so many of the split; 0 for all", low=0, resume=ANY_TIME),
         "evaluation.passes": Field(4, "passes with new times and noise", low=1, resume=ANY_TIME),
         "evaluation.batch_size": Field(64, "examples at a time", low=1, resume=ANY_TIME),
@@ -108,6 +118,8 @@ SAMPLING = Component(
     },
     {"method": SAMPLED},
 )
+
+SAMPLE_SETS = Component({"evaluation.num_samples": NUM_SAMPLES}, {"method": DENOISERS})
 
 PERCENTILE = Component(
     {

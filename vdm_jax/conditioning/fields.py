@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vdm_jax.common_fields import DENOISERS, MEASURED
+from vdm_jax.common_fields import DENOISERS, MEASURED, TRAINED_DENOISERS
 from vdm_jax.fields import ANY_TIME, EVERYWHERE, SET, Component, Field, Given, demand
 
 _LABEL = Field(
@@ -73,7 +73,7 @@ COMPONENTS = (
                 0.0, "p_uncond, the share of labels replaced by the null class", low=0.0, high=0.99
             )
         },
-        {"method": ("vdm", "ddpm", "sde"), "model.null_class": SET},
+        {"method": TRAINED_DENOISERS, "model.null_class": SET},
         _check_dropout,
     ),
     Component(

@@ -28,6 +28,7 @@ COMPONENTS: tuple[Component, ...] = (
     *(c for room in (samplers, sde_steps, adaptive) for c in room.COMPONENTS),
     common_fields.PERCENTILE,
     common_fields.EVALUATION,
+    common_fields.SAMPLE_SETS,
     *likelihood.COMPONENTS,
     *consistency.RULES,
 )

@@ -22,7 +22,7 @@ from vdm_jax.evaluation.samples import sample
 from vdm_jax.networks import resample
 
 SIDE, GROUPS, NEIGHBORS = 8, 20, 3
-NUM_SAMPLES = 1000  # where the config does not say
+NUM_SAMPLES = 1000  # of a method that is measured by its samples alone
 
 
 def pixels(images: np.ndarray, vocabulary: int | None) -> np.ndarray:
@@ -43,7 +43,7 @@ def measure(config: ConfigDict, method: Method, params: Any, mesh: Mesh, split: 
     As many samples as `evaluation.num_samples`, drawn as `sampling` says, against the first as many images of the
     split. Raises UserError if there are too few of either.
     """
-    asked = config.evaluation.get("num_samples", 0) or NUM_SAMPLES
+    asked = config.evaluation.num_samples or NUM_SAMPLES
     count = min(asked, split.num_examples)
     if count < 2 * GROUPS:
         raise UserError(

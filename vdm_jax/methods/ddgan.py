@@ -49,6 +49,8 @@ COMPONENTS = (
             "training.r1_every": Field(1, "steps from one with R1 to the next; 0 for never", low=0),
             "optimizer.discriminator_learning_rate": Field(0.0, "of a discriminator; 0 for the learning rate", low=0.0),
             "sampling.sampler": common.sampler("ancestral"),
+            "evaluation.split": common.SPLIT,
+            "evaluation.num_samples": common.NUM_SAMPLES,
         },
         {"method": ("ddgan",)},
     ),
