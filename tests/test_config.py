@@ -142,7 +142,7 @@ ILLEGAL: list[tuple[str, Any, str]] = [
     (
         "method",
         "ddpmm",
-        r"'ddpmm' is not one of 'vdm', 'ddpm', 'sde', 'dequantiser', 'classifier', 'ddgan'; did you mean 'ddpm'\?$",
+        r"'ddpmm' is not one of 'vdm', 'ddpm', 'sde', 'dequantiser', 'flow_matching', 'classifier', 'ddgan'; did you mean 'ddpm'\?$",
     ),
     ("data.shape", (8, 0, 1), r"config.data.shape=\(8, 0, 1\) must be at least 1"),
     ("data.shape", (8, "a", 1), r"config.data.shape=.* is not a tuple of int"),
@@ -431,7 +431,7 @@ def test_fields_of_other_parts_are_refused_with_the_part_that_has_them() -> None
     held = set(dict(flatten(config)))
     others = {name: field for name, field in field_table().items() if name not in held}
     never = {name for name in others if not any(name in configs.active(values) for values in vdms())}
-    assert (len(others), len(never)) == (66, 43)  # of 143
+    assert (len(others), len(never)) == (69, 46)  # of 146
     for name, field in others.items():
         value = field.default or {int: 3, float: 0.5, str: "x", bool: True, tuple: "('flip',)"}[type(field.default)]
         with pytest.raises(UserError) as raised:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from vdm_jax.fields import ANY_TIME, Component, Field
 
-METHODS = ("vdm", "ddpm", "sde", "dequantiser", "classifier", "ddgan")
+METHODS = ("vdm", "ddpm", "sde", "dequantiser", "flow_matching", "classifier", "ddgan")
 # Whose network predicts what data a latent is of; with a classifier, those that know labels.
-DENOISERS = ("vdm", "ddpm", "sde", "dequantiser")
+DENOISERS = ("vdm", "ddpm", "sde", "dequantiser", "flow_matching")
 # Those whose network is trained, and may be trained without its conditions.
 TRAINED_DENOISERS = tuple(name for name in DENOISERS if name != "dequantiser")
 # That draw samples; whose evaluation measures something.
@@ -25,8 +25,8 @@ DATA = Component(
     {
         "method": Field(
             "vdm",
-            "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, the dequantisation of one, guided "
-            "diffusion's classifier, DDGAN",
+            "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, the dequantisation of one, rectified flow, "
+            "guided diffusion's classifier, DDGAN",
             METHODS,
             decisive=True,
             exclusive=True,

@@ -15,7 +15,7 @@ from jax import Array
 
 from vdm_jax.diffusion.process import Noise, expand
 
-KINDS = ("eps", "x", "v", "score")
+KINDS = ("eps", "x", "v", "score", "velocity")
 
 # (z [B, …], level, conditioning) → raw output [B, …]
 Denoise = Callable[[Array, Noise, Any], Array]
@@ -67,6 +67,8 @@ def split(raw: Array, z: Array, level: Noise, kind: str = "eps") -> Prediction:
     elif kind == "v":
         total = jnp.square(alpha) + jnp.square(sigma)
         x, eps = (alpha * z - sigma * raw) / total, (sigma * z + alpha * raw) / total
+    elif kind == "velocity":  # ε − x where α + σ = 1, as in `rectified_flow`
+        x, eps = z - sigma * raw, z + alpha * raw
     elif kind == "score":
         eps = -sigma * raw
         x = x_from_eps(z, eps, level)
