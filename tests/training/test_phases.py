@@ -11,9 +11,11 @@ import pytest
 from etils import epath
 from jax import Array
 
-from tests.training.runs import points
+from tests.training.runs import mesh_of, points
 from tests.training.test_resume import lines
+from vdm_jax import methods
 from vdm_jax.core.method import Batch, Context, Method, Phase, Terms
+from vdm_jax.errors import UserError
 from vdm_jax.training import loop, program
 from vdm_jax.training.loop import train
 
@@ -66,3 +68,14 @@ def test_two_phases_and_their_state(parallelism: str, tmp_path: Any, monkeypatch
     assert rows[0]["far/loss"] > 10 * rows[-1]["far/loss"]
     assert float(state.typical) == pytest.approx(rows[-1]["near/loss"] + rows[-1]["far/loss"], rel=0.2)
     assert jax.tree.structure(state.opt_state) is not None and set(state.opt_state) == {"near", "far"}
+
+
+def test_a_loss_that_couples_the_batch_is_not_accumulated() -> None:
+    config = points()
+    method = methods.build(config)
+    coupled = method._replace(phases=(method.phases[0]._replace(couples_batch=True),))
+    program.check_coupling(config, coupled)
+    config.training.accumulate = 2
+    program.check_coupling(config, method)
+    with pytest.raises(UserError, match=r"training\.accumulate=2 .* loss of 'vdm', which compares the examples"):
+        program.functions(config, coupled, mesh_of(1))

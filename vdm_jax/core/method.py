@@ -44,6 +44,8 @@ class Phase(NamedTuple):
     loss: (params, extra, batch, context) → (per-example loss [b], aux of per-example arrays).
     rate: the field of config.optimizer that holds its learning rate; where that is 0, learning_rate does.
     averaged: whether the average of the weights follows them slowly, or is them.
+    couples_batch: whether an example's loss depends on the others of the batch, as a contrastive one does: then a
+        step is not made of microbatches, which would hold fewer negatives.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Phase(NamedTuple):
     loss: Callable[[Params, Extra, Batch, Context], tuple[Array, Terms]]
     rate: str = "learning_rate"
     averaged: bool = True
+    couples_batch: bool = False
 
 
 class PerExample(NamedTuple):

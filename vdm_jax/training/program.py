@@ -46,6 +46,7 @@ class Program(NamedTuple):
 def functions(config: ConfigDict, method: Method, mesh: Mesh, compiler_options: Any = None) -> Program:
     """The program of a config, compiled on first use, for `training.parallelism` 'jit' or 'pmap'."""
     section, total = config.training, config.data.batch_size
+    check_coupling(config, method)
     optimizers = {phase.name: optimizer(config, phase.rate) for phase in method.phases}
     metrics = metric_shapes(method, abstract_batch(config, method), total)
     first = lambda: init_state(method, optimizers, metrics, section.seed)
@@ -139,6 +140,16 @@ def _mapped(
         place=lambda parts: (parts,) if frozen else (),
         frozen=(frozen,) if frozen else (),
     )
+
+
+def check_coupling(config: ConfigDict, method: Method) -> None:
+    """UserError if a loss that couples the batch is to be accumulated over parts of it."""
+    parts, coupled = config.training.accumulate, [phase.name for phase in method.phases if phase.couples_batch]
+    if parts > 1 and coupled:
+        raise UserError(
+            f"config.training.accumulate={parts} would show the loss of {coupled[0]!r}, which compares the examples of "
+            "a batch, only a part of them at a time; set it to 1, and use more devices or config.model.remat='full'"
+        )
 
 
 def check_parallelism(config: ConfigDict, mesh: Mesh) -> None:
