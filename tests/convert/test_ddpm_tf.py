@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vdm_jax import config as configs
 from vdm_jax.convert import ddpm_tf, npz
 from vdm_jax.errors import UserError
-from vdm_jax.methods import networks
+from vdm_jax.gaussian import networks
 from vdm_jax.networks import families
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.multiscale import UNet
@@ -196,7 +196,7 @@ def test_loaded_weights_fit_the_network_of_the_config(exported: Path) -> None:
     config.data.shape, config.data.vocabulary = SHAPE, 256
     config.model.width, config.model.multipliers, config.model.depth = 64, (1.0, 2.0), 2
     config.model.attention_at = (8,)
-    init = partial(networks.init, networks.network(config), shape=SHAPE)
+    init = partial(networks.init, networks.build(config), shape=SHAPE)
     like = {"network": jax.eval_shape(init, jax.random.key(0))}
     for which, factor in (("ema", 2), ("raw", 1)):
         config.evaluation.weights = which

@@ -22,7 +22,7 @@ from tests.convert.torch_files import archive, pt
 from vdm_jax import config as configs
 from vdm_jax.convert import formats, guided_diffusion, improved_diffusion
 from vdm_jax.errors import UserError
-from vdm_jax.methods import networks
+from vdm_jax.gaussian import networks
 from vdm_jax.networks import families
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -173,7 +173,7 @@ def test_a_file_for_another_method_names_the_method(tmp_path: Path) -> None:
 
 def saved(tmp_path: Path, made: configs.ConfigDict, to_original: Callable) -> tuple[str, Any, Any]:
     """(a .pt file of random parameters of the config's network, they themselves, their shapes)."""
-    init = partial(networks.init, networks.network(made), shape=(8, 8, 3))
+    init = partial(networks.init, networks.build(made), shape=(8, 8, 3))
     like = {"network": jax.eval_shape(init, jax.random.key(0))}
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), like)

@@ -18,6 +18,8 @@ from vdm_jax import config as configs
 from vdm_jax.convert import vdm
 from vdm_jax.convert.vdm_layout import Layout, leaves, schedule_shapes
 from vdm_jax.diffusion import decoders, prediction, process, samplers
+from vdm_jax.gaussian import continuous, networks
+from vdm_jax.gaussian import data as gaussian_data
 from vdm_jax.methods import vdm as method
 from vdm_jax.networks.encoders import Feature
 from vdm_jax.networks.vdm_unet import VDMUNet
@@ -174,8 +176,9 @@ def bound(
     t = (g["t0"].astype(dtype) + np.arange(4) / 4) % 1
     net = compiled(64, 2, True, attention, dtype)
     # dropout is off, so its keys, the last argument, are None
-    patch.setattr(method.networks, "network", lambda c: SimpleNamespace(apply=lambda *args: net(*args[:-1])))
-    patch.setattr(method, "normal_like", lambda keys, shape, use: jnp.asarray(noise[use], dtype))
+    patch.setattr(networks, "build", lambda c: SimpleNamespace(apply=lambda *args: net(*args[:-1])))
+    for module in (continuous, gaussian_data):
+        patch.setattr(module, "normal_like", lambda keys, shape, use: jnp.asarray(noise[use], dtype))
     patch.setattr(method.times, "independent", lambda keys: jnp.asarray(t, dtype))
 
     tree = original(dtype, attention=attention, kind=KINDS[kind])

@@ -14,7 +14,7 @@ from tests.training.runs import points
 from vdm_jax import data
 from vdm_jax.data import listing
 from vdm_jax.errors import UserError
-from vdm_jax.training import workdir
+from vdm_jax.runtime import workdir
 
 COUNT = 30
 

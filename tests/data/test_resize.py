@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from vdm_jax import data
+from vdm_jax.config import field_table
 from vdm_jax.data import say
 from vdm_jax.data.resize import RESIZES, Resize, in_words, make
 from vdm_jax.errors import UserError
-from vdm_jax.fields import FIELDS
 
 RNG = np.random.default_rng(0)
 
@@ -184,4 +184,4 @@ def test_resizes_that_cannot_be_are_named(kind, name, shape, sentence):
 
 
 def test_the_field_has_the_resizes_that_there_are():
-    assert FIELDS["data"]["resize"].choices == ("", *RESIZES)
+    assert field_table()["data.resize"].choices == ("", *RESIZES)

@@ -16,11 +16,16 @@ from ml_collections import ConfigDict
 from tests.training.runs import FAST, mesh_of, points
 from vdm_jax import conditioning, data, methods
 from vdm_jax.config import base, with_variant
-from vdm_jax.core.method import Method
+from vdm_jax.core.method import Method, PerExample
 from vdm_jax.errors import UserError
-from vdm_jax.evaluation import likelihood, plots, report
+from vdm_jax.evaluation import plots, report
 from vdm_jax.evaluation.likelihood import per_example, sentence, summarise
 from vdm_jax.keys import normal_like
+
+
+def with_terms(method: Method, terms: Any) -> Method:
+    """The method with another likelihood."""
+    return method._replace(evaluators=(PerExample("bits_per_dim", terms, "vlb_continuous"),))
 
 
 def probe() -> Method:
@@ -32,7 +37,7 @@ def probe() -> Method:
         return {"total": (pixels * weights).sum(1), "noise": normal_like(keys, (), 0)}
 
     nothing: Any = None
-    return Method(nothing, (), nothing, nothing, nothing, bits_per_dim=terms)
+    return with_terms(Method(nothing, ()), terms)
 
 
 def batches_of(dataset: data.Dataset, size: int) -> Iterator[dict[str, Any]]:
@@ -61,7 +66,7 @@ def test_evaluations_of_a_run_share_what_is_compiled() -> None:
         traced.append(batch["x"].shape)
         return {"total": params + batch["x"].astype(jnp.float32).reshape(len(keys), -1).sum(1)}
 
-    method = probe()._replace(bits_per_dim=terms)
+    method = with_terms(probe(), terms)
     batches = partial(batches_of, data.load("digits", "test"), 100)
     first, second = (per_example(method, p, batches, mesh_of(2), seed=3, passes=2) for p in (0.0, 1.0))
     np.testing.assert_array_equal(first["total"] + 1, second["total"])
@@ -156,14 +161,15 @@ def test_result_is_told_with_what_it_was_measured_on() -> None:
     ],
 )
 def test_estimator_names(changes: dict[str, Any], name: str) -> None:
-    assert likelihood.estimator_name(with_variant(base(), "v", {"v": changes})) == name
+    measured = methods.build(with_variant(base(), "v", {"v": changes})).measured
+    assert measured is not None and measured.estimator == name
 
 
 def test_values_that_are_not_finite_are_a_sentence(trained: Any, tmp_path: Any) -> None:
     from etils import epath
 
     config, method, params = trained
-    bad = method._replace(bits_per_dim=lambda p, b, k: {"total": jnp.where(b["x"][:, 0] > 0, jnp.nan, 1.0)})
+    bad = with_terms(method, lambda p, b, k: {"total": jnp.where(b["x"][:, 0] > 0, jnp.nan, 1.0)})
     with pytest.raises(UserError, match=r"NaN or infinite for \d+ of 20 examples"):
         report.write_evaluation(config, bad, params, mesh_of(2), epath.Path(tmp_path), 1)
     assert not (tmp_path / "eval.json").exists()
@@ -178,7 +184,7 @@ def test_result_says_whose_weights_and_no_plot_of_another_estimator_stays(traine
     assert json.loads((directory / "eval.json").read_text()) == result
     assert result["weights_from"] == "published" and "ema weights of published" in sentence(result)
     assert {path.name for path in plots.iterdir()} == {"schedule.png", "loss_by_t.png"}
-    without_times = method._replace(bits_per_dim=lambda p, b, k: {"total": jnp.ones(len(k))})
+    without_times = with_terms(method, lambda p, b, k: {"total": jnp.ones(len(k))})
     result = report.write_evaluation(config, without_times, params, mesh_of(2), directory, 1)
     assert "weights_from" not in result and "ema weights, step 1" in sentence(result)
     assert {path.name for path in plots.iterdir()} == {"schedule.png"}
@@ -193,4 +199,4 @@ def test_curves_are_those_of_the_schedule(trained: Any) -> None:
 
 def test_method_without_a_likelihood_is_a_sentence() -> None:
     with pytest.raises(UserError, match="no likelihood"):
-        per_example(probe()._replace(bits_per_dim=None), {}, lambda: [], mesh_of(1), seed=0, passes=1)
+        per_example(probe()._replace(evaluators=()), {}, lambda: [], mesh_of(1), seed=0, passes=1)

@@ -98,6 +98,7 @@ import jax
 import numpy as np
 from tests.training.runs import images
 from vdm_jax import methods
+from vdm_jax.core.method import PerExample
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.runtime import devices
@@ -105,7 +106,8 @@ from vdm_jax.runtime import devices
 config = images()
 config.data.name, config.data.path, config.data.shape, config.data.vocabulary = "folder", sys.argv[1], (8, 8, 3), 256
 config.evaluation.batch_size, config.data.augment = 8, ()
-method = methods.build(config)._replace(bits_per_dim=lambda params, batch, keys: {"total": batch["mask"]})
+terms = PerExample("bits_per_dim", lambda params, batch, keys: {"total": batch["mask"]})
+method = methods.build(config)._replace(evaluators=(terms,))
 try:
     report.measure(config, method, {}, devices.make_mesh(jax.device_count()))
 except UserError as error:

@@ -124,7 +124,8 @@ def main(which: str, dtype: str, names: list[str]) -> None:
     config.optimizer.warmup_steps = 0
     if "images" not in which:
         config.model.width = 64
-    config.training.r1_every = 1  # calls of five steps are of one variant
+    if config.method == "ddgan":
+        config.training.r1_every = 1  # calls of five steps are of one variant
     ways = {name: way for name, way in WAYS.items() if name in names} if names else WAYS
     print(json.dumps(compare(config, dtype, {k: v for k, v in ways.items() if k != "one"})))
 

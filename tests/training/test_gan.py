@@ -11,7 +11,7 @@ from etils import epath
 
 from tests.training.runs import functions, gan, mesh_of
 from tests.training.test_resume import assert_same_bits, interrupted, lines
-from vdm_jax import data, methods
+from vdm_jax import conditioning, data, methods
 from vdm_jax.evaluation import report
 from vdm_jax.runtime import checkpoints, devices
 from vdm_jax.training.loop import alike, train
@@ -54,7 +54,8 @@ def one_step(variant: bool) -> tuple[TrainState, TrainState]:
     """(state before, state after) the first step."""
     config = gan()
     program = functions(config, methods.build(config), mesh_of(2))
-    batch = next(data.train_iterator(data.load("gaussians25", "train"), seed=1, batch_size=16, augment=()))
+    records = next(data.train_iterator(data.load("gaussians25", "train"), seed=1, batch_size=16, augment=()))
+    batch = conditioning.batch_of((), records)
     first = jax.device_get(program.init())
     state = devices.put_state(first, program.shardings)
     state, _ = program.variants(variant)(state, (program.put(batch),), None)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from tests.training.runs import BATCH, mesh_of, points
 from vdm_jax import data
 from vdm_jax.errors import UserError
+from vdm_jax.plan import programs
 from vdm_jax.runtime import checkpoints, devices
 from vdm_jax.training import looks, loop
 from vdm_jax.training.loop import train
@@ -323,9 +324,10 @@ def test_the_step_is_compiled_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatc
 def test_the_share_of_the_chip_that_the_model_uses(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop.chips, "peak_flops", lambda kind, dtype: 1e9)
     config, directory = points(), epath.Path(tmp_path)
-    train(config, directory, finish=False)
+    flops_of = lambda config, devices: programs.train(config, devices).model.total
+    train(config, directory, finish=False, flops_of=flops_of)
     row = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()][-1]
-    flops = loop.programs.train(config, jax.devices()).model.total
+    flops = flops_of(config, jax.devices())
     assert row["model_flops_utilisation"] == pytest.approx(flops / row["seconds_per_step"] / 2e9)
     # Forwards and backwards through 361 weights, most of them in dense layers, for 16 points.
     assert 3 * 2 * 16 * 200 < flops < 3 * 2 * 16 * 361

@@ -12,8 +12,9 @@ import pytest
 
 from tests.training.runs import BATCH, FAST, functions, images, mesh_of, points
 from vdm_jax import conditioning, data, methods
+from vdm_jax.gaussian.continuous import sample_times
 from vdm_jax.keys import example_keys, normal_like
-from vdm_jax.methods.vdm import sample_times
+from vdm_jax.methods.vdm import TIME
 from vdm_jax.networks.layers import dropout
 from vdm_jax.runtime import devices
 from vdm_jax.training.program import abstract_batch
@@ -99,7 +100,7 @@ def test_times_noise_and_dropout_depend_on_the_position_alone() -> None:
     def draw(mesh: Any) -> Any:
         def draws() -> tuple[jax.Array, ...]:
             context = context_for(7, jnp.int32(3), 0, BATCH)
-            stratified, independent = (sample_times(kind, context) for kind in ("stratified", "independent"))
+            stratified, independent = (sample_times(kind, context, TIME) for kind in ("stratified", "independent"))
             noise = normal_like(context.keys, (8, 8, 3), 1)
             return stratified, independent, noise, dropout(jnp.ones((BATCH, 8, 8, 4)), 0.3, context.keys)
 

@@ -216,10 +216,12 @@ def _check_finite(result: dict[str, Any], values: dict[str, np.ndarray]) -> None
 
 
 def sentences(result: dict[str, Any]) -> list[str]:
-    """A line for each evaluator of a result."""
+    """A line for each evaluator of a result. Raises KeyError or TypeError for what is no result."""
     lines = [sentence(result)] if "passes" in result else []
     if SampleSet().name in result:
         lines.append(sample_quality.sentence(result[SampleSet().name], result))
+    if not lines:
+        raise KeyError("no evaluator's result")
     return lines
 
 
