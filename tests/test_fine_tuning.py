@@ -12,7 +12,7 @@ from etils import epath
 from tests.convert.test_formats import config as unet
 from tests.convert.test_formats import saved
 from tests.training.runs import points
-from vdm_jax import methods, weights
+from vdm_jax import frozen, methods, weights
 from vdm_jax.config import check, choose
 from vdm_jax.convert import improved_diffusion
 from vdm_jax.errors import UserError
@@ -74,6 +74,6 @@ def test_a_null_class_is_added_beside_the_others(tmp_path: Any) -> None:
     new = params["network"]["classes"]["embedding"]
     np.testing.assert_array_equal(new[:10], theirs["network"]["classes"]["embedding"])
     assert len(new) == 11 and np.any(new[10])
-    choose(made, {"training.distill": "progressive"})
+    choose(made, {"training.distill": "progressive", "training.teacher": path})
     with pytest.raises(UserError, match="num_classes"):
-        weights.to_start_from(path, made, methods.build(made))
+        frozen.load_parts(methods.build(made))

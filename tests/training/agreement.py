@@ -100,7 +100,7 @@ def compare(config: Any, dtype: str, ways: dict[str, dict[str, Any]]) -> dict[st
     one = devices.make_mesh(config.data.batch_size, 1, jax.devices()[:1])
     cast = lambda a: a.astype(dtype) if a.dtype in (np.float32, np.float64) else a
     first = jax.tree.map(cast, jax.device_get(functions(config, methods.build(config), one).init()))
-    if config.model.family == "ddgan":  # of kernels that start at 1e-10 hardly any gradient comes through
+    if config.model.get("family") == "ddgan":  # of kernels that start at 1e-10 hardly any gradient comes through
         first = first._replace(params=shaken(first.params))
     reference = run(config, first, {})
     found = {}
