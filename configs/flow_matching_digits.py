@@ -4,7 +4,7 @@ Not a result of a paper: it shows that flow matching (Lipman et al. 2023; Liu, G
 on another path, with a bound and a density that stand beside a VDM's. `logit_normal` draws t as in Esser et al. (2024),
 `classes` has ten labels, one in ten of them dropped, for classifier-free guidance.
 
-Ours: not measured at full length yet.
+Ours: not measured at full length yet. Cost: about that of `configs/digits.py`; TPU slices are not yet planned.
 
     python -m vdm_jax.main --config=configs/flow_matching_digits.py --workdir=runs/flow_matching
 """

@@ -130,6 +130,13 @@ CONFIGS: dict[str, Changes] = {
         "model.coupling_width": 8,
         "model.coupling_depth": 1,
     },
+    "flow_matching": {
+        **UNET,
+        "method": "flow_matching",
+        "model.prediction": "velocity",
+        "schedule.kind": "rectified_flow",
+        "sampling.sampler": "heun",
+    },
     "classifier": {**TABLE, **CLASSES, "method": "classifier", "model.family": "adm", "model.head_channels": 4},
     "classifier_ddpm": {**TABLE, **CLASSES, "method": "classifier"},
     "ddgan": GAN_IMAGES,
