@@ -9,11 +9,12 @@ Ours: not measured at full length yet. Cost: about that of `configs/digits.py`; 
     python -m vdm_jax.main --config=configs/flow_matching_digits.py --workdir=runs/flow_matching
 """
 
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import base, choose, fourier_exponents, with_variant
+from vdm_jax.config import base, choose, fourier_exponents, gamma_0_for, with_variant
 
 VALUES = 17
 
@@ -56,6 +57,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.dropout = 0.1
     config.model.unroll = 8
     config.model.fourier = tuple(float(n) for n in fourier_exponents(VALUES))
+    config.schedule.t_min = 1 / (1 + math.exp(-gamma_0_for(VALUES) / 2))  # of the noise that a VDM of digits ends at
     config.training.num_steps = 3000
     config.training.log_every = 100
     config.optimizer.learning_rate = 2e-3
