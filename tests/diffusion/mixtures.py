@@ -77,7 +77,8 @@ class Mixture(NamedTuple):
             score = jnp.take_along_axis(scores, labels[:, None, None], axis=-1)[..., 0]
             eps = -sigma * score
             x = prediction.x_from_eps(z, eps, level)
-            return {"eps": eps, "x": x, "v": prediction.v_from(x, eps, level), "score": score}[kind]
+            v = prediction.v_from(x, eps, level)
+            return {"eps": eps, "x": x, "v": v, "score": score, "velocity": eps - x}[kind]
 
         return denoise
 

@@ -23,6 +23,7 @@ def raw_output(kind, x, eps, noise):
         "x": x,
         "v": prediction.v_from(x, eps, noise),
         "score": prediction.score_from_eps(eps, noise),
+        "velocity": eps - x,
     }[kind]
 
 
@@ -52,7 +53,7 @@ def test_split_of_any_output_satisfies_z_equals_alpha_x_plus_sigma_eps(kind, cli
 
 def test_a_kind_that_is_not_known_is_refused():
     _, _, noise, z = example()
-    with pytest.raises(ValueError, match=r"'epsilon' is not one of \('eps', 'x', 'v', 'score'\)"):
+    with pytest.raises(ValueError, match=r"'epsilon' is not one of \('eps', 'x', 'v', 'score', 'velocity'\)"):
         prediction.split(z, z, noise, "epsilon")
 
 

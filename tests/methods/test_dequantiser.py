@@ -122,7 +122,7 @@ def test_the_score_model_is_read_by_path_and_is_not_trained(
         modes.run_train(config, epath.Path(tmp_path), None)
     seen = []
     loaded = lambda path, config, method: (seen.append((path, config)), ({"network": "theirs"}, 7))[1]
-    monkeypatch.setattr(weights, "load", loaded)
+    monkeypatch.setattr(frozen, "load", loaded)
     assert frozen.named_by("there", config, None) == (None, True) and config.model.score_model == "there"
     method = methods.build(config)
     assert frozen.load_parts(method) == {"network": "theirs"}

@@ -67,8 +67,9 @@ def split(raw: Array, z: Array, level: Noise, kind: str = "eps") -> Prediction:
     elif kind == "v":
         total = jnp.square(alpha) + jnp.square(sigma)
         x, eps = (alpha * z - sigma * raw) / total, (sigma * z + alpha * raw) / total
-    elif kind == "velocity":  # ε − x where α + σ = 1, as in `rectified_flow`
-        x, eps = z - sigma * raw, z + alpha * raw
+    elif kind == "velocity":  # ε − x; where α + σ = 1, as in `rectified_flow`, that is dz/dt
+        total = alpha + sigma
+        x, eps = (z - sigma * raw) / total, (z + alpha * raw) / total
     elif kind == "score":
         eps = -sigma * raw
         x = x_from_eps(z, eps, level)
