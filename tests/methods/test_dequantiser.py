@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from scipy.stats import norm
 
-from vdm_jax import frozen, methods, modes, weights
+from vdm_jax import frozen, methods, modes
 from vdm_jax.config import base, check, choose
 from vdm_jax.core.method import Context
 from vdm_jax.errors import UserError
