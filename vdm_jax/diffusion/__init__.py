@@ -1,1 +1,1 @@
-"""The maths of Gaussian diffusion in γ = −log SNR: arrays and pytrees in, arrays out."""
+"""The math of Gaussian diffusion in γ = −log SNR: arrays and pytrees in, arrays out."""

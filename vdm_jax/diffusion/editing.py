@@ -1,12 +1,12 @@
-"""Editing with a model that was not trained for it: steps that wrap steps, and other starts.
+"""Image editing with an unconditional model: wrappers of sampler steps, and other initial states.
 
-  * `inpaint`: known pixels are replaced by a draw of q(z_s|x) after every step (Song et al. 2021, appendix I.2).
-  * `resampled`: every transition is taken several times, with noise in between (RePaint: Lugmayr et al. 2022).
-  * `noised_start`: begin with a noised image in the place of noise (SDEdit: Meng et al. 2022).
+  * `inpaint`: known pixels are replaced by a sample of q(z_s|x) after every step (Song et al. 2021, appendix I.2).
+  * `resampled`: every transition is repeated, with forward noise in between (RePaint: Lugmayr et al. 2022).
+  * `noised_start`: sampling starts from a noised image instead of pure noise (SDEdit: Meng et al. 2022).
 
-Replacement keeps what is known but does not sample p(rest|known): the rest is denoised as part of a z whose known
-pixels were not drawn together with it, and ends too near to what it would be without them. Resampling closes the gap
-as repeats grow and steps shrink. Where log p(known|z) is at hand, `guidance.classifier` with its gradient is exact.
+Replacement preserves the known pixels but does not sample p(rest|known): the rest is denoised as part of a z whose
+known pixels were not drawn jointly with it, and stays too close to an unconditional sample. Resampling closes the gap
+as repeats grow and steps shrink. Where log p(known|z) is available, `guidance.classifier` with its gradient is exact.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from jax import Array, lax
 from vdm_jax.diffusion.process import expand, forward_coefficients, q_sample
 from vdm_jax.diffusion.samplers import Step, Transition, normal
 
-# What keys are folded with for noise that is not the wrapped step's own.
+# fold_in constants for editing noise, so that it is independent of the wrapped step's noise.
 KNOWN, AGAIN, START = (2**31 - 1 - i for i in range(3))
 
 
 def inpaint(step: Step, x: Array, known: Array) -> Step:
-    """The step, then α_s x + σ_s ε wherever x is known; at the data, x itself.
+    """Wrap a step so that known pixels are set to α_s x + σ_s ε afterwards, and to x itself at the data.
 
-    x: [B, …] as what α_t is a factor of; known: bool, of x's shape but for axes of 1.
+    Args:
+        step: The step to wrap.
+        x: Encoded data, [B, …].
+        known: Boolean mask that broadcasts to the shape of x and has the same rank.
     """
     shape = tuple(jnp.broadcast_shapes(known.shape, x.shape)) if known.ndim == x.ndim else None
     if shape != x.shape or known.dtype != jnp.bool_:
@@ -41,7 +44,7 @@ def inpaint(step: Step, x: Array, known: Array) -> Step:
 
 
 def resampled(step: Step, repeats: int) -> Step:
-    """t → s, then (s → t by the forward process, t → s) `repeats` − 1 times; z [B, …] alone is carried."""
+    """Wrap a step: t → s, then `repeats` − 1 times s → t by the forward process and t → s; the carry is z [B, …]."""
     if repeats < 1:
         raise ValueError(f"a step is taken once or more, not {repeats} times")
 
@@ -59,9 +62,16 @@ def resampled(step: Step, repeats: int) -> Step:
 
 
 def noised_start(x: Array, keys: Array, steps: Transition, strength: float) -> tuple[Array, Transition]:
-    """(z ~ q(z_t|x), the steps from that t), for `samplers.run`; noise as keyed, [B].
+    """Start sampling from a noised image.
 
-    strength: the share of the steps that are run, in (0, 1]: little leaves x as it is, 1 leaves almost nothing of it.
+    Args:
+        x: Encoded data, [B, …].
+        keys: Random keys, [B].
+        steps: All steps of the sampler, [N].
+        strength: Fraction of the steps to run, in (0, 1]. Small values preserve x; 1 removes almost all of it.
+
+    Returns:
+        z ~ q(z_t|x) [B, …] and the remaining steps from that t, for `samplers.run`.
     """
     total = len(steps.number)
     count = round(strength * total)

@@ -1,30 +1,30 @@
 """Guidance by a class or a text c: classifier (Dhariwal & Nichol 2021), classifier-free (Ho & Salimans 2022), CLIP.
 
-All of it adds a multiple of ∇ log p(c|z) to a score. With S its multiple over the *unconditional* score,
+All methods add a multiple of ∇ log p(c|z) to a score. Let S be this multiple relative to the *unconditional* score:
 
     ∇ log p(z) + S ∇ log p(c|z) = ∇ log p(z|c) + w ∇ log p(c|z),      S = 1 + w,
 
-so S = 0 is the unconditional model and S = 1, w = 0 the conditional one. The names in use, and what they are here:
+so S = 0 is the unconditional model and S = 1, w = 0 the conditional one. The conventions of the papers in these terms:
 
-    S        argument                         what the papers write
+    S        argument                         notation of the papers
     1 + w    guidance_weight=w                (1 + w) ε̂_c − w ε̂_∅, the classifier-free paper
     g        guidance_weight=from_scale(g)    ε̂_∅ + g (ε̂_c − ε̂_∅), the "guidance scale" of GLIDE and DALL·E 2
     s        classifier_scale=s               ADM's classifier scale on an unconditional model
     1 + s    classifier_scale=s               ADM's classifier scale on a conditional model
 
-The coefficients of ε̂_c and ε̂_∅ add up to one: where c says nothing, guidance does nothing. Where guidance acts:
+The coefficients of ε̂_c and ε̂_∅ sum to one: where c has no effect, guidance has none. Guidance acts in two places:
 
-  * `classifier_free` and `classifier` shift the score. They make a `Predict`, for every step rule, schedule, process
-    and target: ε̂ and x̂ are combined, whatever the network gave, with the variance head of the conditional half.
-    `thresholds` act on the result, so wrap them around it. (ADM's code clips before it shifts: wrap the other way.)
-  * `mean_shift` shifts the mean of a reverse step by Σ, learned for every channel and pixel or not. It is the first
+  * `classifier_free` and `classifier` shift the score. They return a `Predict` for every step rule, schedule, process
+    and target: ε̂ and x̂ are combined for any network target, with the variance head of the conditional half.
+    `thresholds` act on the result, so wrap them around it. (ADM's code clips before it shifts: wrap in that order.)
+  * `mean_shift` shifts the mean of a reverse step by Σ s ∇ log p(c|z), for learned and fixed Σ. This is first
     order in Σ, and exact where log p(c|z) is linear. Under an ancestral step the score shift moves the mean by the
     scalar σ²_{t|s}/α_{t|s} instead.
 
-Guided *samples* do not follow p(z|c) p(c|z)^w: these densities of different t are not each other's diffusions, and SDE
-and ODE come to different ends. What holds is the score at every t.
+Guided *samples* do not follow p(z|c) p(c|z)^w: these densities at different t are not related by the diffusion, and
+the SDE and the ODE give different distributions. Only the score at every t is the one stated.
 
-A weight is a number, [B] (one for each image), or a function of the level that gives either (`interval`).
+A weight is a number, an array [B] (one per image), or a function of the noise level that returns either (`interval`).
 """
 
 from __future__ import annotations
@@ -48,18 +48,24 @@ Gradient = Callable[[Array, Noise], Array]
 
 
 def from_scale(scale: float | Array) -> float | Array:
-    """The w of a scale that is 1 for the conditional model, w = scale − 1."""
+    """Convert a guidance scale, which is 1 for the conditional model, to the weight w = scale − 1."""
     return scale - 1
 
 
 def classifier_free(
     denoise: Denoise, split: Callable[..., Prediction], cond: Any, null: Any, *, guidance_weight: Weight
 ) -> Predict:
-    """ε̂ = ε̂_c + w (ε̂_c − ε̂_∅), as `samplers.predictor` but guided; one network call for both halves.
+    """Classifier-free guidance ε̂ = ε̂_c + w (ε̂_c − ε̂_∅), with one network call for both halves.
 
-    cond: pytree of [B, …]; null: ∅ in the same shapes; split: without clipping. The halves of an image stand next to
-    each other, so a batch that is split over devices stays where it is. Where a weight that is a function of the
-    level is 0 for all images, ∅ is not evaluated.
+    The two halves of an image are adjacent in the doubled batch, so a batch sharded over devices is not resharded.
+    Where a weight that depends on the noise level is 0 for all images, ∅ is not evaluated.
+
+    Args:
+        denoise: The network.
+        split: Conversion of its output to (x̂, ε̂), without clipping.
+        cond: Conditions, a pytree of [B, …].
+        null: The null condition ∅ in the same shapes.
+        guidance_weight: w; 0 is the conditional model.
     """
     both = predictor(denoise, split, jax.tree.map(_interleaved, cond, null))
     alone = predictor(denoise, split, cond)
@@ -67,8 +73,8 @@ def classifier_free(
     def guided(z: Array, level: Noise) -> Prediction:
         _check_batch(cond, z)
         w = _weight(guidance_weight, z, level)
-        found = both(_interleaved(z, z), jax.tree.map(lambda a: a if a.ndim == 0 else _interleaved(a, a), level))
-        half = lambda i: jax.tree.map(lambda a: a.reshape(-1, 2, *a.shape[1:])[:, i], found)
+        pair = both(_interleaved(z, z), jax.tree.map(lambda a: a if a.ndim == 0 else _interleaved(a, a), level))
+        half = lambda i: jax.tree.map(lambda a: a.reshape(-1, 2, *a.shape[1:])[:, i], pair)
         return extrapolate(half(0), half(1), w)
 
     def where_it_counts(z: Array, level: Noise) -> Prediction:
@@ -80,10 +86,15 @@ def classifier_free(
 def classifier_free_of_several(
     denoise: Denoise, split: Callable[..., Prediction], cond: Any, nulls: Sequence[tuple[Any, Weight]]
 ) -> Predict:
-    """ε̂ = ε̂_c + Σ_i w_i (ε̂_c − ε̂_i), ε̂_i without condition i alone; one network call for all of them.
+    """Guide several conditions: ε̂ = ε̂_c + Σ_i w_i (ε̂_c − ε̂_i), where ε̂_i lacks only condition i.
 
-    For one condition this is `classifier_free`. nulls: of each condition that is guided, cond with ∅ in its place, and
-    its weight.
+    All terms share one network call. For one condition this is `classifier_free`.
+
+    Args:
+        denoise: The network.
+        split: Conversion of its output to (x̂, ε̂), without clipping.
+        cond: Conditions, a pytree of [B, …].
+        nulls: For each guided condition, `cond` with that condition replaced by ∅, and its weight w_i.
     """
     count = 1 + len(nulls)
     everything = predictor(denoise, split, jax.tree.map(_interleaved, cond, *(null for null, _ in nulls)))
@@ -91,8 +102,8 @@ def classifier_free_of_several(
     def guided(z: Array, level: Noise) -> Prediction:
         _check_batch(cond, z)
         repeat = lambda a: a if a.ndim == 0 else _interleaved(*[a] * count)
-        found = everything(repeat(z), jax.tree.map(repeat, level))
-        part = lambda i: jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:])[:, i], found)
+        joint = everything(repeat(z), jax.tree.map(repeat, level))
+        part = lambda i: jax.tree.map(lambda a: a.reshape(-1, count, *a.shape[1:])[:, i], joint)
         conditional = result = part(0)
         for i, (_, weight) in enumerate(nulls, start=1):
             moved, w = part(i), _weight(weight, z, level)
@@ -105,9 +116,14 @@ def classifier_free_of_several(
 
 
 def extrapolate(conditional: Prediction, unconditional: Prediction, w: Array | float) -> Prediction:
-    """(1 + w) × the one − w × the other, of x̂ and ε̂ alike; the variance head of the first. w: of x̂'s rank, or a number.
+    """Return (1 + w) conditional − w unconditional, for x̂ and ε̂, with the variance head of the conditional one.
 
-    x̂ is linear in ε̂ at a given z, so z = α x̂ + σ ε̂ still holds and nothing is divided by a small α.
+    x̂ is linear in ε̂ at fixed z, so z = α x̂ + σ ε̂ still holds and nothing is divided by a small α.
+
+    Args:
+        conditional: Prediction with the condition.
+        unconditional: Prediction with ∅.
+        w: Guidance weight: a number, or an array of the rank of x̂.
     """
     beyond = lambda a, b: a + w * (a - b)
     x, eps = beyond(conditional.x, unconditional.x), beyond(conditional.eps, unconditional.eps)
@@ -115,16 +131,21 @@ def extrapolate(conditional: Prediction, unconditional: Prediction, w: Array | f
 
 
 def gradient_of(log_p: Callable[[Array, Noise], Array]) -> Gradient:
-    """∇_z of log_p: (z [B, …], level of [B]) → [B] nats, each of its own z alone.
+    """Return ∇_z of log_p: (z [B, …], level of [B]) → [B] nats, where entry k depends on z[k] only.
 
-    Of a classifier of noisy images (`class_gradient`), or of a noised CLIP: the product of its normalised embeddings
-    times its logit scale estimates log p(z|text) − log p(z), which is log p(text|z) but for a constant.
+    log_p may be a classifier of noisy images (`class_gradient`), or a noised CLIP: the inner product of its normalized
+    embeddings times its logit scale estimates log p(z|text) − log p(z), which is log p(text|z) up to a constant.
     """
     return lambda z, level: jax.grad(lambda z: jnp.sum(log_p(z, spread(level, z))))(z)
 
 
 def class_gradient(logits: Callable[[Array, Noise], Array], labels: Array) -> Gradient:
-    """∇_z log p(c|z), p = softmax of the logits (z [B, …], level of [B]) → [B, K]; labels: int [B]."""
+    """Return ∇_z log p(c|z) of a classifier.
+
+    Args:
+        logits: (z [B, …], level of [B]) → logits [B, K]; p is their softmax.
+        labels: The classes c, int [B].
+    """
 
     def log_p(z: Array, level: Noise) -> Array:
         _check_batch(labels, z)
@@ -134,19 +155,19 @@ def class_gradient(logits: Callable[[Array, Noise], Array], labels: Array) -> Gr
 
 
 def classifier(predict: Predict, gradient: Gradient, *, classifier_scale: Weight) -> Predict:
-    """ε̂ − s σ ∇ log p(c|z), the score shift, for DDIM, the ODE and the SDEs (Dhariwal & Nichol 2021, algorithm 2)."""
+    """Shift the score, ε̂ − s σ ∇ log p(c|z), for DDIM, the ODE and the SDEs (Dhariwal & Nichol 2021, algorithm 2)."""
 
     def guided(z: Array, level: Noise) -> Prediction:
-        found = predict(z, level)
+        base = predict(z, level)
         alpha, sigma = expand(level.alpha, z.ndim), expand(level.sigma, z.ndim)
         pull = sigma * _weight(classifier_scale, z, level) * _gradient(gradient, z, level)
-        return found._replace(x=found.x + sigma / alpha * pull, eps=found.eps - pull)
+        return base._replace(x=base.x + sigma / alpha * pull, eps=base.eps - pull)
 
     return guided
 
 
 def mean_shift(reverse: Reverse, gradient: Gradient, *, classifier_scale: Weight) -> Reverse:
-    """z_s ~ N(μ + s Σ ∇ log p(c|z_t), Σ) (Dhariwal & Nichol 2021, algorithm 1); `reverse.drawn` makes it a step."""
+    """Shift the mean, z_s ~ N(μ + s Σ ∇ log p(c|z_t), Σ) (Dhariwal & Nichol 2021, algorithm 1); see `reverse.drawn`."""
 
     def guided(z: Array, transition: Transition) -> tuple[Array, Array]:
         mean, log_variance = reverse(z, transition)
@@ -157,14 +178,17 @@ def mean_shift(reverse: Reverse, gradient: Gradient, *, classifier_scale: Weight
 
 
 def interval(weight: float | Array, gamma_min: float, gamma_max: float) -> Callable[[Noise], Array]:
-    """The weight at γ_min ≤ γ ≤ γ_max and 0 elsewhere (Kynkäänniemi et al. 2024); log SNR from −γ_max to −γ_min."""
+    """Return a weight that is `weight` at γ_min ≤ γ ≤ γ_max and 0 elsewhere (Kynkäänniemi et al. 2024).
+
+    The log SNR of the interval runs from −γ_max to −γ_min.
+    """
     if not gamma_min < gamma_max:
         raise ValueError(f"an interval of noise levels needs gamma_min < gamma_max, not {gamma_min} and {gamma_max}")
     return lambda level: jnp.where((level.gamma >= gamma_min) & (level.gamma <= gamma_max), weight, 0.0)
 
 
 def _interleaved(*arrays: Array) -> Array:
-    """[B, …] n times → [n B, …]: a_0, b_0, …, a_1, b_1, …"""
+    """Interleave n arrays [B, …] to [n B, …]: a_0, b_0, …, a_1, b_1, …"""
     first = arrays[0]
     for other in arrays[1:]:
         if first.shape != other.shape or first.ndim == 0:
@@ -179,7 +203,7 @@ def _check_batch(tree: Any, z: Array) -> None:
 
 
 def _weight(weight: Weight, z: Array, level: Noise) -> Array:
-    """The weight here, of z's rank or a scalar."""
+    """Evaluate the weight at this noise level: a scalar or an array of the rank of z."""
     value = jnp.asarray(weight(level) if callable(weight) else weight, z.dtype)
     if value.shape not in ((), z.shape[:1]):
         raise ValueError(f"a weight is a number or one for each of {z.shape[0]} images, not of shape {value.shape}")
@@ -187,7 +211,7 @@ def _weight(weight: Weight, z: Array, level: Noise) -> Array:
 
 
 def _gradient(gradient: Gradient, z: Array, level: Noise) -> Array:
-    found = gradient(z, level)
-    if found.shape != z.shape:
-        raise ValueError(f"a gradient in z of shape {z.shape} cannot have the shape {found.shape}")
-    return found
+    value = gradient(z, level)
+    if value.shape != z.shape:
+        raise ValueError(f"a gradient in z of shape {z.shape} cannot have the shape {value.shape}")
+    return value
