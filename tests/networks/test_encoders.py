@@ -72,7 +72,7 @@ def test_several_conditions_meet_by_concatenation_and_by_addition() -> None:
     weights = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
     expected = np.einsum("ai,bj,nij->nab", weights, weights, np.asarray(cond["low"])[..., 0])
     np.testing.assert_allclose(out.channels[..., 0], expected, rtol=1e-5, atol=1e-6)
-    assert injected((), cond)[0] == (None, None, None, None)
+    assert injected((), cond)[0] == (None,) * 5
 
 
 def test_a_latent_becomes_a_style() -> None:

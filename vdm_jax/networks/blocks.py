@@ -22,6 +22,7 @@ from vdm_jax.networks.families import Settings
 from vdm_jax.networks.layers import Attention, Dense, GroupNorm, dropout, fold
 from vdm_jax.networks.remat import rematerialised
 from vdm_jax.networks.style import AdaptiveNorm
+from vdm_jax.networks.tokens import Tokens
 
 
 def start_of(s: Settings) -> initial.Start:
@@ -52,11 +53,13 @@ def norm(s: Settings, channels: int, name: str, dtype: Any = None) -> GroupNorm:
 class BlockConditioning(NamedTuple):
     """What all blocks are conditioned on.
 
-    time: [B, E], the embedding of t and of conditions after its swish; style: [B, S], which adapts norms, or None.
+    time: [B, E], the embedding of t and of conditions after its swish; style: [B, S], which adapts norms, or None;
+    tokens: what attention blocks attend to in addition to the pixels, or None.
     """
 
     time: Array
     style: Array | None = None
+    tokens: Tokens | None = None
 
 
 def adapted_norm(s: Settings, channels: int, name: str, style: Array | None) -> Callable[[Array], Array]:
@@ -147,7 +150,7 @@ class Block(nn.Module):
         x = sharing.over_batch(h if skip is None else jnp.concatenate([h, skip], axis=-1))
         h = ResBlock(s, self.features, name="res")(x, cond, fold(keys, number))
         if self.attends:
-            h = attention(s, self.features, "attn")(h)
+            h = attention(s, self.features, "attn")(h, cond.tokens)
         return h, h
 
 
@@ -202,7 +205,7 @@ class Up(nn.Module):
             rest = _scanned(s, s.depth - 1, True)(*args, name="rest")
             h, _ = rest(h, jnp.arange(1, s.depth), skips[:-1][::-1], cond, keys)
         h, _ = block(name="last")(h, s.depth, entry, cond, keys)
-        return attention(s, self.features, "attn")(h) if self.attends and once else h
+        return attention(s, self.features, "attn")(h, cond.tokens) if self.attends and once else h
 
 
 class Between(nn.Module):

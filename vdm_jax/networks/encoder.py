@@ -67,7 +67,7 @@ def embed(module: nn.Module, s: Settings, t: Array, injected: Injection) -> Bloc
     time = dense(s, wide, wide, "dense1")(time)
     if injected.embedding is not None:
         time = time + injected.embedding.astype(time.dtype)
-    return BlockConditioning(nn.swish(time), injected.style)
+    return BlockConditioning(nn.swish(time), injected.style, injected.tokens)
 
 
 def encode(s: Settings, z: Array, cond: BlockConditioning, keys: Array | None) -> Encoded:
@@ -85,7 +85,7 @@ def encode(s: Settings, z: Array, cond: BlockConditioning, keys: Array | None) -
 
     middle = rematerialised(ResBlock, s.remat, scanned=False)
     h = middle(s, channels[-1], name="mid1")(h, cond, part_keys(keys, 0, _MID1))
-    h = attention(s, channels[-1], "mid_attn")(h)
+    h = attention(s, channels[-1], "mid_attn")(h, cond.tokens)
     h = middle(s, channels[-1], name="mid2")(h, cond, part_keys(keys, 0, _MID2))
     return Encoded(h, entries, skips)
 

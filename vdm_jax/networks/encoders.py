@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.networks.style import Mapping as StyleMapping
+from vdm_jax.networks.tokens import Tokens
 
 Cond = Mapping[str, Array]
 Initializer = nn.initializers.Initializer
@@ -26,12 +27,14 @@ class Injection(NamedTuple):
 
     features: [B, F], concatenated with the features of t. embedding: [B, E], added to the embedding of t.
     channels: [B, H, W, C], concatenated with z. style: [B, S], which adapts the norms of all blocks.
+    tokens: keys and values of every attention block, prepended to those of the pixels (GLIDE, Nichol et al. 2021).
     """
 
     features: Array | None = None
     embedding: Array | None = None
     channels: Array | None = None
     style: Array | None = None
+    tokens: Tokens | None = None
 
 
 class Site(NamedTuple):
@@ -143,7 +146,7 @@ def inject(encoders: Sequence[Encoder], cond: Cond, site: Site) -> Injection:
       site: what the network offers.
 
     Raises:
-      ValueError: a condition is missing, or two of them give a style.
+      ValueError: a condition is missing, two of them give a style, or their tokens differ in width.
     """
     parts = []
     for encoder in encoders:
@@ -157,6 +160,7 @@ def inject(encoders: Sequence[Encoder], cond: Cond, site: Site) -> Injection:
         _added([part.embedding for part in parts if part.embedding is not None]),
         _concatenated([part.channels for part in parts if part.channels is not None]),
         next((part.style for part in parts if part.style is not None), None),
+        _joined([part.tokens for part in parts if part.tokens is not None]),
     )
 
 
@@ -172,6 +176,16 @@ def _concatenated(arrays: list[Array]) -> Array | None:
     if len(arrays) > 1:
         return jnp.concatenate(arrays, axis=-1)
     return arrays[0] if arrays else None
+
+
+def _joined(sequences: list[Tokens]) -> Tokens | None:
+    """One sequence after the other."""
+    if len(sequences) < 2:
+        return sequences[0] if sequences else None
+    if len(widths := {tokens.states.shape[-1] for tokens in sequences}) > 1:
+        raise ValueError(f"the tokens of conditions have widths {sorted(widths)}; attention takes one")
+    states, masks = zip(*sequences, strict=True)
+    return Tokens(jnp.concatenate(states, axis=1), jnp.concatenate(masks, axis=1))
 
 
 def _added(arrays: list[Array]) -> Array | None:

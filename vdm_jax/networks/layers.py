@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.networks.sharing import promote_whole
+from vdm_jax.networks.tokens import Tokens
 
 Dense = partial(nn.Dense, promote_dtype=promote_whole)
 
@@ -110,9 +111,13 @@ def group_norm(x: Array, scale: Array, bias: Array, groups: int, epsilon: float)
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels with a residual and, as it stands, a zero-initialised output. [B, H, W, C].
+    """Attention of all pixels to all pixels and to the tokens of conditions, with a residual connection.
 
-    epsilon: of the norm; rescale: a factor of the sum; bias_init: of q, k and v.
+    Attributes:
+      heads: number of heads, contiguous in the channels of q, k and v.
+      groups, epsilon: of the group norm of the pixels; tokens are taken as they are.
+      rescale: factor of the sum of input and output.
+      qkv_init, bias_init, out_init: initializers; the output projection starts at zero unless out_init is set.
     """
 
     heads: int = 1
@@ -125,7 +130,17 @@ class Attention(nn.Module):
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, tokens: Tokens | None = None) -> Array:
+        """Apply the block.
+
+        Args:
+          x: pixels [B, H, W, C].
+          tokens: states [B, L, W] and mask [B, L]; their keys and values are projections of their own, `token_k` and
+            `token_v`, prepended to those of the pixels (GLIDE, Nichol et al. 2021, §4.1).
+
+        Returns:
+          [B, H, W, C].
+        """
         batch, height, width, channels = x.shape
         h = GroupNorm(self.groups, dtype=self.dtype, epsilon=self.epsilon, name="norm")(x)
         h = h.reshape(batch, height * width, channels)
@@ -134,9 +149,19 @@ class Attention(nn.Module):
             linear(name=name)(h).reshape(batch, height * width, self.heads, channels // self.heads)
             for name in ("q", "k", "v")
         )
+        mask = None
+        if tokens is not None:
+            length = tokens.states.shape[1]
+            token_k, token_v = (
+                linear(name=name)(tokens.states).reshape(batch, length, self.heads, channels // self.heads)
+                for name in ("token_k", "token_v")
+            )
+            k, v = jnp.concatenate([token_k, k], axis=1), jnp.concatenate([token_v, v], axis=1)
+            mask = jnp.concatenate([tokens.mask, jnp.ones((batch, height * width), bool)], axis=1)
         precise = jnp.promote_types(q.dtype, jnp.float32)
         logits = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=precise)
-        weights = jax.nn.softmax(logits / math.sqrt(channels // self.heads), axis=-1)
+        where = None if mask is None else mask[:, None, None, :]
+        weights = jax.nn.softmax(logits / math.sqrt(channels // self.heads), axis=-1, where=where)
         h = jnp.einsum("bhqk,bkhc->bqhc", weights.astype(self.dtype), v)
         h = Dense(channels, kernel_init=self.out_init, dtype=self.dtype, name="proj_out")(
             h.reshape(batch, height, width, channels)

@@ -32,7 +32,9 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, z: Array, t: Array, cond: Cond, keys: Array | None = None) -> Array:
         site = Site(z, self.width, nn.initializers.zeros, dtype=self.dtype)
-        injected = without(inject(self.encoders, cond, site), "the multilayer perceptron", "channels", "style")
+        injected = without(
+            inject(self.encoders, cond, site), "the multilayer perceptron", "channels", "style", "tokens"
+        )
         features = jnp.zeros_like(t)[:, None] if injected.features is None else injected.features
         time = jnp.concatenate([timestep_embedding(t, self.width), features], axis=-1)
         time = Dense(self.width, dtype=self.dtype, name="dense0")(time)

@@ -14,6 +14,7 @@ Parameter tree, for levels i < K with 0 the finest ({} marks what only some sett
     down{i}/first/{attn}            norm, q, k, v, proj_out
     down{i}/{rest}/res, {attn}      blocks 1 … depth − 1, every leaf with a leading axis of depth − 1
     mid1, mid_attn, mid2            res, attn, res
+    {token_k, token_v}              of every attention block, of the tokens of conditions
     up{i}/first, {rest}, last       blocks 0, 1 … depth − 1 (stacked), depth; attention as above or
     up{i}/{attn}                    once, behind the last block (attention_up='level')
     shrink{i}, grow{i}              into level i from above, i ≥ 1; out of level i upwards, i ≥ 1: conv, or

@@ -155,7 +155,7 @@ class VDMUNet(nn.Module):
     def __call__(self, z: Array, t: Array, cond: Cond, keys: Array | None = None, sigma: Array | None = None) -> Array:
         n, dtype = self.width, self.dtype
         site = Site(z, 4 * n, nn.initializers.zeros, dtype=dtype)
-        injected = without(inject(self.encoders, cond, site), "VDM's U-Net", "channels", "style")
+        injected = without(inject(self.encoders, cond, site), "VDM's U-Net", "channels", "style", "tokens")
         features = jnp.zeros_like(t)[:, None] if injected.features is None else injected.features
         time = jnp.concatenate([timestep_embedding(t, n), features], axis=-1)
         time = nn.swish(Dense(4 * n, kernel_init=self.initial.dense0, dtype=dtype, name="dense0")(time))
