@@ -10,13 +10,17 @@ from typing import Any
 
 from vdm_jax.errors import UserError
 
-__all__ = ["Model", "UserError", "load"]
+__all__ = ["Model", "Pipeline", "UserError", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """`load` and `Model` on first use: the command line sets up devices before JAX is touched."""
+    """`load`, `Model` and `Pipeline` on first use: the command line sets up devices before JAX is touched."""
     if name in ("load", "Model"):
         from vdm_jax import api
 
         return getattr(api, name)
+    if name == "Pipeline":
+        from vdm_jax import pipelines
+
+        return pipelines.Pipeline
     raise AttributeError(f"module 'vdm_jax' has no attribute {name!r}")

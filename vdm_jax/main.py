@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import sys
 import time
 import traceback
@@ -34,6 +35,12 @@ _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
     "Weights to evaluate, sample or start from: a workdir, one of its checkpoints, or a published file.",
+)
+_STAGES = flags.DEFINE_multi_string(
+    "stage",
+    [],
+    "With --mode=sample: the working directory of a model whose samples condition that of the next --stage, the last "
+    "that of --workdir; settings of its own may follow, as in --stage='runs/base --config.sampling.label=3'.",
 )
 _TOPOLOGY = flags.DEFINE_string("topology", None, "With --mode=plan: a slice such as v5e:16x16.")
 _PLAN = flags.DEFINE_string("plan", "train", "With --mode=plan: what to compile, train or sample.")
@@ -184,6 +191,27 @@ def resolve(directory: epath.Path | None, overrides: Sequence[str] = ()) -> Conf
     return config
 
 
+def stages() -> list[tuple[epath.Path, ConfigDict]]:
+    """Return (working directory, config) of every --stage."""
+    from vdm_jax.runtime import workdir
+
+    found = []
+    for text in _STAGES.value:
+        place, *given = shlex.split(text)
+        overrides, rest = split_overrides(given)
+        if rest:
+            raise UserError(f"--stage={text!r}: {rest[0]!r} is no override such as --config.sampling.label=3")
+        directory = epath.Path(place).expanduser()
+        saved = workdir.saved_config(directory)
+        if saved is None:
+            raise UserError(f"--stage={place} holds no config.json; give the working directory of a trained model")
+        config = configs.from_saved(saved)
+        override(config, overrides)
+        configs.check(config)
+        found.append((directory, config))
+    return found
+
+
 def execute(overrides: Sequence[str] = ()) -> None:
     """Run the mode that the flags ask for."""
     if _HELP_CONFIG.value:
@@ -191,6 +219,8 @@ def execute(overrides: Sequence[str] = ()) -> None:
         print(describe(resolve(place, overrides)))
         return
     planning = _MODE.value == "plan"
+    if _STAGES.value and _MODE.value != "sample":
+        raise UserError(f"--stage is for --mode=sample, and this is --mode={_MODE.value}; leave it out")
     if not (_WORKDIR.value or (planning and _CONFIG.value)):
         raise UserError(
             "--workdir is missing; say where checkpoints, metrics and samples go, e.g. --workdir=runs/digits"
@@ -215,7 +245,10 @@ def execute(overrides: Sequence[str] = ()) -> None:
 
     from vdm_jax import modes
 
-    modes.RUN[_MODE.value](config, directory, _WEIGHTS.value)
+    if _MODE.value == "sample":
+        modes.run_sample(config, directory, _WEIGHTS.value, stages())
+    else:
+        modes.RUN[_MODE.value](config, directory, _WEIGHTS.value)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vdm_jax import conditioning, frozen, methods, weights
+from vdm_jax import conditioning, frozen, methods, pipelines, weights
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
@@ -21,6 +21,8 @@ from vdm_jax.runtime import checkpoints, devices, workdir
 from vdm_jax.training import metrics
 from vdm_jax.training.loop import train
 from vdm_jax.training.state import num_parameters
+
+Earlier = Sequence[tuple[epath.Path, ConfigDict]]
 
 
 def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
@@ -83,19 +85,37 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
     report.write_evaluation(config, method, params, mesh, directory, step, source=path, sets=True)
 
 
-def run_sample(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
-    """A grid, the arrays and a strip, into samples/."""
+def run_sample(config: ConfigDict, directory: epath.Path, path: str | None, earlier: Earlier = ()) -> None:
+    """Write a grid, the arrays and a strip into samples/.
+
+    earlier: (working directory, config) of the earlier stages of a pipeline, whose samples condition the next stage.
+    """
+    method = _sampled(config, directory)
+    before = [_sampled(stage, place) for place, stage in earlier]
+    for condition in method.conditions:
+        if not (earlier and condition.takes_samples):
+            condition.check_request(config)
+    if not earlier:
+        conditioning.requests(method.conditions, config, config.sampling.num_images)  # before anything is compiled
+    stages = [
+        pipelines.Stage(str(place), stage, made, _prepare(stage, place, None, made)[0])
+        for (place, stage), made in zip(earlier, before, strict=True)
+    ]
+    pipelines.check(stages, method, config)
+    params, step, mesh = _prepare(config, directory, path, method)
+    known = pipelines.draw(stages, method, mesh, config.sampling.num_images)
+    config = pipelines.seeded(config, len(stages))
+    written = report.write_samples(config, method, params, mesh, directory, step, known)
+    report.say(f"written: {', '.join(map(str, written))}")
+
+
+def _sampled(config: ConfigDict, directory: epath.Path) -> Method:
+    """The method that samples are drawn from, with the classifier that guides them, if one does."""
     if methods.build(config).sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; use --mode=eval")
     frozen.named_by(None, config, workdir.saved_config(directory))
     classifier = frozen.classifier_of(config)
-    method = methods.build(config) if classifier is None else classifier_guidance.build(config, classifier)
-    for condition in method.conditions:
-        condition.check_request(config)
-    conditioning.requests(method.conditions, config, config.sampling.num_images)  # before anything is compiled
-    params, step, mesh = _prepare(config, directory, path, method)
-    written = report.write_samples(config, method, params, mesh, directory, step)
-    report.say(f"written: {', '.join(map(str, written))}")
+    return methods.build(config) if classifier is None else classifier_guidance.build(config, classifier)
 
 
 def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> None:

@@ -108,6 +108,14 @@ class Condition:
     def check_request(self, config: ConfigDict) -> None:
         """Raise UserError if `sampling` lacks what samples of this condition need."""
 
+    @property
+    def takes_samples(self) -> bool:
+        """Whether its values can be samples of another model, see `vdm_jax.pipelines`."""
+        return False
+
+    def check_samples(self, shape: tuple[int, ...], vocabulary: int, where: str) -> None:
+        """Raise UserError unless samples of that shape and vocabulary (0: real numbers) fit; where: their origin."""
+
     def from_user(self, given: Any, count: int, encode: Encode) -> Array:
         """A value from a notebook, [count, …], checked. given is None where the user gave none."""
         if given is not None:
@@ -193,15 +201,17 @@ def of_batch(
     return {c.name: c.drop(values[c.name], drop_keys) for c in conditions}
 
 
-def requests(conditions: Sequence[Condition], config: ConfigDict, count: int) -> dict[str, np.ndarray]:
+def requests(
+    conditions: Sequence[Condition], config: ConfigDict, count: int, known: Mapping[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
     """Values of all conditions for the first `count` samples, on the host.
 
-    Raises UserError for a file of values that does not fit.
+    known: values that other models of a pipeline had, by name. Raises UserError for a file of values that does not fit.
     """
-    known: dict[str, np.ndarray] = {}
+    found = dict(known or {})
     for condition in conditions:
-        known |= condition.request(config, count, known)
-    return known
+        found |= condition.request(config, count, found)
+    return found
 
 
 def prepared(conditions: Sequence[Condition], requested: Mapping[str, Any], encode: Encode) -> dict[str, Array]:

@@ -64,7 +64,8 @@ class Label(Condition):
 
     def _checked(self, labels: Any, config: ConfigDict) -> np.ndarray:
         """Labels that come with the images of another model."""
-        where = f"config.sampling.low_resolution={config.sampling.get('low_resolution', '')!r}"
+        path = config.sampling.get("low_resolution", "")
+        where = f"config.sampling.low_resolution={path!r}" if path else "the stage before this one"
         if labels is None:
             raise UserError(f"{where} holds no labels, which this upsampler needs; set one by config.sampling.label")
         if labels.dtype.kind not in "iu":

@@ -51,6 +51,8 @@ class LowResolution(Condition):
     def request(self, config: ConfigDict, count: int, known: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The images of `sampling.low_resolution` with their labels; without such a file the first of the evaluation
         split, made small."""
+        if self.name in known:
+            return {self.name: known[self.name], LABEL: known.get(LABEL)}
         read = self._from_file if config.sampling.get("low_resolution") else self._from_split
         images, labels = read(config, count)
         return {self.name: images, LABEL: labels}
@@ -68,12 +70,7 @@ class LowResolution(Condition):
         path = config.sampling.low_resolution
         where = f"config.sampling.low_resolution={path!r}"
         images, labels = _arrays(path, where)
-        shape = (self.side, self.side, self.channels)
-        if images.shape[1:] != shape:
-            raise UserError(
-                f"{where} holds samples of shape {images.shape[1:]}, and this upsampler enlarges images of shape "
-                f"{shape}; give the samples of a model of that size"
-            )
+        self._check_shape(images.shape[1:], where)
         values = self.vocabulary
         if (images.dtype.kind in "iu") != bool(values) or (values and not 0 <= images.min() <= images.max() < values):
             held = f"{images.dtype} from {images.min():g} to {images.max():g}"
@@ -87,6 +84,26 @@ class LowResolution(Condition):
         if labels is not None and labels.shape != images.shape[:1]:
             raise UserError(f"{where} holds {len(images)} samples and labels of shape {labels.shape}; write it again")
         return images[:count], None if labels is None else labels[:count]
+
+    def _check_shape(self, shape: tuple[int, ...], where: str) -> None:
+        fitting = (self.side, self.side, self.channels)
+        if shape != fitting:
+            raise UserError(
+                f"{where} holds samples of shape {shape}, and this upsampler enlarges images of shape "
+                f"{fitting}; give the samples of a model of that size"
+            )
+
+    @property
+    def takes_samples(self) -> bool:
+        return True
+
+    def check_samples(self, shape: tuple[int, ...], vocabulary: int, where: str) -> None:
+        self._check_shape(shape, where)
+        if vocabulary != self.vocabulary:
+            raise UserError(
+                f"{where} has samples with config.data.vocabulary={vocabulary}, and this upsampler enlarges images "
+                f"with config.data.vocabulary={self.vocabulary}; give a model of the same data"
+            )
 
     def prepare(self, value: Array, encode: Encode) -> Array:
         return encode(jnp.asarray(value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -55,17 +55,18 @@ def sample(
     count: int,
     keep: tuple[int, ...] = (),
     weight: float | None = None,
+    known: Mapping[str, np.ndarray] | None = None,
 ) -> Drawn:
     """`count` samples and their latents after the K steps to keep.
 
     Image k depends on k, what it is conditioned on, the seed and the guidance weight w (the first of the config
-    unless one is given); every process returns all of them.
+    unless one is given); every process returns all of them. known: values of conditions from other models.
     """
     section = config.sampling
     assert method.sample is not None
     size = round_up(min(section.batch_size, count), mesh)
     run, params = _sampler(method.sample, section.seed, section.num_steps, keep, mesh), placed(params, mesh)
-    share, requested = size // jax.process_count(), conditioning.requests(method.conditions, config, count)
+    share, requested = size // jax.process_count(), conditioning.requests(method.conditions, config, count, known)
     parts = []
     for first in range(0, count, size):
         index = first + jax.process_index() * share + np.arange(share, dtype=np.int32)
@@ -86,7 +87,13 @@ def sample(
 
 
 def sample_grid(
-    config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
+    config: ConfigDict,
+    method: Method,
+    params: Any,
+    mesh: Mesh,
+    directory: epath.Path,
+    step: int,
+    known: Mapping[str, np.ndarray] | None = None,
 ) -> list[Drawn]:
     """Samples of each guidance weight, and as samples/<stem>.png.
 
@@ -96,7 +103,7 @@ def sample_grid(
     section = config.sampling
     keep = tuple(np.unique(np.linspace(0, section.num_steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
     parts = [
-        sample(config, method, params, mesh, section.num_images, keep, weight)
+        sample(config, method, params, mesh, section.num_images, keep, weight, known)
         for weight in section.get("guidance", (0.0,))
     ]
     if jax.process_index() == 0:
@@ -147,12 +154,18 @@ def _arrays(method: Method, requested: dict[str, np.ndarray]) -> dict[str, np.nd
 
 
 def write_samples(
-    config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
+    config: ConfigDict,
+    method: Method,
+    params: Any,
+    mesh: Mesh,
+    directory: epath.Path,
+    step: int,
+    known: Mapping[str, np.ndarray] | None = None,
 ) -> list[epath.Path]:
     """Grid, arrays (.npz) and noise-to-image strip, and a word on what they took; returns what process 0 wrote."""
     folder, vocabulary, name = directory / "samples", config.data.vocabulary or None, stem(config, method, step)
     weights, each = config.sampling.get("guidance", (0.0,)), config.sampling.num_images
-    parts = sample_grid(config, method, params, mesh, directory, step)
+    parts = sample_grid(config, method, params, mesh, directory, step, known)
     arrays, strip = folder / f"{name}.npz", folder / f"{name}_strip.png"
     if jax.process_index() == 0:
         images = np.concatenate([part.images for part in parts])

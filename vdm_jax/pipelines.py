@@ -1,0 +1,144 @@
+"""Pipelines: models in a row, each conditioned on samples of the one before it.
+
+A cascade enlarges the samples of a base model stage by stage; a text-to-image model may draw an image embedding first.
+The stages share the conditions that they have in common: an upsampler gets the labels of the images that it enlarges.
+Stage k draws its noise from seed + k, since stages with one seed would share the beginning of their noise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vdm_jax import conditioning
+from vdm_jax.conditioning import Condition
+from vdm_jax.core.method import Method
+from vdm_jax.errors import UserError
+from vdm_jax.evaluation import samples
+from vdm_jax.runtime.processes import say
+
+
+class Stage(NamedTuple):
+    """A model of a pipeline that is not the last. name: of it in messages, such as its working directory."""
+
+    name: str
+    config: ConfigDict
+    method: Method
+    params: Any
+
+
+def link(name: str, config: ConfigDict, following: Method) -> Condition:
+    """Return the condition of a model that takes the samples of the model before it.
+
+    Args:
+      name: of the model before it, for messages.
+      config: of the model before it.
+      following: the model that is conditioned on its samples.
+
+    Raises:
+      UserError: no condition takes samples, or the samples do not fit.
+    """
+    takers = [c for c in following.conditions if c.takes_samples]
+    if len(takers) != 1:
+        known = " and ".join(c.name for c in following.conditions) or "nothing"
+        raise UserError(
+            f"the stage after {name} is conditioned on {known}, which cannot be the samples of {name}; "
+            "put an upsampler of images of that size there"
+        )
+    takers[0].check_samples(tuple(config.data.shape), config.data.vocabulary, name)
+    return takers[0]
+
+
+def check(stages: Sequence[Stage], last: Method, config: ConfigDict) -> None:
+    """Raise UserError if two neighbors do not fit, before anything is compiled; config: of the last model."""
+    configs = [*(stage.config for stage in stages[1:]), config]
+    for stage, following, its in zip(stages, _after(stages, last), configs, strict=False):
+        taken = link(stage.name, stage.config, following).name
+        if its.sampling.get(taken):
+            raise UserError(
+                f"config.sampling.{taken}={its.sampling[taken]!r} and the stage {stage.name} both give {taken}; leave "
+                "one of them out"
+            )
+
+
+def draw(stages: Sequence[Stage], last: Method, mesh: Mesh, count: int) -> dict[str, np.ndarray]:
+    """Draw from all stages but the last.
+
+    Returns:
+      What the last one is conditioned on, by the name of the condition, [count, …].
+    """
+    known: dict[str, np.ndarray] = {}
+    for number, (stage, following) in enumerate(zip(stages, _after(stages, last), strict=True)):
+        began = time.monotonic()
+        config = seeded(stage.config, number)
+        drawn = samples.sample(config, stage.method, stage.params, mesh, count, known=known)
+        known = {**drawn.requested, link(stage.name, stage.config, following).name: drawn.images}
+        say(f"stage {number + 1} of {len(stages) + 1}: {count} samples of {stage.name} in {_seconds(began)}")
+    return known
+
+
+def seeded(config: ConfigDict, number: int) -> ConfigDict:
+    """A copy of the config whose samples have the seed of stage `number`, from 0."""
+    copy = ConfigDict(config.to_dict())
+    copy.sampling.seed += number
+    return copy
+
+
+class Pipeline(NamedTuple):
+    """Models (`vdm_jax.load`) in a row, in a notebook: `vdm_jax.Pipeline((base, upsampler)).sample(16)`."""
+
+    models: tuple[Any, ...]
+
+    def sample(
+        self, count: int = 16, *, seed: int = 0, all_stages: bool = False, **conditions: Any
+    ) -> np.ndarray | list[np.ndarray]:
+        """Draw from the models one after the other.
+
+        Args:
+          count: number of samples.
+          seed: stage k draws from seed + k.
+          all_stages: return the samples of every stage.
+          conditions: values by the name of the condition, for every model that has it.
+
+        Returns:
+          Samples of the last model [count, …], or a list with those of every model.
+
+        Raises:
+          UserError: two neighbors do not fit, or no model has one of the conditions.
+        """
+        links = [
+            link(f"model {k + 1}", model.config, after.method).name
+            for k, (model, after) in enumerate(zip(self.models, self.models[1:], strict=False))
+        ]
+        self._check_known(conditions, links)
+        first = self.models[0]
+        chosen = [c for c in first.method.conditions if c.chosen]
+        known: dict[str, Any] = {**conditioning.requests(chosen, first.config, count), **conditions}
+        drawn: list[np.ndarray] = []
+        for number, model in enumerate(self.models):
+            if number:
+                known[links[number - 1]] = drawn[-1]
+            names = {c.name for c in model.method.conditions}
+            values = {name: value for name, value in known.items() if name in names}
+            drawn.append(model.sample(count, seed=seed + number, **values))
+        return drawn if all_stages else drawn[-1]
+
+    def _check_known(self, conditions: Mapping[str, Any], links: Sequence[str]) -> None:
+        names = {c.name for model in self.models for c in model.method.conditions}
+        for name in conditions:
+            if name not in names or name in links:
+                what = "comes from the model before it" if name in links else "is no condition of these models"
+                raise UserError(f"{name!r} {what}; leave it out")
+
+
+def _after(stages: Sequence[Stage], last: Method) -> list[Method]:
+    return [*(stage.method for stage in stages[1:]), last][: len(stages)]
+
+
+def _seconds(began: float) -> str:
+    return f"{time.monotonic() - began:.0f} s"
