@@ -58,7 +58,9 @@ def network_error(theta, gamma, eps):
     return jnp.sum(jnp.square(eps - hidden), axis=1)
 
 
-@pytest.mark.parametrize("kind", ["linear", "cosine", "monotone"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("linear", marks=pytest.mark.slow), pytest.param("cosine", marks=pytest.mark.slow), "monotone"]
+)
 def test_one_backward_pass_gives_both_gradients(kind, x64):
     """Path: ∇ Σ w L² with the endpoints stopped. Endpoints: ∇ Σ w L with the path stopped. Network: ∇ Σ w L."""
     rng = np.random.default_rng(0)

@@ -61,6 +61,7 @@ def states(folder: pathlib.Path, *actions: str, processes: int = 1, devices: int
     return found[0]
 
 
+@pytest.mark.slow
 def test_checkpoint_of_eight_devices_on_one_and_four_and_under_jit_pmap_and_fsdp(tmp_path: pathlib.Path) -> None:
     fsdp, one, four, pmap, other, back = states(
         tmp_path,

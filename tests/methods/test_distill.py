@@ -69,6 +69,7 @@ def test_a_finer_teacher_is_easier_to_follow() -> None:
     assert found[1] < found[0] / 10 and found[2] < found[1] / 10
 
 
+@pytest.mark.slow
 def test_regression_of_the_right_line_has_no_loss() -> None:
     """For Gaussian data DDIM maps z_T to c z_T; a student that says so has loss 0, one that says 2 c z_T (c z)²."""
     config = student("one_step", 1, training__teacher_steps=10)

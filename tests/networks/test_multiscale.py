@@ -116,6 +116,7 @@ def test_remat_and_unroll_change_no_gradient(remat, plain_gradient):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), other, plain_gradient)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_nearly_the_same_on_the_same_parameters():
     params = random_params(IMPROVED)
     ways = IMPROVED, replace(IMPROVED, dtype=jnp.bfloat16)
@@ -152,6 +153,7 @@ def test_every_part_draws_masks_of_its_own():
     assert len(seen) == blocks and len(set(seen)) == blocks
 
 
+@pytest.mark.slow
 def test_output_depends_on_time_class_and_every_pixel_of_its_example():
     z, t, cond = inputs()
     params = random_params(IMPROVED)

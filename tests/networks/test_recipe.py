@@ -96,6 +96,7 @@ def random_params(net, channels):
     return jax.tree.map(lambda a: jnp.asarray(0.3 * rng.normal(size=a.shape), a.dtype), shapes)
 
 
+@pytest.mark.slow
 def test_residual_and_damping_change_what_they_say(key):
     """+ z at the end; and at σ = 0.1 nothing is left of a damped network's Fourier features."""
     z, t, sigma = jax.random.normal(key, (2, 4, 4, 1)), jnp.array([0.2, 0.7]), jnp.full(2, 0.1)

@@ -55,6 +55,7 @@ def assert_same(left: dict[str, Any], right: dict[str, Any], tolerance: float) -
     np.testing.assert_allclose(left["samples"], right["samples"], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Any) -> None:
     one = results(tmp_path, "one", 1, 2)
     assert_same(results(tmp_path, "two", 2, 1), one, 1e-5)
