@@ -1,12 +1,12 @@
-"""The row store of the experiments: what was measured, written when it is done, skipped when it is there.
+"""The row store of the experiments; finished runs are saved immediately and skipped on a rerun.
 
-    experiments/results/<name>.json    every number, see `problems` for what must be in it
-    experiments/results/<name>.md      the same as tables
-    experiments/results/<name>.png     the figure, drawn from the JSON alone
+    experiments/results/<name>.json    all numbers; `problems` checks the format
+    experiments/results/<name>.md      tables of the numbers
+    experiments/results/<name>.png     the figure, drawn from the JSON only
 
-A row is a setting, a run is a (row, seed). A run's metrics have a mean and a standard error over what
-was measured in it (images, draws). Over runs, `standard_error` joins the spread over seeds with the
-mean error within a run; the same test images serve every seed, so that error does not shrink with them.
+A row is a setting, a run is a (row, seed). The metrics of a run have a mean and a standard error over the images
+or draws of that run. Over runs, `standard_error` combines the spread over seeds with the mean error within a run;
+all seeds use the same test images, so this error does not shrink with their number.
 """
 
 from __future__ import annotations
@@ -38,9 +38,14 @@ PACKAGES = ("vdm_jax", "jax", "flax", "optax")
 
 
 class Row(NamedTuple):
-    """A setting: its name, what decides its numbers, what the paper says, whether it is only quoted.
+    """A setting to measure.
 
-    seeds: at most so many, 0 for as many as are asked for.
+    Attributes:
+      name: the name of the row.
+      config: everything that determines its numbers.
+      paper: the numbers of the paper.
+      quoted: the row has only numbers of the paper.
+      seeds: the maximum number of seeds; 0 for no limit.
     """
 
     name: str
@@ -51,7 +56,7 @@ class Row(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A mean over n things and its standard error (None if it has none, as a closed form)."""
+    """A mean of n values and its standard error (None if it has none, as for a closed form)."""
 
     mean: float
     standard_error: float | None = None
@@ -59,7 +64,7 @@ class Measured(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one run found; curves: lists of numbers for the figure."""
+    """The result of one run; curves: lists of numbers for the figure."""
 
     measured: Mapping[str, Measured]
     curves: Mapping[str, Any] = {}
@@ -69,38 +74,38 @@ Results = dict[str, Any]
 
 
 def mean_of(values: Any) -> Measured:
-    """Mean of [N] independent values, or of [passes, N] with N independent columns."""
+    """Return the mean of [N] independent values, or of [passes, N] with N independent columns."""
     values = np.asarray(values, np.float64)
     columns = values.mean(0) if values.ndim == 2 else values
     return Measured(float(columns.mean()), float(columns.std(ddof=1) / math.sqrt(len(columns))), len(columns))
 
 
 def variance_of(values: Any) -> Measured:
-    """Variance of independent values, with the standard error √((μ₄ − σ⁴)/n)."""
+    """Return the variance of independent values with the standard error √((μ₄ − σ⁴)/n)."""
     values = np.asarray(values, np.float64).reshape(-1)
     square = np.square(values - values.mean())
     return Measured(float(square.mean()), float(square.std() / math.sqrt(len(values))), len(values))
 
 
 def rounded(values: Any, digits: int) -> Any:
-    """Nested lists of numbers with so many decimals, for curves."""
+    """Return nested lists of numbers rounded to `digits` decimals, for curves."""
     return np.round(np.asarray(values, np.float64), digits).tolist()
 
 
 def start(path: pathlib.Path, about: Mapping[str, Any], rows: Sequence[Row]) -> Results:
-    """The results in the file, or new ones; UserError if the file belongs to another setting."""
+    """Return the results in a file, or empty ones; raise UserError if the file belongs to another setting."""
     results: Results = {**about, "rows": []}
     if path.exists():
         saved = json.loads(path.read_text("utf-8"))
         for name in ("experiment", "scale", "data"):
             if saved.get(name) != about[name]:
                 raise UserError(
-                    f"{path} has {name}={saved.get(name)!r}, not {about[name]!r}; give another --results or remove it"
+                    f"{path} has {name}={saved.get(name)!r}, not {about[name]!r}; use another --results or remove it"
                 )
         results["rows"] = saved["rows"]
     known = {entry["name"]: entry for entry in results["rows"]}
     for name in known.keys() - {row.name for row in rows}:
-        raise UserError(f"{path} holds the row {name!r}, which this experiment does not have; remove the file")
+        raise UserError(f"{path} contains the row {name!r}, which this experiment does not have; remove the file")
     for row in rows:
         config = json.loads(json.dumps(row.config))
         entry = known.get(row.name)
@@ -108,7 +113,7 @@ def start(path: pathlib.Path, about: Mapping[str, Any], rows: Sequence[Row]) -> 
             changed = [k for k in config.keys() | entry["config"].keys() if entry["config"].get(k) != config.get(k)]
             raise UserError(
                 f"{path} measured the row {row.name!r} with another config ({', '.join(sorted(changed))}); "
-                "give another --results, or remove the file to measure again"
+                "use another --results, or remove the file to measure again"
             )
         if entry is None:
             entry = {"name": row.name, "config": config, "measured": {}, "runs": {}}
@@ -125,11 +130,11 @@ def fill(
     seeds: int,
     measure: Callable[[Row, int], Outcome],
 ) -> Results:
-    """Measure every (row, seed) that the file lacks, seeds 1 … `seeds`; the file is whole after each."""
+    """Measure every (row, seed) that the file lacks, for seeds 1 … `seeds`; the file is saved after each run."""
     results = start(path, about, rows)
     entries = {entry["name"]: entry for entry in results["rows"]}
     runs = [(seed, row) for seed in range(1, seeds + 1) for row in rows if not row.quoted]
-    for seed, row in sorted(runs, key=lambda run: run[1].seeds > 0):  # those of few seeds come last
+    for seed, row in sorted(runs, key=lambda run: run[1].seeds > 0):  # rows with a limited number of seeds come last
         entry = entries[row.name]
         if str(seed) in entry["runs"] or 0 < row.seeds < seed:
             continue
@@ -144,7 +149,7 @@ def fill(
 
 
 def summary(runs: Mapping[str, Any]) -> dict[str, Any]:
-    """{metric: {mean, standard_error, seeds, n, over_seeds, within_run}} of the runs of a row."""
+    """Return {metric: {mean, standard_error, seeds, n, over_seeds, within_run}} of the runs of a row."""
     metrics: dict[str, Any] = {}
     for name in next(iter(runs.values()))["measured"]:
         found = [run["measured"][name] for run in runs.values()]
@@ -165,13 +170,13 @@ def summary(runs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_json(results: Results) -> str:
-    """JSON, with lists of numbers and objects without parts on one line."""
+    """Format results as JSON with flat lists and objects on one line."""
     text = json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False)
     return re.sub(r"\[[^\[\]{}\"]*\]|\{[^\[\]{}]*\}", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
 
 
 def write(path: pathlib.Path, text: str) -> None:
-    """Write in one replacement: a reader, or a run after a kill, sees the old file or the new one."""
+    """Write a file atomically: after a kill it has the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".tmp")
     scratch.write_text(text, "utf-8")
@@ -179,7 +184,7 @@ def write(path: pathlib.Path, text: str) -> None:
 
 
 def problems(results: Any) -> list[str]:
-    """What is missing or wrong in results read from a file; [] if nothing."""
+    """List everything that is missing or wrong in results read from a file."""
     found = [
         f"{name} is missing" for name in ("experiment", "scale", "hardware", "data", "command") if not results.get(name)
     ]
@@ -202,35 +207,35 @@ def problems(results: Any) -> list[str]:
 
 
 def arguments(name: str, about: str) -> argparse.Namespace:
-    """--mini, --seeds, --workdir and --results of a script."""
+    """Parse --mini, --seeds, --workdir and --results."""
     parser = argparse.ArgumentParser(f"python -m experiments.{name}", description=about)
-    parser.add_argument("--mini", action="store_true", help="minutes on two cores instead of the paper's size")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 … this many (default 3)")
-    parser.add_argument("--workdir", default=str(HERE / "workdirs"), help="where trained models are kept and shared")
-    parser.add_argument("--results", default=str(HERE / "results"), help="where JSON, table and figure go")
+    parser.add_argument("--mini", action="store_true", help="small version: minutes on two cores")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 1 (default 3)")
+    parser.add_argument("--workdir", default=str(HERE / "workdirs"), help="directory of trained models")
+    parser.add_argument("--results", default=str(HERE / "results"), help="directory of JSON, table and figure")
     return parser.parse_args()
 
 
 def hardware() -> str:
-    """'2 × cpu (cpu), 2 cores'."""
+    """Describe the hardware, such as '2 × cpu (cpu), 2 cores'."""
     device = jax.devices()[0]
     return f"{jax.device_count()} × {device.device_kind} ({device.platform}), {os.cpu_count()} cores"
 
 
 class Experiment(NamedTuple):
-    """A script: rows of a scale, the measurement of one, and the figure of all."""
+    """An experiment: the rows of a scale, the measurement of one row, and the figure of all rows."""
 
     name: str
     title: str
     notes: str
     data: Callable[[str], str]  # scale → data with its version
     rows: Callable[[str], list[Row]]
-    measure: Callable[[Row, int, epath.Path], Outcome]  # (row, seed, where trained models are)
+    measure: Callable[[Row, int, epath.Path], Outcome]  # (row, seed, directory of trained models)
     plot: Callable[[Results], Figure]
 
 
 def main(experiment: Experiment, batch_size: int = 64) -> None:
-    """Fill the rows, write the table and the figure; a UserError is one sentence and status 2."""
+    """Measure the rows and write the table and the figure; a UserError is printed and exits with status 2."""
     flags = arguments(experiment.name, experiment.title)
     devices.use_cpu_cores(batch_size)
     scale = "mini" if flags.mini else "paper"

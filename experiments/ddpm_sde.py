@@ -1,13 +1,13 @@
-"""The chain of the lecture on diffusion basics (McAllester, TTIC 31230, 2022) on densities that are known.
+"""The chain of the lecture on diffusion basics (McAllester, TTIC 31230, 2022) on known densities.
 
-  * one step: noise of that step, noise of all steps and z_{ℓ−1} as targets, what of each can be learned,
-    and what comes of taking one noise for the other;
+  * one step: noise of that step, noise of all steps and z_{ℓ−1} as targets, how much of each can be learned,
+    and the error of confusing one noise with the other;
   * the same by level, with the size of each loss's gradient, for constant σ and for DDPM's linear β;
-  * the reverse step: multimodal when large, Gaussian as σ → 0, and what a Gaussian chain loses in all;
-  * the limit e^{−t} and its Euler–Maruyama steps; unit variance for standardised data;
+  * the reverse step: multimodal when large, Gaussian as σ → 0, and the total loss of a Gaussian chain;
+  * the limit e^{−t} and its Euler–Maruyama steps; unit variance for standardized data;
   * the bound by KL terms and as a ratio along the path.
 
-There is no network: everything is quadrature, closed form, or draws with their errors, in float64.
+There is no network: everything is quadrature, closed form, or draws with standard errors, in float64.
 
     python -m experiments.ddpm_sde --mini --seeds=1
 """
@@ -31,7 +31,7 @@ from vdm_jax.diffusion import per_step, reverse, tables
 from vdm_jax.diffusion.process import posterior
 from vdm_jax.diffusion.samplers import Transition
 
-ALPHA_BAR, PLACE = 0.5, 0.9  # of the level below one step, and the z_ℓ that is looked at
+ALPHA_BAR, PLACE = 0.5, 0.9  # ᾱ of the level before the step, and the z_ℓ that is examined
 REMAINING = 0.01  # δ: a chain ends where α^L < δ
 LEVELS_SHOWN = (1, 2, 11, 101, 501, 1000)
 CHAINS = {"constant σ² = 0.02": tables.constant_betas(0.02, REMAINING), "linear β": tables.linear_betas(1000)}
@@ -71,7 +71,7 @@ def rows(scale: str) -> list[Row]:
 
 
 def shares(below: Mixture, alpha_bar: float, step_variance: float) -> dict[str, float]:
-    """What z_ℓ tells of each target: Var E[target|z_ℓ]/Var target, by ∫ p (∂ log p)²; and by a linear map of z_ℓ."""
+    """Return Var E[target|z_ℓ]/Var target for each target, from ∫ p (∂ log p)², and for a linear map of z_ℓ."""
     above = below.at(1 - step_variance)
     p, score = above.density(GRID), above.score(GRID)
     step = GRID[1] - GRID[0]
@@ -88,7 +88,7 @@ def shares(below: Mixture, alpha_bar: float, step_variance: float) -> dict[str, 
 
 
 def one_step(config: dict[str, Any], seed: int) -> Outcome:
-    """E[z_{ℓ−1}|z_ℓ] by either noise and by the wrong one; shares by quadrature and by draws."""
+    """Compute E[z_{ℓ−1}|z_ℓ] from either noise and from the wrong one, and shares by quadrature and by draws."""
     s, bar, z = config["step_variance"], config["alpha_bar"], config["z"]
     below, rng = EXAMPLE.at(bar), np.random.default_rng(seed)
     above = below.at(1 - s)
@@ -122,7 +122,7 @@ def one_step(config: dict[str, Any], seed: int) -> Outcome:
 
 
 def losses_of(weights: per_step.Weights, step: Transition) -> dict[str, tuple[str, np.ndarray]]:
-    """Loss → (target, weight of its squared error), by level."""
+    """Return {loss: (target, weight of its squared error by level)}."""
     to_step = np.asarray(per_step.step_share(step))
     ones = np.ones_like(to_step)
     return {
@@ -136,7 +136,7 @@ def losses_of(weights: per_step.Weights, step: Transition) -> dict[str, tuple[st
 
 
 def chain(config: dict[str, Any], seed: int) -> Outcome:
-    """By level: shares, and 2 w √(share · Var target), the root mean square gradient that is not noise, at output 0."""
+    """Compute, by level, shares and 2 w √(share · Var target), the RMS of the expected gradient at output 0."""
     betas = CHAINS[config["chain"]]
     bars = np.concatenate([[1.0], np.exp(np.cumsum(np.log1p(-betas)))])
     found = [shares(EXAMPLE.at(bars[k]), bars[k], b) for k, b in enumerate(betas)]
@@ -161,7 +161,7 @@ def chain(config: dict[str, Any], seed: int) -> Outcome:
 
 
 def single(config: dict[str, Any], seed: int) -> Outcome:
-    """How far p(z_{ℓ−1}|z_ℓ) is from Gaussians with its mean, averaged over z_ℓ; how often it has several modes."""
+    """Compute the distance of p(z_{ℓ−1}|z_ℓ) from Gaussians with its mean, and how often it is multimodal."""
     step_variance, alpha_bar = config["step_variance"], config["alpha_bar"]
     step = mixture.reverse_step(EXAMPLE.at(alpha_bar), step_variance)
     matched, lecture = (mixture.distances(step, v) for v in (step.variance, step_variance))
@@ -186,7 +186,7 @@ def single(config: dict[str, Any], seed: int) -> Outcome:
 
 
 def whole(config: dict[str, Any], seed: int) -> Outcome:
-    """What the bound loses to Gaussian reverse steps over a whole chain: Σ_ℓ E KL, nats, and that of z_L to N(0, 1)."""
+    """Compute the loss of the bound by Gaussian reverse steps over a chain, Σ_ℓ E KL in nats, and KL(z_L ‖ N(0, 1))."""
     step_variance, remaining = config["step_variance"], config["remaining"]
     levels = len(tables.constant_betas(step_variance, remaining))
     loss = np.zeros(2)

@@ -14,7 +14,7 @@ CHAIN = "chain, linear β"
 
 
 def plot(results: Results) -> Figure:
-    """Targets by level above, reverse steps and the bound below."""
+    """Plot targets by level (top), reverse steps and the bound (bottom)."""
     entries = {e["name"]: e for e in results["rows"]}
     figure = Figure((14, 7.6), layout="constrained")
     (share, gradient, density), (distance, whole, bound) = figure.subplots(2, 3)
@@ -29,24 +29,24 @@ def plot(results: Results) -> Figure:
 
 
 def _shares(axes: Axes, curves: dict[str, Any]) -> None:
-    names = {"share_eps": "ε of all steps", "share_step_eps": "ε of one step", "share_previous": "z of the level below"}
+    names = {"share_eps": "ε of all steps", "share_step_eps": "ε of one step", "share_previous": "previous z"}
     for number, (name, label) in enumerate(names.items()):
         axes.plot(curves["level"], curves[name], color=f"C{number}", label=label)
     axes.plot(curves["level"], curves["share_eps_linear"], ":", color="C0", label="linear in z")
     axes.plot(curves["level"], curves["share_previous_linear"], "k:", label="linear in z")
     axes.set(xscale="log", yscale="log", xlabel="level (linear β, 1000 levels)", ylabel="share of the variance")
-    axes.set_title("what a network can learn of each target")
+    axes.set_title("share of each target that can be learned")
     axes.legend(frameon=False)
 
 
 def _gradients(axes: Axes, curves: dict[str, Any]) -> None:
     for number, (name, values) in enumerate((n, v) for n, v in curves.items() if n.startswith("gradient, ")):
-        label = name.removeprefix("gradient, ").replace("z_{ℓ−1}", "z below")
+        label = name.removeprefix("gradient, ").replace("z_{ℓ−1}", "previous z")
         axes.plot(curves["level"], values, ("-", "--")[number % 2], color=f"C{number // 2}", label=label)
     axes.set(
         xscale="log", yscale="log", xlabel="level (linear β, 1000 levels)", ylabel="root mean square", ylim=(1e-5, 1e9)
     )
-    axes.set_title("gradient of the loss in the output, without its noise")
+    axes.set_title("expected gradient of the loss w.r.t. the output")
     axes.legend(frameon=False, fontsize="small", ncols=2)
 
 
@@ -61,7 +61,7 @@ def _densities(axes: Axes, entries: dict[str, Any]) -> None:
         )
         axes.plot(place, curves["density"], color=f"C{number}", label=name.removeprefix("reverse step, "))
         axes.plot(place, normal, ":", color=f"C{number}")
-    axes.set(xlabel="z of the level below", ylabel="density", xlim=(-2.2, 2.6))
+    axes.set(xlabel="previous z", ylabel="density", xlim=(-2.2, 2.6))
     axes.set_title("true reverse step at z = 0.9, and its Gaussian (dotted)")
     axes.legend(frameon=False)
 
@@ -89,7 +89,7 @@ def _whole(axes: Axes, entries: list[Any]) -> None:
     axes.set(xscale="log", yscale="log", xlabel="σ² of every step", ylabel="Σ KL (nats)", ylim=(None, 3))
     axes.set_xticks(steps, [f"{s:g}" for s in steps], minor=False)
     axes.minorticks_off()
-    axes.set_title("what Gaussian reverse steps lose over a chain")
+    axes.set_title("loss by Gaussian reverse steps over a chain")
     axes.legend(frameon=False)
 
 

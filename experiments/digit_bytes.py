@@ -1,7 +1,7 @@
-"""The digits with their 17 values spread over 256: an image's noise is then as fine as a byte, as it is in photographs.
+"""The digits with their 17 values spread over 256, so that the values are as fine as in photographs.
 
 Value v becomes ⌊256 (v + u)/17⌋, u uniform and drawn once. A model of these bytes pays log2(256/17) = 3.91 bits/dim for
-the draw (a little less, where a byte meets two values) and, beyond that, what it pays for the digits.
+the draw (a little less where a byte is shared by two values) in addition to the bits/dim of the digits.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ FIELDS = {"data.name": "npz", "data.vocabulary": LEVELS}
 
 
 def spread(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 of 17 values → uint8 of 256: ⌊256 (v + u)/17⌋, u uniform."""
+    """Map 17 values to 256, uint8: ⌊256 (v + u)/17⌋, u uniform."""
     return np.floor((images + rng.random(images.shape)) * (LEVELS / 17)).astype(np.uint8)
 
 
 def file(workdir: epath.Path) -> str:
-    """The path of the data set as an `.npz` file; written if it isn't there."""
+    """Return the path of the data set as an `.npz` file, which is written if it does not exist."""
     return models.npz_file(workdir / "digits256.npz", _arrays)
 
 

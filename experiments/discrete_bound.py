@@ -3,7 +3,7 @@
     L_T − L_∞ ≈ (Δ/2) L_∞ + (Δ/4) (m(1) − m(0)),    Δ = (γ₁ − γ₀)/T,    m(t) = E‖ε − ε̂‖²/D
 
 One trained network is evaluated at every T on the same images, the same ε and the same u, t = ⌈uT⌉/T,
-so that the difference has a small error of its own. For x ~ N(0, 1/3) and the exact denoiser
+so that the paired difference has a small error. For x ~ N(0, 1/3) and the exact denoiser
 m = sigmoid(ln s² − γ), and L_T is known in closed form.
 
     python -m experiments.discrete_bound --mini --seeds=1
@@ -52,7 +52,7 @@ def rows(scale: str) -> list[Row]:
 
 @lru_cache(maxsize=2)
 def error_at(model: models.Model, t: float, seed: int) -> float:
-    """m(t) on the first test images."""
+    """Return m(t) on the first test images."""
     config = model.config
     dataset = load(config.data.name, config.evaluation.split, path=config.data.path)
     batch = next(eval_batches(dataset, batch_size=min(256, dataset.num_examples)))
@@ -87,12 +87,12 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def law(span: float, steps: int, limit: float, m_0: float, m_1: float) -> Measured:
-    """(Δ/2) L_∞ + (Δ/4)(m(1) − m(0)) in the unit of L_∞ and m."""
+    """Return (Δ/2) L_∞ + (Δ/4)(m(1) − m(0)) in the unit of L_∞ and m."""
     return Measured(float(span / steps * (limit / 2 + (m_1 - m_0) / 4)))
 
 
 def exact(steps: int, seed: int) -> Outcome:
-    """The library's losses on Gaussian draws, beside the closed form; nats/dim."""
+    """Compute the library's losses on Gaussian draws and the closed form, in nats/dim."""
     schedule = schedules.linear(GAMMA_0, GAMMA_1)
     noise_key, t_key = jax.random.split(jax.random.key(seed))
     u = jax.random.uniform(t_key, (DRAWS,))
@@ -115,7 +115,7 @@ def exact(steps: int, seed: int) -> Outcome:
 
 
 def plot(results: Results) -> Figure:
-    """L_T − L_∞ against T, and its ratio to the law."""
+    """Plot L_T − L_∞ against T, and its ratio to the law."""
     figure = Figure((10, 6))
     steps = [s for s in STEPS if s]
     panels = (

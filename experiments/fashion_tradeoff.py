@@ -1,7 +1,7 @@
 """`sampler_tradeoff` on Fashion-MNIST: quality and bits/dim against the number of network evaluations.
 
-VDM, DDPM and a score SDE by one network and one number of steps, so that they compare. Quality is the Fréchet distance
-in the features of a small Fashion-MNIST classifier, trained here; it is not FID.
+VDM, DDPM and a score SDE have the same network and number of steps, so that they are comparable. Quality is the
+Fréchet distance in the features of a small Fashion-MNIST classifier that is trained here; it is not FID.
 
     python -m experiments.fashion_tradeoff --mini --seeds=1
 
@@ -60,7 +60,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def fields(scale: str) -> dict[str, Any]:
-    """What the data is."""
+    """Return the config fields of the data."""
     side = SIDES[scale]
     return {"data.name": "fashion_mnist", "data.shape": (side, side, 1), "data.vocabulary": 256}
 
@@ -106,7 +106,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def described(scale: str) -> str:
-    """'fashion_mnist (version), test, 10,000 examples'."""
+    """Describe the data, such as 'Fashion-MNIST 16×16 (version), test, 10,000 examples'."""
     shape = fields(scale)["data.shape"]
     found = data.load("fashion_mnist", "test", path=PATH, shape=shape)
     return f"Fashion-MNIST {'×'.join(map(str, shape[:2]))} ({found.version}), test, {found.num_examples:,} examples"

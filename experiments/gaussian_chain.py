@@ -1,4 +1,4 @@
-"""Chains of `ddpm_sde` without a network: the limit of small steps, unit variance, both forms of the bound."""
+"""Chains of `ddpm_sde` without a network: the limit of small steps, unit variance, and both forms of the bound."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUNDING = 1e-12
 
 
 def limit(config: dict[str, Any], seed: int) -> Outcome:
-    """Largest distances over t = ℓσ²/2 ≤ ln(1/δ) from z_t = e^{−t} x + √(1 − e^{−2t}) ε, and L σ²/2 beside ln(1/δ)."""
+    """Compute the largest distances from z_t = e^{−t} x + √(1 − e^{−2t}) ε, t = ℓσ²/2, and L σ²/2 − ln(1/δ)."""
     step_variance, remaining = config["step_variance"], config["remaining"]
     levels = len(tables.constant_betas(step_variance, remaining))
     number, dt = np.arange(1, levels + 1), step_variance / 2
@@ -39,7 +39,7 @@ def limit(config: dict[str, Any], seed: int) -> Outcome:
 
 
 def variance_of_z(config: dict[str, Any], seed: int) -> Outcome:
-    """Var z_ℓ of the drawn chain at its first and middle level (ᾱ near ½), and the largest |Var z_ℓ − 1| by formula."""
+    """Compute Var z_ℓ of sampled chains at the first and middle level (ᾱ near ½), and the largest |Var z_ℓ − 1|."""
     rng, count = np.random.default_rng(seed), config["draws"]
     if config["source"] == "standardised mixture":
         population = EXAMPLE.standardised().sample(rng, count)
@@ -64,7 +64,7 @@ def variance_of_z(config: dict[str, Any], seed: int) -> Outcome:
 
 
 def deviation_of(values: Any) -> Measured:
-    """Standard deviation of independent values; what is only rounding is 0."""
+    """Return the standard deviation of independent values; rounding errors are set to 0."""
     variance = common.variance_of(values)
     deviation = math.sqrt(variance.mean)
     if deviation < ROUNDING:
@@ -73,7 +73,7 @@ def deviation_of(values: Any) -> Measured:
 
 
 def bound(config: dict[str, Any], seed: int) -> Outcome:
-    """Both forms for one x ~ N(0, s²), Gaussian reverse steps; their means are equal, their deviations are not."""
+    """Compute both forms of the bound for one x ~ N(0, s²): their means are equal, their deviations are not."""
     betas = np.full(config["levels"], config["step_variance"])
     steps = tables.from_betas(betas).reverse()
     s2, bar = config["variance"], math.prod(1 - betas)

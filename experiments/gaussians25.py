@@ -1,6 +1,6 @@
 """25 Gaussians (figure 6 of Xiao, Kreis & Vahdat 2022): which models cover all of them, and in how many steps.
 
-* a vanilla GAN, the same with R1, Denoising Diffusion GAN with T = 4 and three of its ablations;
+* a vanilla GAN, a GAN with R1, Denoising Diffusion GAN with T = 4 and three of its ablations;
 * a DDPM with 50 and with 500 steps, whose network is a residual perceptron of the same width and depth.
 
 A mode counts as covered if at least 20 of 10,000 samples lie within four standard deviations of it and nearest to it.
@@ -41,7 +41,7 @@ SHOWN, ENOUGH, NEAR = 2000, 20, 4.0
 
 
 def ddpm(steps: int) -> dict[str, Any]:
-    """Ho et al.'s L_simple and linear β with so many levels, all of which are sampled."""
+    """Return the fields of DDPM with L_simple, linear β and `steps` levels, all of which are sampled."""
     return {
         "method": "ddpm",
         "model.prediction": "eps",
@@ -76,8 +76,12 @@ def rows(scale: str) -> list[Row]:
 
 
 def coverage(points: np.ndarray) -> dict[str, Measured]:
-    """Of samples [N, 2]: the share within 4 σ of a centre; how many centres have 20 of 10,000 of these; and
-    KL(these by their nearest centre ‖ uniform), nats."""
+    """Compute mode coverage of samples [N, 2].
+
+    Returns:
+      near: the share of samples within 4 σ of a center. modes: the number of centers with 20 of 10,000 of these or
+      more. kl_nats: KL(distribution of these over centers ‖ uniform) in nats.
+    """
     distance = np.sqrt(np.square(points[:, None] - gaussians25_centres()).sum(-1))
     near = distance.min(1) < NEAR * GAUSSIANS_DEVIATION
     counts = np.bincount(distance.argmin(1)[near], minlength=25)
@@ -85,13 +89,13 @@ def coverage(points: np.ndarray) -> dict[str, Measured]:
     return {
         "near": mean_of(near),
         "modes": Measured(float(np.sum(counts >= ENOUGH * len(points) / 10_000)), None, len(points)),
-        # of no samples at all, what one mode would have
+        # if no sample is near, the value of a single mode
         "kl_nats": Measured(float(np.sum(share * np.log(25 * share))) if len(share) else float(np.log(25))),
     }
 
 
 def training_seconds(directory: epath.Path) -> float:
-    """By the speeds that the run logged."""
+    """Return the training time from the logged speeds."""
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     logged = [line for line in lines if line.get("seconds_per_step")]
     return float(np.median([line["seconds_per_step"] for line in logged]) * lines[-1]["step"])
@@ -116,7 +120,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def plot(results: Results) -> Figure:
-    """Samples of every row, of its first seed."""
+    """Plot the samples of the first seed of every row."""
     figure = Figure((14, 7.2), layout="constrained")
     for axes, entry in zip(figure.subplots(2, 4).flat, results["rows"], strict=True):
         run = entry["runs"]["1"]

@@ -1,10 +1,10 @@
-"""What a conditional model knows of images: bits/dim given their label or ∅, and the classifier that is implicit in it.
+"""Bits/dim of a conditional model given the label or ∅, and the classifier that is implicit in it.
 
-The chain above level s, started at z_s instead of the data, is a diffusion of its own: its noise is
+The chain above level s, started at z_s instead of the data, is itself a diffusion with
 
     z_ℓ = α_{ℓ|s} z_s + σ_{ℓ|s} ε,      ε̂ of this ε:  (σ_{ℓ|s}/σ_ℓ) ε̂(z_ℓ, c),      γ_{ℓ|s} = log σ²_{ℓ|s}/α²_{ℓ|s}
 
-so that −½ Σ_ℓ expm1(γ_{ℓ|s} − γ_{ℓ−1|s}) ‖ε − (σ_{ℓ|s}/σ_ℓ) ε̂_c‖² bounds log p(z_s|c) but for a constant (the first
+so that −½ Σ_ℓ expm1(γ_{ℓ|s} − γ_{ℓ−1|s}) ‖ε − (σ_{ℓ|s}/σ_ℓ) ε̂_c‖² bounds log p(z_s|c) up to a constant (the first
 term, from the decoder, has the factor 1), and the best label by it classifies z_s as p(c) p(z_s|c) does.
 """
 
@@ -29,17 +29,17 @@ from vdm_jax.keys import example_keys
 from vdm_jax.methods import classifier, ddpm
 from vdm_jax.runtime.devices import put_batch, replicated, round_up
 
-SIZE = 100  # images at a time
+SIZE = 100  # images per batch
 
 
 def test_images(model: models.Model, count: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` (0: all) images of the test split and their labels."""
+    """Return the first `count` (0: all) images of the test split and their labels."""
     section = model.config.data
     return features.images_and_labels(data.load(section.name, "test", path=section.path), count)
 
 
 def in_batches(model: models.Model, arrays: dict[str, Any], run: Any, size: int = SIZE) -> np.ndarray:
-    """run of batches [size, …] with 'index', the last one filled up; its rows for all of the arrays."""
+    """Apply `run` to batches [size, …] with 'index', the last one padded, and concatenate its rows."""
     count = len(jax.tree.leaves(arrays)[0])
     size, parts = round_up(min(size, count), model.mesh), []
     for first in range(0, count, size):
@@ -51,8 +51,10 @@ def in_batches(model: models.Model, arrays: dict[str, Any], run: Any, size: int 
 
 
 def bits_per_dim(model: models.Model, seed: int, passes: int) -> dict[str, np.ndarray]:
-    """The bound of the test images, [N], given their labels and given ∅, by the same noise; a model without labels
-    has the latter alone."""
+    """Return the bounds of the test images, [N], given their labels and given ∅, with the same noise.
+
+    For a model without labels there is only the latter.
+    """
     pictures, labels = test_images(model)
     null = model.config.model.num_classes
     terms = ddpm.model(model.config).bits_per_dim
@@ -82,7 +84,7 @@ def bits_per_dim(model: models.Model, seed: int, passes: int) -> dict[str, np.nd
 
 
 def noisy(model: models.Model, level: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """z_s [N, …] of test images at a level (its index from 0), and their labels."""
+    """Return z_s [N, …] of test images at the level of this index, from 0, and their labels."""
     made = ddpm.model(model.config)
     pictures, labels = test_images(model, count)
     x = np.asarray(made.encode(jnp.asarray(pictures)))
@@ -91,7 +93,7 @@ def noisy(model: models.Model, level: int, count: int, seed: int) -> tuple[np.nd
 
 
 def trained_logits(judge: models.Model, z: np.ndarray, level: int) -> np.ndarray:
-    """Of the noisy classifier, [N, K]."""
+    """Return the logits of the noisy classifier, [N, K]."""
     made = classifier.model(judge.config)
 
     def run(params: Any, batch: dict[str, Array], index: Array) -> Array:
@@ -103,10 +105,10 @@ def trained_logits(judge: models.Model, z: np.ndarray, level: int) -> np.ndarray
 
 
 def implicit_logits(model: models.Model, z: np.ndarray, level: int, noises: int, seed: int) -> np.ndarray:
-    """The bound on log p(z_s|c) of every label, [N, K], but for a constant; the same noise for all labels.
+    """Return the bound on log p(z_s|c) of every label up to a constant, [N, K], with the same noise for all labels.
 
-    noises: so many levels above s, shared by the images, are drawn by the terms' factors times α², since terms vanish
-    with the signal: cosine β ends with a factor of 999 where nothing is left of it. x̂ is clipped, as for bits/dim.
+    `noises` levels above s, shared by the images, are drawn in proportion to the factor of their term times α²,
+    because terms vanish with the signal: cosine β ends with a factor of 999 at α ≈ 0. x̂ is clipped, as for bits/dim.
     """
     made, classes = ddpm.model(model.config), model.config.model.num_classes
     gamma = tables.gammas(made.betas[level + 1 :])

@@ -1,6 +1,6 @@
-"""The models of `guidance_tradeoff`, and their guided samples by programs that are compiled once for all strengths.
+"""The models of `guidance_tradeoff` and guided sampling, compiled once for all strengths.
 
-A role is what a model is for. All share images and levels; those that are told labels know ∅ as well, so that the
+All models share images and noise levels. Models that are conditioned on labels also support ∅, so that the
 conditional model is the classifier-free one at w = 0.
 """
 
@@ -27,7 +27,7 @@ from vdm_jax.runtime.devices import put_batch, replicated, round_up, under
 
 FILES = {"mini": "experiments/mini_ddpm.py", "paper": "configs/adm_imagenet64.py"}
 CLASSES = {"mini": 10, "paper": 1000}
-# Of all roles.
+# Fields of all roles.
 SHARED: dict[str, dict[str, Any]] = {
     "mini": {
         "model.width": 16,
@@ -38,7 +38,7 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "paper": {},
 }
-# Of the noisy classifier.
+# Fields of the noisy classifier.
 JUDGE: dict[str, dict[str, Any]] = {
     "mini": {"training.num_steps": 600, "training.checkpoint_every": 600},
     "paper": {
@@ -53,10 +53,13 @@ JUDGE: dict[str, dict[str, Any]] = {
 
 
 class Draw(NamedTuple):
-    """How samples are made but for the strength.
+    """How samples are drawn, except for the guidance strength.
 
-    by: 'labels' (unguided), 'classifier-free', or a classifier's gradient: in the mean, times 'Σ' as learned or 'β'; in
-    the 'score', after x̂ is clipped (guided diffusion's order) or before: 'score, then clipped'.
+    Attributes:
+      by: 'labels' (unguided), 'classifier-free', or the use of a classifier's gradient: in the mean, times the learned
+        'Σ' or 'β'; in the 'score' after x̂ is clipped (the order of guided diffusion), or before: 'score, then clipped'.
+      steps: the number of steps.
+      percentile: the percentile of dynamic thresholding; 0 for clipping.
     """
 
     by: str
@@ -65,7 +68,7 @@ class Draw(NamedTuple):
 
 
 def overrides(scale: str, role: str, p_uncond: float = 0.1) -> dict[str, Any]:
-    """Of the role 'unconditional', 'classifier-free' or 'classifier'."""
+    """Return the config fields of the role 'unconditional', 'classifier-free' or 'classifier'."""
     own: dict[str, Any] = {"model.num_classes": CLASSES[scale]}
     if role == "classifier-free":
         own |= {"model.null_class": True, "training.label_dropout": p_uncond}
@@ -77,12 +80,12 @@ def overrides(scale: str, role: str, p_uncond: float = 0.1) -> dict[str, Any]:
 
 
 def identity(scale: str, role: str, p_uncond: float = 0.1) -> dict[str, Any]:
-    """What a row's JSON says of a model."""
+    """Return the entry for a model in the JSON of a row."""
     return {"role": role, **models.identity(FILES[scale], overrides(scale, role, p_uncond))}
 
 
 def trained(of: Mapping[str, Any], seed: int, workdir: epath.Path) -> models.Model:
-    """The model of an identity."""
+    """Return the trained model of an identity."""
     return _trained(of["file"], tuple(of["overrides"].items()), seed, workdir)
 
 
@@ -94,7 +97,17 @@ def _trained(file: str, changes: tuple[tuple[str, Any], ...], seed: int, workdir
 def chain(
     draw: Draw, model: models.Model, judge: models.Model | None, params: Any, judging: Any, told: Array, strength: Array
 ) -> chains.Chain:
-    """Ancestral steps, guided. told: labels [b]; strength: w [b], or a classifier's s; judging: the judge's params."""
+    """Return a guided chain of ancestral steps.
+
+    Args:
+      draw: how samples are drawn.
+      model: the diffusion model.
+      judge: the guiding classifier, or None.
+      params: parameters of the model.
+      judging: parameters of the classifier.
+      told: labels [b].
+      strength: the guidance weight w, or the classifier scale s, [b].
+    """
     fields = {"clip": True, "percentile": draw.percentile, "sampler": "ancestral", "respacing": ""}
     config = models.with_fields(model.config, {f"sampling.{name}": value for name, value in fields.items()})
     made = ddpm.model(config)
@@ -123,7 +136,7 @@ _PROGRAMS: dict[Any, Callable[..., Any]] = {}
 
 
 def compiled_once(key: tuple[Any, ...], model: models.Model, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, jitted: one compilation serves models that differ in their weights and their training alone."""
+    """Return the jitted function, cached for models that differ only in their weights and training."""
     key = (*key, model.config.method, model.config.model.to_json(), tuple(model.config.data.shape), model.mesh)
     if key not in _PROGRAMS:
         _PROGRAMS[key] = jax.jit(under(model.mesh, function), out_shardings=replicated(model.mesh))
@@ -131,7 +144,7 @@ def compiled_once(key: tuple[Any, ...], model: models.Model, function: Callable[
 
 
 def program(draw: Draw, model: models.Model, judge: models.Model | None = None) -> Callable[..., Array]:
-    """(params, params of the judge, seed, {'index', 'told', 'strength': [b]}) → data [b, …]; by ancestral steps."""
+    """Return (params, params of the classifier, seed, {'index', 'told', 'strength': [b]}) → samples [b, …]."""
 
     def run(params: Any, judging: Any, seed: Array, batch: dict[str, Array]) -> Array:
         made = chain(draw, model, judge, params, judging, batch["told"], batch["strength"])
@@ -143,7 +156,7 @@ def program(draw: Draw, model: models.Model, judge: models.Model | None = None) 
 def images(
     draw: Draw, model: models.Model, judge: models.Model | None, strength: float, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`count` samples of the classes in turn, uint8 [count, …], and their labels; noise by the seed alone."""
+    """Draw samples that cycle through the classes, uint8 [count, …]; return them and their labels."""
     run, size = program(draw, model, judge), round_up(min(count, 500), model.mesh)
     classes = judge.config.model.num_classes if judge else model.config.model.num_classes
     judging = judge.params if judge else {}

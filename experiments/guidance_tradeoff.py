@@ -1,4 +1,4 @@
-"""What guidance buys and what it costs: class accuracy, diversity, saturation, time (Dhariwal & Nichol 2021, §4.3 and
+"""Benefits and costs of guidance: class accuracy, diversity, saturation, time (Dhariwal & Nichol 2021, §4.3 and
 figure 4; Ho & Salimans 2022, tables 1 and 2).
 
 * strength against class accuracy, precision, recall and Fréchet distance: a noisy classifier on an unconditional and on
@@ -45,14 +45,14 @@ OTHER_SHIFTS = {
     "score shift": "score",
     "score shift, then clipped,": "score, then clipped",
 }
-PERCENTILE = 99.5  # Imagen's; of 64 pixels it lies between the largest two
-T = (0.0, 0.25, 0.5, 0.75)  # of the noisy images to classify; 0 is level 1 of the table
+PERCENTILE = 99.5  # as in Imagen; for 64 pixels it is between the two largest
+T = (0.0, 0.25, 0.5, 0.75)  # times of the noisy images to classify; 0 is level 1 of the schedule
 SIZES: dict[str, dict[str, Any]] = {
     "mini": {"samples": 250, "steps": 25, "classified": 200, "noises": 24, "timed": (50, 10, 7), "passes": 1},
     "paper": {"samples": 50_000, "steps": 250, "classified": 1000, "noises": 100, "timed": (50, 10, 7), "passes": 1},
 }
 CLASSIFIER = {"mini": features.Settings(), "paper": features.Settings(128, 256, 1000, 20_000, 256)}
-SHOWN = 10  # samples that the figure shows of a row
+SHOWN = 10  # samples per row in the figure
 
 
 def rows(scale: str) -> list[Row]:
@@ -92,7 +92,7 @@ def rows(scale: str) -> list[Row]:
 
 @lru_cache(maxsize=1)
 def reference(file: str, settings: features.Settings, workdir: epath.Path) -> tuple[features.Classifier, np.ndarray]:
-    """The classifier of the clean images, and the features of the training images."""
+    """Return the classifier of clean images and the features of the training images."""
     section = models.load_config(file, {}).data
     found = features.classifier(workdir, section.name, path=section.path, settings=settings)
     train = data.load(section.name, "train", path=section.path)
@@ -100,9 +100,9 @@ def reference(file: str, settings: features.Settings, workdir: epath.Path) -> tu
 
 
 def quality(found: features.Classifier, real: np.ndarray, pictures: np.ndarray, labels: Any) -> dict[str, Measured]:
-    """Of images and the labels they should have, against the features of the training images."""
+    """Return metrics of images with requested labels, against the features of the training images."""
     of = features.extract(found, pictures)
-    shuffled = np.random.default_rng(0).permutation(of)  # classes come in turns, and the jackknife wants no order
+    shuffled = np.random.default_rng(0).permutation(of)  # labels cycle, but the jackknife requires a random order
     d, pr = distance(shuffled, real), precision_recall(of, real)
     ends = [(pictures == end).reshape(len(pictures), -1).mean(1) for end in (0, found.vocabulary - 1)]
     return {
@@ -119,8 +119,8 @@ def of_test(config: dict[str, Any], seed: int, workdir: epath.Path) -> Outcome:
     found, real = reference(config["file"], features.Settings(**config["classifier"]), workdir)
     section = models.load_config(config["file"], {}).data
     test = features.images_and_labels(data.load(section.name, "test", path=section.path), config["samples"])
-    whole = Measured(found.about["accuracy"], n=found.about["test_images"])
-    return Outcome({**quality(found, real, *test), "accuracy_of_all": whole}, {"title": found.title})
+    overall = Measured(found.about["accuracy"], n=found.about["test_images"])
+    return Outcome({**quality(found, real, *test), "accuracy_of_all": overall}, {"title": found.title})
 
 
 def of_samples(config: dict[str, Any], seed: int, workdir: epath.Path) -> Outcome:
@@ -134,7 +134,7 @@ def of_samples(config: dict[str, Any], seed: int, workdir: epath.Path) -> Outcom
 
 
 def of_bits(config: dict[str, Any], seed: int, workdir: epath.Path) -> Outcome:
-    """Bits/dim given the label and given ∅, and the difference by the same noise."""
+    """Measure bits/dim given the label and given ∅, and their difference with the same noise."""
     values = bits_per_dim(trained(config["model"], seed, workdir), seed, config["passes"])
     measured = {f"bits_{name}": mean_of(of) for name, of in values.items()}
     if len(values) == 2:
@@ -143,7 +143,7 @@ def of_bits(config: dict[str, Any], seed: int, workdir: epath.Path) -> Outcome:
 
 
 def of_classifiers(config: dict[str, Any], seed: int, workdir: epath.Path) -> Outcome:
-    """Accuracy on the same noisy test images of one level."""
+    """Measure the accuracy of both classifiers on the same noisy test images of one level."""
     model, judge = (trained(config[role], seed, workdir) for role in ("model", "judge"))
     level = max(round(config["t"] * model.config.schedule.num_timesteps) - 1, 0)
     z, labels = noisy(model, level, config["count"], seed)
@@ -156,7 +156,7 @@ def of_classifiers(config: dict[str, Any], seed: int, workdir: epath.Path) -> Ou
 
 
 def of_cost(config: dict[str, Any], seed: int, workdir: epath.Path) -> Outcome:
-    """Time of guided samples over that of unguided ones, in turns; warm."""
+    """Measure the time of guided sampling relative to unguided sampling, alternating, after warm-up."""
     model, judge = (trained(config[role], seed, workdir) for role in ("model", "judge"))
     count, steps, repeats = config["timed"]
 

@@ -33,7 +33,7 @@ SHORT = {
 
 
 def plot(results: Results) -> Figure:
-    """Quality against strength above, what else is measured below, samples at the bottom."""
+    """Plot quality against strength (top), other metrics (middle) and samples (bottom)."""
     entries: dict[str, Any] = {e["name"]: e for e in results["rows"]}
     families = {name: _family(entries, name) for name in FAMILIES}
     figure = Figure((17, 11.5), layout="constrained")
@@ -44,7 +44,7 @@ def plot(results: Results) -> Figure:
         for name in MAIN:
             _line(axes, families[name], metric, name)
         _test(axes, entries, metric)
-        axes.set(title="Fréchet distance" if metric == "frechet" else metric, xlabel="S: times ∇ log p(c|z) in all")
+        axes.set(title="Fréchet distance" if metric == "frechet" else metric, xlabel="S, total factor of ∇ log p(c|z)")
     upper[3].set_yscale("log")
     _frontier(upper[4], families)
     for name in SHIFTS:
@@ -62,7 +62,7 @@ def plot(results: Results) -> Figure:
 
 
 def _family(entries: dict[str, Any], name: str) -> list[Any]:
-    """Its rows by strength; the conditional model's begin with the unguided model."""
+    """Return the rows of a family by strength; the unguided model is the first of the conditional model."""
     own = [e for n, e in entries.items() if n.startswith(f"{name}, ")]
     if name == "classifier on the conditional model":
         own.append(entries["classifier-free, w = 0"])
@@ -74,11 +74,11 @@ def _values(own: list[Any], metric: str) -> tuple[list[float], list[float]]:
     return [m["mean"] for m in found], [m["standard_error"] or 0.0 for m in found]
 
 
-def _line(axes: Axes, own: list[Any], metric: str, name: str, colour: str | None = None, label: str = "") -> None:
+def _line(axes: Axes, own: list[Any], metric: str, name: str, color: str | None = None, label: str = "") -> None:
     means, errors = _values(own, metric)
-    colour = colour or f"C{list(FAMILIES).index(name)}"
+    color = color or f"C{list(FAMILIES).index(name)}"
     totals = [e["config"]["total"] for e in own]
-    axes.errorbar(totals, means, errors, fmt=FAMILIES[name], ms=4, capsize=2, color=colour, label=label or SHORT[name])
+    axes.errorbar(totals, means, errors, fmt=FAMILIES[name], ms=4, capsize=2, color=color, label=label or SHORT[name])
 
 
 def _test(axes: Axes, entries: dict[str, Any], metric: str) -> None:
@@ -86,7 +86,7 @@ def _test(axes: Axes, entries: dict[str, Any], metric: str) -> None:
 
 
 def _frontier(axes: Axes, families: dict[str, list[Any]]) -> None:
-    """Recall against precision, a line from weak to strong."""
+    """Plot recall against precision, with a line from weak to strong guidance."""
     for place, name in enumerate(MAIN):
         x, y = (_values(families[name], metric)[0] for metric in ("precision", "recall"))
         axes.plot(x, y, FAMILIES[name], ms=4, color=f"C{place}")
@@ -95,16 +95,16 @@ def _frontier(axes: Axes, families: dict[str, list[Any]]) -> None:
 
 
 def _saturation(axes: Axes, families: dict[str, list[Any]], entries: dict[str, Any]) -> None:
-    for metric, colour in (("black", "0.3"), ("white", "C1")):
+    for metric, color in (("black", "0.3"), ("white", "C1")):
         for name, how in (("classifier-free", "clipped"), ("dynamic threshold", "dynamic")):
-            _line(axes, families[name], metric, name, colour, f"{metric}, {how}")
-        axes.axhline(entries["test images"]["measured"][metric]["mean"], color=colour, ls=":", lw=1)
-    axes.set(title="pixels at an end (dotted: real)", xlabel="S = 1 + w")
+            _line(axes, families[name], metric, name, color, f"{metric}, {how}")
+        axes.axhline(entries["test images"]["measured"][metric]["mean"], color=color, ls=":", lw=1)
+    axes.set(title="saturated pixels (dotted: real)", xlabel="S = 1 + w")
     axes.legend(frameon=False, fontsize="x-small")
 
 
 def _samples_by_p(axes: Axes, entries: dict[str, Any]) -> None:
-    """Recall and precision against p_uncond, at each weight that was compared."""
+    """Plot recall and precision against p_uncond at each guidance weight."""
     compared = [e for e in entries.values() if e["name"].startswith("p_uncond")]
     for place, total in enumerate(dict.fromkeys(e["config"]["total"] for e in compared)):
         own = [e for e in compared if e["config"]["total"] == total] + [entries[f"classifier-free, w = {total - 1:g}"]]
@@ -157,7 +157,7 @@ def _classifiers(axes: Axes, entries: dict[str, Any]) -> None:
 
 
 def _samples(part: Any, families: dict[str, list[Any]]) -> None:
-    """The first samples of seed 1 in one row for each strength, if they are grey."""
+    """Show the first samples of seed 1 as grayscale images, one row per strength."""
     names = ("classifier-free", "dynamic threshold", "classifier on the unconditional model")
     for axes, name in zip(part.subplots(1, len(names)), names, strict=True):
         pictures = [np.array(e["runs"]["1"]["curves"]["images"]) for e in families[name]]

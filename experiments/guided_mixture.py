@@ -1,10 +1,10 @@
 """Three Gaussians on a line under growing guidance (Ho & Salimans 2022, figure 2; the lecture on guidance).
 
-* the tilted densities p(x|c) p(c|x)^w, exact: what the figure shows;
-* samples of the flow and of the SDE, with exact and with trained scores: they do not follow these densities;
-* what guidance does to log p(c|x), log p(x) and log p(x|c) of samples;
+* the exact tilted densities p(x|c) p(c|x)^w, which the figure of the paper shows;
+* samples of the flow and the SDE with exact and trained scores, which do not follow these densities;
+* the effect of guidance on log p(c|x), log p(x) and log p(x|c) of samples;
 * the classifier that is implicit in a trained model, against the exact one;
-* classifier guidance by Σ for every channel, and by one σ².
+* classifier guidance with Σ per channel, and with a single σ².
 
   python -m experiments.guided_mixture --mini --seeds=3
 """
@@ -61,19 +61,19 @@ def rows(scale: str) -> list[Row]:
 
 
 def facts(x: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Of x [N]: log p(c|x), log p(x), log p(x|c), all exact, and whether the exact classifier agrees."""
+    """Return exact log p(c|x), log p(x), log p(x|c) of x [N], and whether the exact classifier is correct."""
     log = LINE.log_parts(x[:, None])
-    own, whole = log[np.arange(len(x)), labels], np.logaddexp.reduce(log, axis=1)
+    own, marginal = log[np.arange(len(x)), labels], np.logaddexp.reduce(log, axis=1)
     return {
-        "log_p_class": own - whole,
-        "log_p": whole,
+        "log_p_class": own - marginal,
+        "log_p": marginal,
         "log_p_given_class": own - np.log(LINE.shares)[labels],
         "accuracy": (log.argmax(1) == labels).astype(np.float64),
     }
 
 
 def tilted(config: dict[str, Any], seed: int) -> Outcome:
-    """Moments of p(x|c) p(c|x)^w normalised, by quadrature, and their mixture over the classes for the figure."""
+    """Compute moments of the normalized p(x|c) p(c|x)^w by quadrature, and their mixture for the figure."""
     means: dict[str, float] = {}
     density, mixture = {}, np.zeros_like(GRID)
     for k in range(3):
@@ -95,9 +95,9 @@ def tilted(config: dict[str, Any], seed: int) -> Outcome:
 
 @lru_cache(maxsize=8)
 def sampler(scores: str, rule: str, steps: int, draws: int, seed: int) -> Any:
-    """w → (samples [N], their labels): Euler steps between levels even in γ, in the time of which g = 1 (t = σ²).
+    """Return w → (samples [N], labels): Euler steps on a grid uniform in γ, in the time t = σ² for which g = 1.
 
-    They start from the classes' own densities at t = 100, so that nothing but guidance takes them elsewhere.
+    They start from the exact class densities at t = 100, so that only guidance moves samples away from these classes.
     """
     labels = np.repeat(np.arange(3), np.round(LINE.shares * draws).astype(int))
     t = np.geomspace(math.exp(GAMMA_1), math.exp(GAMMA_0), steps + 1)
@@ -106,11 +106,11 @@ def sampler(scores: str, rule: str, steps: int, draws: int, seed: int) -> Any:
     denoise, convert = denoiser(scores, seed), split(scores)
 
     @jax.jit
-    def run(w: Array, start: Array, told: Array, keys: Array) -> Array:
+    def run(w: Array, start: Array, classes: Array, keys: Array) -> Array:
         gamma = jnp.asarray(np.log(t), start.dtype)
         elapsed = jnp.asarray((t[:-1] - t[1:]) / t[:-1], start.dtype)
         plan = Transition(at(gamma[:-1]), at(gamma[1:]), elapsed, jnp.arange(steps), jnp.zeros_like(elapsed))
-        predict = guidance.classifier_free(denoise, convert, told, jnp.full_like(told, 3), guidance_weight=w)
+        predict = guidance.classifier_free(denoise, convert, classes, jnp.full_like(classes, 3), guidance_weight=w)
         step = samplers.euler(predict, VE) if rule == "flow" else sde_steps.euler_maruyama(predict, VE)
         return samplers.run(step, start, keys, plan)[0]
 
@@ -119,7 +119,7 @@ def sampler(scores: str, rule: str, steps: int, draws: int, seed: int) -> Any:
 
 
 def samples(config: dict[str, Any], seed: int) -> Outcome:
-    """What the exact classifier and densities say of samples."""
+    """Evaluate samples by the exact classifier and densities."""
     x, labels = sampler(config["scores"], config["rule"], config["steps"], config["draws"], seed)(config["w"])
     right, of = x[labels == RIGHT], facts(x.astype(np.float64), labels)
     middle = of["log_p_given_class"][labels == MIDDLE]
@@ -130,9 +130,9 @@ def samples(config: dict[str, Any], seed: int) -> Outcome:
 
 
 def shift(config: dict[str, Any], seed: int) -> Outcome:
-    """Ancestral samples of the right-hand class in the plane, with the exact Σ of every channel: scale 1 makes p(x|c).
+    """Draw ancestral samples of the right class in the plane with the exact Σ per channel; scale 1 targets p(x|c).
 
-    From the unconditional model by Σ ∇ log p(c|z), by the score shift, or from the conditional model with its own Σ.
+    They are from the unconditional model, shifted by Σ ∇ log p(c|z) or in the score, or from the conditional model.
     """
     draws, n = config["draws"], config["steps"]
     table = tables.linear_betas(1000)
@@ -142,7 +142,7 @@ def shift(config: dict[str, Any], seed: int) -> Outcome:
     gradient = guidance.class_gradient(PLANE.logits, labels)
 
     def model(predict: samplers.Predict, classes: Classes = PLANE) -> reverse.Reverse:
-        """Σ_i = σ²_{t|s}/α²_{t|s} (1 + σ²_{t|s} ∂²log p(z)/∂z_i²), what a learned variance tends to."""
+        """Return reverse steps with Σ_i = σ²_{t|s}/α²_{t|s} (1 + σ²_{t|s} ∂²log p(z)/∂z_i²), the optimal variance."""
 
         def moments(z: Array, step: Transition) -> tuple[Array, Array]:
             mean, log_beta = reverse.gaussian(predict, "beta")(z, step._replace(floor=reverse.log_variances(step)[1]))

@@ -17,7 +17,7 @@ from vdm_jax.diffusion.process import VP, q_sample
 
 
 def accuracies(implicit: np.ndarray, exact: np.ndarray) -> dict[str, Measured]:
-    """Of the two classifiers, [N] each, and of their difference."""
+    """Return the accuracies of both classifiers, from correctness [N] each, and their difference."""
     return {
         "accuracy_exact": mean_of(exact),
         "accuracy_implicit": mean_of(implicit),
@@ -26,7 +26,7 @@ def accuracies(implicit: np.ndarray, exact: np.ndarray) -> dict[str, Measured]:
 
 
 def by_scores(config: dict[str, Any], seed: int) -> Outcome:
-    """Accuracy at a level of VP: p(c|z) exact, and by Bayes' rule from what the trained scores integrate to."""
+    """Measure accuracy at one VP noise level: exact p(c|z), and Bayes' rule with integrated trained scores."""
     rng, level = np.random.default_rng(seed), at(config["gamma"], VP)
     labels = rng.choice(3, config["draws"], p=LINE.shares)
     alpha, sigma = float(level.alpha), float(level.sigma)
@@ -47,7 +47,7 @@ def by_scores(config: dict[str, Any], seed: int) -> Outcome:
 
 
 def by_errors(config: dict[str, Any], seed: int) -> Outcome:
-    """argmax_c of log p(c) − ½ ∫ ‖ε − ε̂_c‖² dγ, the same noise for all classes, beside the exact classifier."""
+    """Measure accuracy of argmax_c log p(c) − ½ ∫ ‖ε − ε̂_c‖² dγ, with equal noise for all classes, and exactly."""
     rng, count, noises = np.random.default_rng(seed), config["draws"], config["noises"]
     labels = rng.choice(3, count, p=LINE.shares)
     x = LINE.draw(rng, labels)
@@ -65,6 +65,6 @@ def by_errors(config: dict[str, Any], seed: int) -> Outcome:
     for number in range(noises):
         u = (offset + number / noises) % 1
         total += np.asarray(loss(*map(jnp.asarray, (x, u, rng.standard_normal((count, 1))))))
-    found = np.log(LINE.shares) - 0.5 * (GAMMA_1 - GAMMA_0) * total / noises
-    right, exact = found.argmax(1) == labels, LINE.log_parts(x).argmax(1) == labels
+    scores = np.log(LINE.shares) - 0.5 * (GAMMA_1 - GAMMA_0) * total / noises
+    right, exact = scores.argmax(1) == labels, LINE.log_parts(x).argmax(1) == labels
     return Outcome(accuracies(right, exact))

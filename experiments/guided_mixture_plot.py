@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 
 from experiments.common import Results
 
-BINS = np.linspace(-4.05, 4.05, 82)  # 0 is the middle of one
+BINS = np.linspace(-4.05, 4.05, 82)  # 0 is the center of a bin
 RULES = {"flow": "C0", "SDE": "C1"}
 LIKELIHOODS = {"log_p_class": "log p(c|x)", "log_p": "log p(x)", "log_p_given_class": "log p(x|c)"}
 
 
 def plot(results: Results) -> Figure:
-    """Densities and samples by w above; likelihoods, the implicit classifier and the two mean shifts below."""
+    """Plot densities and samples by w (top), likelihoods, the implicit classifier and mean shifts (bottom)."""
     entries = {e["name"]: e for e in results["rows"]}
     weights = [e["config"]["w"] for e in entries.values() if e["config"]["kind"] == "tilted"]
     figure = Figure((14, 10), layout="constrained")

@@ -1,16 +1,16 @@
-"""Improved DDPM's ordering of bits/dim: linear or cosine β, L_simple, L_hybrid or L_vlb (its tables 1 and 2).
+"""Bits/dim of Improved DDPM: linear or cosine β, and L_simple, L_hybrid or L_vlb (its tables 1 and 2).
 
     python -m experiments.iddpm_nll --mini --seeds=3
 
-Every row has the same budget, data order and test images. Two more rows measure what importance-sampled levels are
-worth: the noise of L_vlb's gradient with levels drawn uniformly and by importance, at the same trained weights.
+All rows have the same budget, data order and test images. Two more rows measure the benefit of importance-sampled
+levels: the noise of L_vlb's gradient with levels drawn uniformly and by importance, at the same trained weights.
 
-The mini rows are of digits spread over 256 values (`digit_bytes`), for whose bins of 1/127.5 both schedules were made.
-Six more rows, of one seed, are of the digits as they are, whose 17 values are an eighth apart: the first levels
-of either schedule lie far below that, more of cosine's than of linear's, and a network that does not tell the values
-apart there pays for every one of these levels. The paper's order of the schedules turns round.
-Importance sampling begins when every level has ten losses, after some 400 steps of 64 images at T = 1000: a long part
-of a mini run, nothing of the paper's. Two rows of one seed train longer.
+The mini rows use digits spread over 256 values (`digit_bytes`), with bins of 1/127.5 as both schedules assume. Six more
+rows, with one seed, use the original digits, whose 17 values are 1/8 apart: the first noise levels of both schedules
+are far below that, more of cosine's than of linear's, and a network that does not separate the values there pays for
+each of these levels. This reverses the paper's order of the schedules.
+Importance sampling starts when every level has ten losses, after about 400 steps of 64 images at T = 1000: a large part
+of a mini run, but a negligible one of the paper's. Two rows with one seed train longer.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PAPER = {
 }
 DATA: dict[str, dict[str, Any]] = {"mini": {**digit_bytes.FIELDS, "training.num_steps": 1000}, "paper": {}}
 CONTROL, LONGER = "17 values: ", 4000
-TRAINED_BY = ("cosine", "hybrid")  # whose weights the gradients are taken at
+TRAINED_BY = ("cosine", "hybrid")  # the model whose gradients are measured
 DRAWS, BATCH = 100, 64
 
 
@@ -99,9 +99,9 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def gradient_noise(model: models.Model, kind: str, seed: int) -> dict[str, Measured]:
-    """tr Cov(g)/‖E g‖² of minibatch gradients g of L_vlb, the noise scale that the paper plots.
+    """Return tr Cov(g)/‖E g‖² of minibatch gradients g of L_vlb, the noise scale that the paper plots.
 
-    The history that importance goes by holds ten true losses of every level.
+    For importance sampling, the loss history has ten actual losses of every level.
     """
     config = models.with_fields(
         model.config, {"training.weighting": "vlb", "model.variance": "learned", "training.times": kind}
@@ -119,7 +119,7 @@ def gradient_noise(model: models.Model, kind: str, seed: int) -> dict[str, Measu
 
     @jax.jit
     def losses_of_levels(params: Any, number: Any) -> Any:
-        """One loss of every level, [T]."""
+        """Return one loss per level, [T]."""
         every = jnp.arange(len(betas))
         return method.at_levels(params, batch(number, len(every)), context(number, len(every)).keys, every)[1]
 
@@ -141,7 +141,7 @@ def gradient_noise(model: models.Model, kind: str, seed: int) -> dict[str, Measu
 
 
 def _noise(products: np.ndarray) -> float:
-    """tr Cov(g)/‖E g‖² from the inner products of n draws: E g·g′ = ‖E g‖² and E‖g‖² = ‖E g‖² + tr Cov."""
+    """Return tr Cov(g)/‖E g‖² from the inner products of n draws: E g·g′ = ‖E g‖² and E‖g‖² = ‖E g‖² + tr Cov."""
     count = len(products)
     square = np.trace(products) / count
     signal = (products.sum() - np.trace(products)) / (count * (count - 1))
@@ -149,7 +149,7 @@ def _noise(products: np.ndarray) -> float:
 
 
 def _images(config: ConfigDict) -> np.ndarray:
-    """The first images of the training split."""
+    """Return the first images of the training split."""
     dataset = data.load(config.data.name, config.data.split, path=config.data.path)
     count = min(dataset.num_examples, 1500)
     batches = data.eval_batches(dataset, batch_size=count, examples=count)
@@ -157,7 +157,7 @@ def _images(config: ConfigDict) -> np.ndarray:
 
 
 def plot(results: Results) -> Figure:
-    """Bits/dim of the rows, those of 17 values below, and the bits of each level against t."""
+    """Plot bits/dim of the rows (17-value rows at the bottom), and the bits of each level against t."""
     figure = Figure((12, 5), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.3))
     entries = [e for e in results["rows"] if "bits_per_dim" in e["measured"]]

@@ -1,10 +1,10 @@
-"""The lectures' table of bits/dim, with what this code measures on the same data beside it.
+"""The lectures' table of bits/dim, and measurements of this code on one data set.
 
     python -m experiments.likelihood_table --mini --seeds=1
 
-Measured rows are models of one budget on one data set, each with its own estimator: variational bounds (VDM, DDPM,
-Improved DDPM) and likelihoods of the probability flow (VDM, score SDE, ScoreFlow). Quoted rows are the lectures', on
-CIFAR-10, ImageNet 32 × 32 and 64 × 64 in the OLD version; ImageNet NEW is another data set and has rows of its own.
+Measured rows are models with one budget on one data set, each with its own estimator: variational bounds (VDM, DDPM,
+Improved DDPM) and likelihoods of the probability flow (VDM, score SDE, ScoreFlow). Quoted rows are from the lectures:
+CIFAR-10, ImageNet 32 × 32 and 64 × 64 in the OLD version; ImageNet NEW is a different data set with separate rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEQUANTISER |= {"optimizer.learning_rate": 1e-3}
 OF_SDE = {name: value for name, value in SCOREFLOW.items() if name != "training.weighting"}
 
 # From the lectures: CIFAR-10 without and with augmentation, ImageNet OLD. Kinds: a variational bound, exact (flows,
-# autoregressive models), the flow of an SDE. DDPM's 3.70 is the test set's; VDM's table has 3.69, of the training set.
+# autoregressive models), the flow of an SDE. DDPM's 3.70 is on the test set; VDM's table has 3.69, on the training set.
 QUOTED: dict[str, dict[str, float]] = {
     "ResNet VAE with IAF (bound)": {"cifar10": 3.11},
     "Very Deep VAE (bound)": {"cifar10": 2.87, "imagenet32_old": 3.80, "imagenet64_old": 3.52},
@@ -75,7 +75,7 @@ def rows(scale: str) -> list[Row]:
     for name, (file, changes) in ours.items():
         passes = PASSES["ode" if "evaluation.estimator" in changes else "vlb"]
         config = models.identity(file, {**changes, "evaluation.passes": passes})
-        if "method" in changes:  # a dequantiser, beside a trained SDE
+        if "method" in changes:  # a dequantizer on top of a trained SDE
             config["beside"] = {"file": sde, "overrides": {**SCOREFLOW, "evaluation.passes": passes}}
         found.append(Row(name, config))
     return found + [Row(f"quoted: {name}", {}, paper, quoted=True) for name, paper in (QUOTED | NEW).items()]
@@ -94,7 +94,7 @@ def _config(of: Mapping[str, Any], seed: int) -> ConfigDict:
 
 
 def plot(results: Results) -> Figure:
-    """Our rows with their errors; below, the quoted ones by data set."""
+    """Plot our rows with errors (top) and the quoted ones by data set (bottom)."""
     figure = Figure((11, 8))
     top, bottom = figure.subplots(2, 1, height_ratios=(1, 2.4))
     ours = [e for e in results["rows"] if not e["quoted"]]
@@ -112,7 +112,7 @@ def plot(results: Results) -> Figure:
         bottom.plot(*zip(*points, strict=True), "o", color=f"C{number}", label=column)
     bottom.set_yticks(range(len(quoted)), [e["name"].removeprefix("quoted: ") for e in quoted], fontsize="small")
     bottom.invert_yaxis()
-    bottom.set(xlabel="bits/dim, quoted", title="Other people's numbers, at paper size; data sets are not comparable")
+    bottom.set(xlabel="bits/dim, quoted", title="Published numbers, at paper size; data sets are not comparable")
     bottom.legend(fontsize="small")
     for axes in (top, bottom):
         axes.grid(alpha=0.3)

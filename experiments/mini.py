@@ -1,7 +1,7 @@
-"""A small VDM on digits that trains in a minute: the paper's network and optimiser, cut down.
+"""A small VDM on digits that trains in a minute, with a reduced version of the paper's network and optimizer.
 
-The config of `--mini` rows. It is not `configs/digits.py`, whose recipe is tuned for one good number
-and leaves the paper's network (what Fourier features are worth, for one, can only be seen without it).
+This is the config of `--mini` rows. It is not `configs/digits.py`, whose recipe is tuned for one good number and
+departs from the paper's network, which hides, for example, the effect of Fourier features.
 """
 
 import math

@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.training.num_steps = 3000
     config.training.checkpoint_every = 3000
     config.optimizer.learning_rate = 1e-4
-    # At G's own rate D falls to 0 within 300 steps and stays there.
+    # With the learning rate of G, D collapses to 0 within 300 steps.
     config.optimizer.discriminator_learning_rate = 1e-3
     config.optimizer.b2 = 0.9
     config.optimizer.ema = 0.995

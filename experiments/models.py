@@ -27,9 +27,9 @@ from vdm_jax.training.loop import train
 FILES = {"mini": "experiments/mini.py", "paper": "configs/cifar10.py"}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # compared by identity, so that caches may hold it
+@dataclasses.dataclass(frozen=True, eq=False)  # compared by identity, so that it can be a cache key
 class Model:
-    """A config, its method, (averaged) weights and the devices they lie on."""
+    """A config, its method, its weights (averaged by default) and the device mesh."""
 
     config: ConfigDict
     method: Method
@@ -38,20 +38,20 @@ class Model:
 
 
 def load_config(file: str, overrides: Mapping[str, Any]) -> ConfigDict:
-    """A config file of this repository, checked, with dotted fields replaced."""
+    """Load a config file of this repository, replace dotted fields and check it."""
     path = pathlib.Path(__file__).parent.parent / file
     return with_fields(runpy.run_path(str(path))["get_config"](), overrides)
 
 
 def with_fields(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
-    """A checked copy with dotted fields replaced."""
+    """Return a checked copy with dotted fields replaced."""
     config = configs.with_variant(config.copy_and_resolve_references(), "rows", {"rows": overrides})
     configs.check(config)
     return config
 
 
 def identity(file: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row's JSON says about its config: the file, the overrides, and all that is not a default."""
+    """Return the description of a config in a row's JSON: the file, the overrides and all non-default fields."""
     defaults = dict(configs.flatten(configs.everything()))
     fields = decisive(load_config(file, overrides), ("evaluation.", "sampling."))
     return {
@@ -62,25 +62,25 @@ def identity(file: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decisive(config: ConfigDict, also: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The fields that decide what a trained model is, and those of the sections in `also`."""
+    """Return the fields that determine a trained model, and those of the sections in `also`."""
     table = configs.field_table()
     fixed = lambda name: name == "training.num_steps" or not table[name].resume
     return {name: value for name, value in configs.flatten(config) if fixed(name) or name.startswith(also)}
 
 
 def data_of(scale: str) -> str:
-    """'digits (version), test, 297 examples': what the bits/dim of a scale are measured on."""
+    """Describe the evaluation data of a scale, such as 'digits (version), test, 297 examples'."""
     return describe_data(load_config(FILES[scale], {}))
 
 
 def describe_data(config: ConfigDict) -> str:
-    """'digits (version), test, 297 examples'."""
+    """Describe the evaluation data, such as 'digits (version), test, 297 examples'."""
     dataset = data.load(config.data.name, config.evaluation.split, path=config.data.path)
     return f"{dataset.name} ({dataset.version}), {dataset.split}, {dataset.num_examples:,} examples"
 
 
 def npz_file(path: epath.Path, arrays: Callable[[], Mapping[str, Any]]) -> str:
-    """The path of an `.npz` data set of an experiment's own; written if it isn't there."""
+    """Return the path of an experiment's `.npz` data set, which is written if it does not exist."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as stream:
@@ -89,9 +89,9 @@ def npz_file(path: epath.Path, arrays: Callable[[], Mapping[str, Any]]) -> str:
 
 
 def trained(config: ConfigDict, workdir: epath.Path, start: Callable[[], Model] | None = None) -> Model:
-    """The model of a config, trained in its own directory of `workdir`; at once if it was trained before.
+    """Train the model of a config in its own subdirectory of `workdir`, or load it if it is already trained.
 
-    start: the model whose weights a training begins from, as a student's teacher.
+    start: returns the model from whose weights training starts, such as the teacher of a student.
     """
     directory = directory_of(config, workdir)
     if config.training.num_steps not in checkpoints.steps(directory):
@@ -104,32 +104,32 @@ def trained(config: ConfigDict, workdir: epath.Path, start: Callable[[], Model] 
 
 
 def directory_of(config: ConfigDict, workdir: epath.Path) -> epath.Path:
-    """Where `trained` keeps the model of a config."""
-    defaults = dict(configs.flatten(configs.everything()))  # a field that is new changes no digest
+    """Return the directory in which `trained` saves the model of a config."""
+    defaults = dict(configs.flatten(configs.everything()))  # so that a new field does not change existing digests
     fields = {name: value for name, value in decisive(config).items() if value != defaults[name]}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
     return workdir / f"{config.data.name}-{digest}"
 
 
 def with_schedule(model: Model, schedule: Mapping[str, Any], leaves: Any) -> Model:
-    """The same network under another schedule: fields of the `schedule` section and its leaves."""
+    """Return the network with another schedule: fields of the `schedule` section and its leaves."""
     config = with_fields(model.config, {f"schedule.{name}": value for name, value in schedule.items()})
     params = jax.device_put({**model.params, "schedule": leaves}, devices.replicated(model.mesh))
     return Model(config, methods.build(config), params, model.mesh)
 
 
 def likelihood(model: Model, **evaluation: Any) -> dict[str, np.ndarray]:
-    """Terms per example, float64 [passes, N] in bits/dim; evaluation: fields of that section.
+    """Return the terms per example, float64 [passes, N] in bits/dim; evaluation: fields of that section.
 
-    Images, times and noise are keyed by (evaluation.seed, pass, place): calls with the same seed
-    and number of passes share them all.
+    Images, times and noise are keyed by (evaluation.seed, pass, position): calls with the same seed and number of
+    passes share them.
     """
     config = with_fields(model.config, {f"evaluation.{name}": value for name, value in evaluation.items()})
     return report.measure(config, methods.build(config), model.params, model.mesh)[0]
 
 
 def reference(row: Mapping[str, Any], seed: int, workdir: epath.Path) -> tuple[Model, dict[str, np.ndarray]]:
-    """The trained model of a row's config and its continuous bound, kept for the next row of the same seed."""
+    """Return the trained model of a row and its continuous bound, cached for the next row with the same seed."""
     overrides = {k: v for k, v in row["overrides"].items() if k != "evaluation.num_timesteps"}
     return _reference(row["file"], tuple(overrides.items()), seed, workdir)
 

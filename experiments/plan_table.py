@@ -1,11 +1,11 @@
-"""Every config of configs/ on TPU slices: whether it fits, how fast a step can be, what the whole run costs.
+"""Every config of configs/ on TPU slices: memory, step time and total cost.
 
-The trainer's own step is compiled for the slice on a machine without one (`vdm_jax/plan`); no data set is read and
-nothing runs. Step times are a roofline under the assumptions that `--mode=plan` prints, not measurements.
+The train step is compiled for the slice on a machine without a TPU (`vdm_jax/plan`); no data set is read and nothing
+is executed. Step times are roofline estimates under the assumptions that `--mode=plan` prints, not measurements.
 
     python -m experiments.plan_table --seeds=1
 
-A row takes minutes of compilation and is skipped when it is there. `--mini` has the small configs alone.
+Each row takes minutes of compilation and is skipped if it exists. `--mini` has only the small configs.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def rows(scale: str) -> list[Row]:
 
 
 def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
-    """seed changes nothing: no number here is random, but for `compile_seconds`."""
+    """Plan a row; only `compile_seconds` varies between seeds."""
     config = changed(configs.load(row.config["file"]), row.config["overrides"])
     configs.check(config)
     found = plan.run(config, None, row.config["topology"], "train")
@@ -98,7 +98,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def plot(results: Results) -> Figure:
-    """Where the time of a step goes, and chip-hours to the config's number of steps."""
+    """Plot the parts of the time of a step, and the chip-hours of a run."""
     entries = [entry for entry in results["rows"] if "step_ms" in entry["measured"]]
     value = lambda name: np.array([entry["measured"][name]["mean"] for entry in entries])
     figure = Figure((11, 1.2 + 0.4 * len(entries)))
@@ -106,7 +106,7 @@ def plot(results: Results) -> Figure:
     place = np.arange(len(entries))
     for offset, part in zip((-0.25, 0.0, 0.25), ("compute", "memory", "links"), strict=True):
         left.barh(place + offset, np.maximum(value(f"{part}_ms"), 1e-6), 0.25, label=part)
-    left.set(xscale="log", xlabel="milliseconds a step, each alone", yticks=place)
+    left.set(xscale="log", xlabel="milliseconds per step, each in isolation", yticks=place)
     left.set_yticklabels([entry["name"] for entry in entries])
     left.invert_yaxis()
     left.legend(frameon=False)

@@ -1,10 +1,10 @@
-"""Test bits/dim against steps under the original's settings and under `VDM_RECIPE`, at equal FLOPs.
+"""Test bits/dim against steps with the settings of the original code and with `VDM_RECIPE`, at equal FLOPs.
 
     python -m experiments.recipe --mini --seeds=1 --data=cifar10_subset.npz
 
 --data: an `.npz` of 32×32×3 bytes with x_train and x_test, or a prepared CIFAR-10. Each model is trained
 once, checkpointed every 150 steps, and every checkpoint is evaluated: averaged and raw weights,
-continuous VLB, the same noise for all.
+continuous VLB, with the same noise for all.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from vdm_jax.runtime import checkpoints, devices
 from vdm_jax.training.loop import train
 
 EVERY, STEPS = 150, {"mini": 900, "paper": 100_000}
-# The original's own code under its own settings on the same subset, width, depth and batch: raw weights,
-# continuous VLB, the same 1,000 test images. Measured once, not by this script.
+# The original code with its settings on the same subset, width, depth and batch size: raw weights,
+# continuous VLB, the same 1,000 test images. Measured separately, not by this script.
 ORIGINAL = {150: 7.69, 300: 6.07, 450: 5.49, 600: 5.18, 900: 4.79}
 
 
 def source() -> str:
-    """The value of --data, taken off the command line; common.main parses the rest."""
+    """Remove --data from the command line and return its value; common.main parses the rest."""
     for argument in sys.argv[1:]:
         if argument.startswith("--data="):
             sys.argv.remove(argument)

@@ -1,9 +1,9 @@
 """Quality and bits/dim against the number of network evaluations: ancestral, DDIM, flow, predictor–corrector, students.
 
-One trained model of each kind, and of every sampler images from so many evaluations of its network for each image
-(Heun's steps and predictor–corrector steps take two). Quality is the Fréchet distance to the training images in the
-features of a small classifier of the same data, trained here; it is not FID. The likelihood that belongs to
-ancestral sampling in T steps is the bound of T steps; the flow's costs what its solver takes at a tolerance.
+One model of each kind is trained, and every sampler draws images with several numbers of network evaluations per image
+(Heun and predictor–corrector steps take two). Quality is the Fréchet distance to the training images in the features
+of a small classifier that is trained here on the same data; it is not FID. The likelihood of ancestral sampling in T
+steps is the bound of T steps; that of the flow takes the evaluations of its solver at a tolerance.
 
     python -m experiments.sampler_tradeoff --mini --seeds=1
 """
@@ -30,10 +30,13 @@ TOLERANCES = (0.1, 0.01, 0.001, 0.0001)
 
 
 class Kind(NamedTuple):
-    """A kind of model: its config files and overrides by scale and the samplers that it has.
+    """A kind of model: its config files and overrides by scale, and its samplers.
 
-    students: steps of those of progressive distillation. teacher_steps: of the teacher of one that takes one step.
-    adaptive: tolerances of the solver that chooses its steps. flow: whether the flow's likelihood is measured.
+    Attributes:
+      students: numbers of steps of the students of progressive distillation.
+      teacher_steps: the number of steps of the teacher of a one-step student.
+      adaptive: tolerances of the adaptive solver.
+      flow: whether the likelihood of the flow is measured.
     """
 
     files: dict[str, str]
@@ -46,9 +49,9 @@ class Kind(NamedTuple):
 
 
 class Study(NamedTuple):
-    """What is compared: kinds of models, at which evaluations, by how many samples and by which classifier's features.
+    """A comparison: kinds of models, numbers of evaluations, numbers of samples and a feature classifier.
 
-    data: fields of the data that all models share.
+    data: the config fields of the data that all models share.
     """
 
     kinds: dict[str, Kind]
@@ -87,12 +90,12 @@ KINDS = {
         adaptive=TOLERANCES,
     ),
 }
-# Progressive distillation (Salimans & Ho 2022): a student starts as its teacher, the first one's is the model itself.
+# Progressive distillation (Salimans & Ho 2022): students start from their teacher, the first from the model.
 STUDENT: dict[str, dict[str, Any]] = {
     "mini": {"training.num_steps": 300, "training.checkpoint_every": 300, "optimizer.learning_rate": 3e-4},
     "paper": {"training.num_steps": 50_000},
 }
-# One-step regression (Luhman & Luhman 2021): sixteen steps of the teacher for one of the student's.
+# One-step regression (Luhman & Luhman 2021): one student step replaces sixteen teacher steps.
 REGRESSED: dict[str, dict[str, Any]] = {
     "mini": {**STUDENT["mini"], "training.num_steps": 600, "training.checkpoint_every": 600},
     "paper": STUDENT["paper"],
@@ -156,7 +159,7 @@ class Reference(NamedTuple):
 
 
 def reference(config: ConfigDict, settings: Mapping[str, Any], workdir: epath.Path) -> Reference:
-    """Of the data of a config."""
+    """Return the reference for the data of a config."""
     section = config.data
     return _reference(section.name, section.path, tuple(section.shape), features.Settings(**settings), workdir)
 
@@ -171,14 +174,14 @@ def _reference(
 
 
 def quality(found: np.ndarray, reference: np.ndarray) -> dict[str, Measured]:
-    """The distance as it is and without its bias of O(1/N)."""
+    """Return the distance with and without its O(1/N) bias."""
     d = distance(found, reference)
     measured = partial(Measured, standard_error=d.standard_error, n=len(found))
     return {"frechet": measured(d.plain), "frechet_unbiased": measured(d.corrected)}
 
 
 def measure(row: Row, seed: int, workdir: epath.Path, path: str = "") -> Outcome:
-    """path: where the data lies, which is no part of a row."""
+    """Measure a row; path: the path of the data, which is not part of the row."""
     placed = {"data.path": path} if path else {}
     config = {**row.config, "overrides": {**row.config.get("overrides", {}), **placed}}
     if config["kind"] == "test":

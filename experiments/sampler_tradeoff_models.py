@@ -1,4 +1,4 @@
-"""The samplers of `sampler_tradeoff` at so many evaluations of the network, and the students among them."""
+"""The samplers of `sampler_tradeoff` at a given number of network evaluations, including students."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def model_of(file: str, overrides: tuple[tuple[str, Any], ...], seed: int, workd
 
 
 def student_of(config: Mapping[str, Any], steps: int, seed: int, workdir: epath.Path) -> models.Model:
-    """The student of so many steps, from one of twice as many or, if it is the first, from the model itself."""
+    """Train the student with `steps` steps from one with twice as many or, if it is the first, from the model."""
     if steps > max(config["students"]):
         return model_of(config["file"], tuple(config["overrides"].items()), seed, workdir)
     own = {"training.distill": "progressive", "training.student_steps": steps, "training.seed": seed}
@@ -40,7 +40,7 @@ def student_of(config: Mapping[str, Any], steps: int, seed: int, workdir: epath.
 
 
 def regressed(config: Mapping[str, Any], seed: int, workdir: epath.Path) -> models.Model:
-    """The student that makes of a z_T at once what its teacher's DDIM makes of it in teacher_steps."""
+    """Train the one-step student, which maps z_T to the result of its teacher's DDIM in `teacher_steps` steps."""
     own = {"training.distill": "one_step", "training.teacher_steps": config["teacher_steps"], "training.seed": seed}
     own |= {"sampling.sampler": "ddim", "sampling.respacing": "even1", "sampling.num_steps": 1}
     student = models.load_config(config["file"], {**config["overrides"], **config["student"], **own})
@@ -49,11 +49,11 @@ def regressed(config: Mapping[str, Any], seed: int, workdir: epath.Path) -> mode
 
 
 def corrected(method: Method, vocabulary: int | None, shape: tuple[int, ...]) -> Method:
-    """The same method, sampled with one Langevin step before every ancestral step."""
+    """Return the method with one Langevin step before every ancestral step of its sampler."""
 
     def sample(params: Any, keys: jax.Array, cond: jax.Array, num_steps: int, keep: tuple[int, ...] = ()) -> Any:
         if method.ode is None:
-            raise ValueError("predictor–corrector sampling wants a method in continuous time")
+            raise ValueError("predictor–corrector sampling requires a method in continuous time")
         flow, schedule = method.ode(params), method.schedule(params)
         predict = lambda z, level: flow.predict(z, level, cond)
         steps = samplers.transitions(schedule, samplers.uniform_grid(num_steps), flow.level_of)
@@ -67,9 +67,10 @@ def corrected(method: Method, vocabulary: int | None, shape: tuple[int, ...]) ->
 
 
 def fields_of(method: str, sampler: str, evaluations: int) -> dict[str, Any]:
-    """Fields of `sampling` for so many evaluations of the network for each image, or one fewer.
+    """Return fields of `sampling` for `evaluations` network evaluations per image, or one fewer.
 
-    An SDE's noisy samplers end with the mean of their last step, an evaluation more; its flow is left at t_min.
+    The stochastic samplers of an SDE end with the mean of the last step, which takes one more evaluation; its flow
+    ends at t_min.
     """
     noisy = method == "sde" and sampler != "heun"
     steps = (evaluations - noisy) // PER_STEP.get(sampler, 1)
@@ -86,7 +87,7 @@ def fields_of(method: str, sampler: str, evaluations: int) -> dict[str, Any]:
 
 
 def prepared(model: models.Model, sampler: str, evaluations: int, count: int, seed: int) -> Callable[[], np.ndarray]:
-    """What draws [count, …] samples by so many evaluations of the network for each; compiled by its first call."""
+    """Return a function that draws [count, …] samples by `evaluations` each; it is compiled by the first call."""
     fields = fields_of(model.config.method, sampler, evaluations) | {"seed": seed, "batch_size": min(count, 500)}
     config = models.with_fields(model.config, {f"sampling.{name}": value for name, value in fields.items()})
     method = methods.build(config)
@@ -96,7 +97,7 @@ def prepared(model: models.Model, sampler: str, evaluations: int, count: int, se
 
 
 def solved(model: models.Model, tolerance: float, count: int, seed: int) -> report.Drawn:
-    """Samples by a solver that chooses its steps, with what they took."""
+    """Draw samples by the adaptive solver, with their numbers of evaluations."""
     fields = {"sampler": "adaptive", "tolerance": tolerance, "denoise": False, "seed": seed}
     fields["batch_size"] = min(count, 500)
     config = models.with_fields(model.config, {f"sampling.{name}": value for name, value in fields.items()})
@@ -104,7 +105,7 @@ def solved(model: models.Model, tolerance: float, count: int, seed: int) -> repo
 
 
 def bound_of_steps(model: models.Model, count: int, seed: int) -> np.ndarray:
-    """−log₂ p/D of the test images by the bound of ancestral sampling in `count` steps, [passes, N]."""
+    """Return the bound of ancestral sampling in `count` steps on the test images, bits/dim [passes, N]."""
     if model.config.method == "vdm":
         return models.likelihood(model, seed=seed, num_timesteps=count)["total"]
     config = models.with_fields(model.config, {"evaluation.seed": seed})

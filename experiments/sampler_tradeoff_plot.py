@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from experiments.common import Results
 
-STYLES = {"o": "-", "s": "--", "^": "-.", "D": ":"}  # of kinds, which share ten colours
+STYLES = {"o": "-", "s": "--", "^": "-.", "D": ":"}  # line styles of kinds, which share ten colors
 
 
 def plot(results: Results) -> Figure:
-    """Distance and bits/dim against evaluations, ± one standard error."""
+    """Plot distance and bits/dim against network evaluations, ± one standard error."""
     figure = Figure((11.5, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     (test,) = (e for e in results["rows"] if e["config"]["kind"] == "test")
@@ -40,7 +40,7 @@ def plot(results: Results) -> Figure:
         (left, sampled, [0, *(v for v in ticks if v < 1.5 * farthest)]),
         (right, solved, (2, 3, 5, 10, 20, 50, 100)),
     ):
-        axes.set(xscale="log", xlabel="evaluations of the network for an image")
+        axes.set(xscale="log", xlabel="network evaluations per image")
         axes.set_xticks(evaluations, [f"{n:g}" for n in evaluations], minor=False)
         axes.set_yticks(places, [f"{v:g}" for v in places], minor=False)
         axes.minorticks_off()
@@ -49,7 +49,7 @@ def plot(results: Results) -> Figure:
 
 
 def _kind(left: Axes, right: Axes, kind: str, entries: list[Any], marker: str) -> None:
-    """The lines of one kind of model."""
+    """Plot the lines of one kind of model."""
     drawn = [e for e in entries if "sampler" in e["config"]]
     cost = lambda e: e["config"].get("evaluations") or e["measured"]["evaluations"]["mean"]
     for sampler in dict.fromkeys(e["config"]["sampler"] for e in drawn):

@@ -2,7 +2,7 @@
 
 One trained network is evaluated under γ linear in t, the truncated cosine and random monotone paths,
 all with the same endpoints. The bounds must agree within their errors; the variances of their
-estimates are far apart.
+estimates differ widely.
 
     python -m experiments.schedule_invariance --mini --seeds=2
 """
@@ -23,7 +23,7 @@ from experiments.common import Outcome, Results, Row, mean_of, variance_of
 PATHS = ("linear", "cosine", "random 1", "random 2")
 POINTS = np.linspace(0, 1, 101)
 PASSES = {"mini": 64, "paper": 20}
-FEATURES, SKIP = 8, 0.3  # few steep units and a little of the line: strong bends, γ′ never near 0
+FEATURES, SKIP = 8, 0.3  # few steep units and a small linear part: strong bends, but γ′ is bounded away from 0
 
 
 def rows(scale: str) -> list[Row]:
@@ -33,7 +33,7 @@ def rows(scale: str) -> list[Row]:
 
 
 def random_shape(number: int) -> dict[str, jax.Array]:
-    """Leaves of a monotone path with bends at random times."""
+    """Return the leaves of a monotone path with bends at random times."""
     rate_key, place_key = jax.random.split(jax.random.key(number))
     rate = jax.random.uniform(rate_key, (FEATURES,), minval=4.0, maxval=16.0)
     place = jax.random.uniform(place_key, (FEATURES,), minval=-1.0, maxval=1.0)
@@ -41,7 +41,7 @@ def random_shape(number: int) -> dict[str, jax.Array]:
 
 
 def under(model: models.Model, path: str) -> models.Model:
-    """The model with its γ along another path between the same endpoints."""
+    """Return the model with γ on another path between the same endpoints."""
     if not path.startswith("random"):
         return models.with_schedule(model, {"kind": path}, {})
     section = model.config.schedule
@@ -54,7 +54,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
     model, reference = models.reference(row.config, seed, workdir)
     path = row.config["path"]
     model = under(model, path)
-    # each path has noise of its own, so that the rows are independent given the images
+    # independent noise for each path, so that rows are independent given the images
     values = models.likelihood(model, seed=1000 * seed + PATHS.index(path)) if path != "linear" else reference
     measured = {"bits_per_dim": mean_of(values["total"]), "variance_bits2": variance_of(values["diffusion"])}
     if path != "linear":
@@ -64,7 +64,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def plot(results: Results) -> Figure:
-    """The paths, the difference of their bounds from the line's, the variances."""
+    """Plot the paths, the differences of their bounds from the linear path, and the variances."""
     figure = Figure((12, 3.8))
     left, middle, right = figure.subplots(1, 3)
     entries = results["rows"]
@@ -89,7 +89,7 @@ def plot(results: Results) -> Figure:
 
 
 def bars(axes: Any, names: list[str], found: list[Any]) -> None:
-    """Points with two standard errors, one line a path in the colours of the curves."""
+    """Plot points with two standard errors, one line per path, in the colors of the curves."""
     for place, m in enumerate(found):
         axes.errorbar(m["mean"], place, xerr=2 * m["standard_error"], fmt="o", capsize=4, color=f"C{place}")
     axes.set_yticks(range(len(names)), names)

@@ -1,12 +1,12 @@
 """The variance of the bound's estimate before and after VDM's appendix I.2.
 
-With T = ∞ the path of γ between its endpoints moves the variance of the estimate, not the bound. Here
-only the path is trained, network and endpoints held still, so that the bound must be the same number:
+With T = ∞ the path of γ between its endpoints changes the variance of the estimate but not the bound. Here
+only the path is trained and network and endpoints are fixed, so that the bound must not change:
 
-  * x ~ N(0, 1/3 I) in 64 dimensions with the exact denoiser, where the least variance is known;
+  * x ~ N(0, 1/3 I) in 64 dimensions with the exact denoiser, where the minimal variance is known;
   * a trained digits network.
 
-Var(L) is that of one estimate ½ γ′ ‖ε − ε̂‖² at independent t (stratified times would hide it).
+Var(L) is the variance of a single estimate ½ γ′ ‖ε − ε̂‖² at independent t (stratified times would reduce it).
 
     python -m experiments.schedule_variance --mini --seeds=1
 """
@@ -46,7 +46,7 @@ def rows(scale: str) -> list[Row]:
 
 
 def descend(loss: Any, shape: Any, inputs: Any, steps: int, rate: float) -> Any:
-    """Adam on the leaves of a path; loss: (leaves, input) → scalar, inputs: one per step."""
+    """Run Adam on the leaves of a path; loss: (leaves, input) → scalar, inputs: one per step."""
     optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
     @jax.jit
@@ -61,7 +61,7 @@ def descend(loss: Any, shape: Any, inputs: Any, steps: int, rate: float) -> Any:
 
 
 def exact_path(path: str, seed: int) -> Any:
-    """t → (γ, γ′) of the Gaussian panel."""
+    """Return t → (γ, γ′) of the Gaussian panel."""
     ends = EXACT["gamma_0"], EXACT["gamma_1"]
     if path == "best":
         return lambda t: map(jnp.float32, gaussian.best_path(t, *ends, EXACT["variance"]))
@@ -83,7 +83,7 @@ def exact_path(path: str, seed: int) -> Any:
 
 
 def exact(path: str, seed: int) -> Outcome:
-    """Var(L) by draws and by quadrature, nats²."""
+    """Compute Var(L) by draws and by quadrature, in nats²."""
     path_of = exact_path(path, seed)
     t_key, noise_key = jax.random.split(jax.random.key(seed))
     gamma, dgamma = path_of(jax.random.uniform(t_key, (DRAWS,)))
@@ -105,7 +105,7 @@ def curve(gamma: np.ndarray) -> dict[str, Any]:
 
 
 def learn_path(model: models.Model, steps: int, seed: int) -> models.Model:
-    """The same network and endpoints; the path follows ∇E[L²] of the training loss."""
+    """Train the path by ∇E[L²] of the training loss with fixed network and endpoints."""
     fields = {"kind": "learned_monotone", "minimise_variance": True, "features": FEATURES}
     section, key = model.config.schedule, jax.random.key(seed)
     ends = {"gamma_0": jnp.float32(section.gamma_0), "span": jnp.float32(section.gamma_1 - section.gamma_0)}
@@ -143,7 +143,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def plot(results: Results) -> Figure:
-    """Paths above, variances and bounds with their errors below."""
+    """Plot paths (top), and variances and bounds with errors (bottom)."""
     figure = Figure((10, 6.5))
     grid = figure.subplots(2, 2, height_ratios=(3, 2))
     for (upper, lower), exactly in zip(grid.T, (True, False), strict=True):

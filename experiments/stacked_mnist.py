@@ -1,13 +1,13 @@
 """StackedMNIST (table 3 of Xiao, Kreis & Vahdat 2022): how many of 1,000 modes samples cover, and how evenly.
 
-Every channel of a sample is a digit to a classifier of single digits, trained here; a mode is a triple of digits. Of N
-samples, `modes` is how many triples occur and `kl_nats` is KL(their shares ‖ the data's), the data's being the product
-of the digits' shares in a channel. A perfect sampler is not at 0 but at 999/(2N), in row and column.
+Each channel of a sample is classified as a digit by a classifier that is trained here; a mode is a triple of digits.
+For N samples, `modes` is the number of triples that occur and `kl_nats` is KL(shares of samples ‖ shares of the data);
+those of the data are products of the digits' shares in a channel. A perfect sampler has 999/(2N) on average, not 0.
 
     MNIST=PATH python -m experiments.stacked_mnist --mini --seeds=1
 
-PATH: a folder with the idx files of `mnist` or an .npz file, unless they lie in a usual place. The paper's table has
-no N and no classifier; its code for it was never released.
+PATH: a folder with the idx files of `mnist` or an .npz file, unless they are in a standard place. The paper states
+neither N nor the classifier; its code for this table was never released.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "mini": {**STACKED_MINI, "training.keep_every": 1000},
     "paper": {"training.keep_every": 50_000},
 }
-AFTER = {"mini": (1000, 5000, 10_000), "paper": (50_000, 150_000)}  # steps of training
+AFTER = {"mini": (1000, 5000, 10_000), "paper": (50_000, 150_000)}  # training steps
 MODELS: dict[str, dict[str, dict[str, Any]]] = {
     "mini": {"DDGAN": {}},
     "paper": {"DDGAN": {}, "GAN": {**DDGAN_ABLATIONS["T1"], "training.r1_every": 0}},
@@ -55,7 +55,7 @@ QUOTED = {
 
 
 def config_of(scale: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """What a row says of its model."""
+    """Return the entry for the model in a row."""
     return models.identity(FILE, {**SIZES[scale], **changes})
 
 
@@ -76,9 +76,10 @@ def rows(scale: str) -> list[Row]:
 
 
 def coverage(triples: np.ndarray, expected: np.ndarray) -> dict[str, Measured]:
-    """Of modes [N] in 0 … 999 and the data's shares [1000]: the modes that occur and KL(shares ‖ expected), nats.
+    """Compute the number of modes and KL(shares ‖ expected) in nats from modes [N] in 0 … 999 and shares [1000].
 
-    Its standard error is by the delta method, √(Var ln(share/expected)/N); `floor` is its mean for a perfect sampler.
+    The standard error of KL is by the delta method, √(Var ln(share/expected)/N); `floor` is its mean for a perfect
+    sampler.
     """
     counts = np.bincount(triples, minlength=MODES)
     ratio = np.log(counts[triples] / len(triples) / expected[triples])
@@ -91,7 +92,7 @@ def coverage(triples: np.ndarray, expected: np.ndarray) -> dict[str, Measured]:
 
 @lru_cache(maxsize=1)
 def expected() -> np.ndarray:
-    """Shares of the 1,000 triples in the training data, whose channels are permuted on their own: [1000]."""
+    """Return the shares of the 1,000 triples in the training data, whose channels are independent: [1000]."""
     digits = data.load("mnist", "train", path=PATH)
     share = np.bincount([digits.source[k]["label"] for k in range(digits.num_examples)], minlength=10)
     share = share / share.sum()
@@ -104,7 +105,7 @@ def dataset(shape: tuple[int, ...], split: str) -> data.Dataset:
 
 @lru_cache(maxsize=1)
 def digit_classifier(shape: tuple[int, ...], workdir: epath.Path) -> tuple[features.Classifier, np.ndarray, np.ndarray]:
-    """A classifier of single channels of such images, and the features of the training and the test digits."""
+    """Return a classifier of single channels, and the features of the training and the test digits."""
     single = (*shape[:2], 1)
     found = features.classifier(workdir, "mnist", path=PATH, shape=single, settings=CLASSIFIER)
     parts = (data.load("mnist", split, path=PATH, shape=single) for split in ("train", "test"))
@@ -113,7 +114,7 @@ def digit_classifier(shape: tuple[int, ...], workdir: epath.Path) -> tuple[featu
 
 
 def classified(found: features.Classifier, images: np.ndarray) -> np.ndarray:
-    """[N, H, W, 3] → 100 a + 10 b + c, int [N]."""
+    """Classify images [N, H, W, 3] as modes 100 a + 10 b + c, int [N]."""
     digits = [features.labels(found, images[..., k : k + 1]) for k in range(3)]
     return 100 * digits[0] + 10 * digits[1] + digits[2]
 
@@ -151,7 +152,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def samples(row: Any, seed: int, workdir: epath.Path) -> np.ndarray:
-    """uint8 [N, H, W, 3] by the average of the weights at a checkpoint; a model is trained only if it lacks that."""
+    """Draw uint8 [N, H, W, 3] with the EMA weights of a checkpoint, training the model if it does not exist."""
     drawn = {"training.seed": seed, "data.path": PATH, "sampling.seed": seed, "sampling.batch_size": 500}
     config = models.load_config(row["file"], {**row["overrides"], **drawn})
     directory = models.directory_of(config, workdir)
@@ -164,7 +165,7 @@ def samples(row: Any, seed: int, workdir: epath.Path) -> np.ndarray:
 
 
 def plot(results: Results) -> Figure:
-    """Test images and samples of the first seed, and how often the modes occur, from the most frequent down."""
+    """Plot test images, samples of the first seed, and the frequencies of modes in descending order."""
     shown = [e for e in results["rows"] if e["config"].get("kind") in ("test", "model")]
     figure = Figure((4.2 * (1 + len(shown)), 4.4), layout="constrained")
     *pictures, counts = figure.subplots(1, 1 + len(shown))
@@ -177,13 +178,13 @@ def plot(results: Results) -> Figure:
         axes.set(xticks=[], yticks=[])
         axes.set_title(f"{entry['name']}\n{measured['modes']['mean']:g} modes, KL {measured['kl_nats']['mean']:.3f}")
         counts.plot(sorted(curves["counts"], reverse=True), label=entry["name"])
-    counts.set(title="how often each mode occurs", xlabel="modes, most frequent first", ylabel=f"of {SAMPLES:,}")
+    counts.set(title="frequency of each mode", xlabel="modes, most frequent first", ylabel=f"of {SAMPLES:,}")
     counts.legend(frameon=False)
     return figure
 
 
 def _grid(images: np.ndarray, columns: int = 6) -> np.ndarray:
-    """[N, H, W, 3] → rows of `columns` images."""
+    """Arrange images [N, H, W, 3] in rows of `columns` images."""
     height, width = images.shape[1:3]
     return images.reshape(-1, columns, height, width, 3).swapaxes(1, 2).reshape(-1, columns * width, 3)
 

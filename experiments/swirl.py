@@ -1,9 +1,9 @@
-"""The two-dimensional swirl: every part of a VDM at a size where everything can be seen and checked.
+"""The two-dimensional swirl: all parts of a VDM at a size where they can be plotted and checked.
 
-* samples on their way from noise to data, and how near the data's density they end, by number of steps;
+* the path of samples from noise to data, and their density under the data by number of steps;
 * the learned γ(t) and the loss by t;
-* −log p of test points by the variational bound and by the probability-flow ODE, in nats, beside the
-  entropy of the data: its density is an integral over the spiral, so no model can be below it.
+* −log p of test points by the variational bound and by the probability-flow ODE, in nats, and the
+  entropy of the data, a lower bound of both on average: the density is an integral over the spiral.
 
   python -m experiments.swirl --mini --seeds=1
 """
@@ -31,8 +31,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 }
 SAMPLE_STEPS = (5, 10, 25, 100, 250)
 SHOWN, STATES, BINS, POINTS = 400, (0, 0.5, 0.7, 0.8, 0.9), 20, np.linspace(0, 1, 41)
-OFF = 6.0  # nats: 0.13 % of the data are further from the spiral
-NATS = 2 * np.log(2)  # of one bit/dim
+OFF = 6.0  # nats; 0.13% of the data are farther from the spiral
+NATS = 2 * np.log(2)  # per bit/dim
 
 
 def rows(scale: str) -> list[Row]:
@@ -43,7 +43,7 @@ def rows(scale: str) -> list[Row]:
 
 
 def data_nats(points: np.ndarray) -> np.ndarray:
-    """−log p of the data's own density at standardised points [N, 2], [N] nats.
+    """Return −log p of the data density at standardized points [N, 2], in nats [N].
 
     p(x) = ∫ N(x; r (cos r, sin r), I/4) dr/(3π), r from 3π/2 to 9π/2, by the midpoint rule.
     """
@@ -75,12 +75,12 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def entropy_terms(count: int) -> np.ndarray:
-    """−log p of the data's density at the first test points."""
+    """Return −log p of the data density at the first test points."""
     return data_nats(swirl("test", "", None)[0].images[:count].astype(np.float64))
 
 
 def curves_of(model: models.Model, values: dict[str, np.ndarray]) -> dict[str, Any]:
-    """γ(t), and the loss by t in bins with its standard errors."""
+    """Return γ(t), and the loss in bins of t with standard errors."""
     t, loss = values["t"].reshape(-1), NATS * values["diffusion"].reshape(-1)
     groups = [loss[np.minimum((t * BINS).astype(int), BINS - 1) == b] for b in range(BINS)]
     gamma = np.asarray(model.method.schedule(model.params).gamma(POINTS.astype(np.float32)))
@@ -93,7 +93,7 @@ def curves_of(model: models.Model, values: dict[str, np.ndarray]) -> dict[str, A
 
 
 def samples(model: models.Model, num_steps: int, seed: int) -> Outcome:
-    """−log p_data of samples; with the most steps also their way from noise."""
+    """Return −log p_data of samples and, for the largest number of steps, their path from noise."""
     config = models.with_fields(model.config, {"sampling.num_steps": num_steps, "sampling.seed": seed})
     last = num_steps == SAMPLE_STEPS[-1]
     keep = tuple(int(s * num_steps) for s in STATES) if last else ()
@@ -105,7 +105,7 @@ def samples(model: models.Model, num_steps: int, seed: int) -> Outcome:
 
 
 def plot(results: Results) -> Figure:
-    """Noise to data above; γ(t), loss by t, likelihoods and samples below."""
+    """Plot noise to data (top), and γ(t), loss by t, likelihoods and samples (bottom)."""
     entries = {e["name"]: e for e in results["rows"]}
     figure = Figure((14, 6.2), layout="constrained")
     panels: Any = figure.subfigures(2, 1, height_ratios=(1, 1.25))
@@ -139,10 +139,10 @@ def plot(results: Results) -> Figure:
     found = [entries[f"samples, {n} steps"]["measured"]["nats_of_samples"] for n in SAMPLE_STEPS]
     errors = [2 * m["standard_error"] for m in found]
     steps.errorbar(SAMPLE_STEPS, [m["mean"] for m in found], errors, fmt="o-", ms=4, capsize=3, label="samples")
-    steps.axhline(entropy, color="k", ls="--", lw=1, label="the data themselves")
+    steps.axhline(entropy, color="k", ls="--", lw=1, label="data")
     steps.set(
         xscale="log",
-        xlabel="steps of the sampler",
+        xlabel="sampler steps",
         ylabel="−log p_data of samples (nats)",
         title="samples, ± 2 standard errors",
     )

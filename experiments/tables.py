@@ -1,4 +1,4 @@
-"""Results as words and as markdown tables."""
+"""Formatting of results as text and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def number(mean: float, error: float | None = None) -> str:
-    """'1.832 ± 0.012', with two digits of the error."""
+    """Format as '1.832 ± 0.012', with two digits of the error."""
     if not error:
         return f"{mean:.6g}"
     digits = max(0, 1 - math.floor(math.log10(error)))
@@ -16,12 +16,12 @@ def number(mean: float, error: float | None = None) -> str:
 
 
 def in_words(measured: Mapping[str, Any]) -> str:
-    """'bits_per_dim 1.83 ± 0.01, …'."""
+    """Format as 'bits_per_dim 1.83 ± 0.01, …'."""
     return ", ".join(f"{name} {number(m['mean'], m['standard_error'])}" for name, m in measured.items())
 
 
 def markdown(results: Mapping[str, Any], title: str, notes: str) -> str:
-    """Tables of the rows; those with the same metrics, or fewer of them, share a table."""
+    """Format rows as Markdown tables; rows whose metrics are a subset of another's share its table."""
     small = "**Small-scale run** (`--mini`), not the paper's size. " if results["scale"] == "mini" else ""
     lines = [
         f"# {title}",
@@ -45,7 +45,7 @@ def markdown(results: Mapping[str, Any], title: str, notes: str) -> str:
 
 
 def _cells(entry: Mapping[str, Any], metrics: Sequence[str], quoted: Sequence[str]) -> list[str]:
-    """A row of a table; n: how many images (or draws) the errors are over, where metrics differ all of them."""
+    """Return the cells of a row; n is the number of images or draws of the errors, all of them if metrics differ."""
     measured, paper = entry["measured"], entry["paper"]
     own = [number(measured[m]["mean"], measured[m]["standard_error"]) if m in measured else "–" for m in metrics]
     others = [f"{paper[m]:g}" if m in paper else "–" for m in quoted]

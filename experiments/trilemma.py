@@ -1,8 +1,8 @@
-"""Quality, coverage and speed at once: figure 1's trilemma (Xiao, Kreis & Vahdat 2022) on one data set and in one run.
+"""Quality, coverage and speed: the trilemma of figure 1 of Xiao, Kreis & Vahdat 2022 on one data set.
 
 Denoising Diffusion GANs with T = 1, 2 and 4, and DDPM, DDIM, the probability flow and VDM at several numbers of
-evaluations, by small networks whose sizes are told. Quality is the Fréchet distance and coverage the recall, both in
-the features of a small classifier of the same data (see `sampler_tradeoff`); speed is the time for an image, compiled
+evaluations, with small networks of reported sizes. Quality is the Fréchet distance and coverage the recall, both in
+the features of a small classifier of the same data (see `sampler_tradeoff`); speed is the time per image, compiled
 and in a batch.
 
     python -m experiments.trilemma --mini --seeds=1
@@ -28,7 +28,7 @@ from vdm_jax.presets.gan import DDGAN_ABLATIONS
 
 
 class Line(NamedTuple):
-    """Points of one line: the kind of model that `sampler_tradeoff` has, its sampler, evaluations by scale."""
+    """The points of one line: a kind of model of `sampler_tradeoff`, its sampler and evaluations by scale."""
 
     kind: str
     sampler: str
@@ -64,14 +64,16 @@ def rows(scale: str) -> list[Row]:
 
 
 def coverage(found: np.ndarray, train: np.ndarray, count: int) -> dict[str, Measured]:
-    """Precision and recall of the first `count`, so that rows with more samples compare with test images."""
+    """Return precision and recall of the first `count` samples, to be comparable with the test images."""
     pr = precision_recall(found[:count], train)
     return {"precision": mean_of(pr.covered), "recall": mean_of(pr.reached)}
 
 
 def timed(model: models.Model, config: Any, seed: int) -> tuple[np.ndarray, dict[str, Measured]]:
-    """Samples, and seconds for one of them: the least of some repeats, and of the processor's, which others' load
-    does not change."""
+    """Return samples and the seconds per sample, the minimum of several repeats.
+
+    The CPU time is also reported; it does not depend on the load of the machine.
+    """
     count = config["samples"]
     draw = prepared(model, config["sampler"], config["evaluations"], count, seed)
     images = draw()  # compiles
@@ -89,7 +91,7 @@ def timed(model: models.Model, config: Any, seed: int) -> tuple[np.ndarray, dict
 
 
 def parameters(model: models.Model) -> int:
-    """Of the network that samples."""
+    """Return the number of parameters of the sampling network."""
     tree = model.params["generator" if model.config.method == "ddgan" else "network"]
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
@@ -109,7 +111,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def plot(results: Results) -> Figure:
-    """Distance and recall against evaluations and against seconds, one line for each kind of sampler."""
+    """Plot distance and recall against evaluations and seconds, one line per sampler."""
     figure = Figure((13, 8), layout="constrained")
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
     (test,) = (e for e in results["rows"] if e["config"]["kind"] == "test")

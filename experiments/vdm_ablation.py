@@ -1,8 +1,8 @@
-"""What VDM's parts are worth: Fourier features on or off, schedule fixed or learned, T finite or not.
+"""Ablation of VDM: Fourier features on or off, schedule fixed or learned, T finite or infinite.
 
-Each row is trained anew for every seed and evaluated with its own bound. The numbers of --mini are of
-small networks on 8×8 digits, cut short: the order of the rows may differ from the paper's, whose
-numbers (CIFAR-10, ten million steps) are quoted beside them and not to be compared.
+Each row is trained for every seed and evaluated with its own bound. The numbers of --mini are of small networks on
+8×8 digits with short training, so the order of the rows may differ from the paper's. The paper's numbers (CIFAR-10,
+ten million steps) are quoted and are not comparable.
 
     python -m experiments.vdm_ablation --mini --seeds=2
 """
@@ -55,7 +55,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def plot(results: Results) -> Figure:
-    """Bits/dim of the rows: the mean with its errors, and every seed; few steps are off the scale of the rest."""
+    """Plot bits/dim of the rows, mean with error and every seed; finite T has its own scale."""
     figure = Figure((11, 4))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     entries = [e for e in results["rows"] if not e["quoted"]]

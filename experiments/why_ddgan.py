@@ -1,9 +1,9 @@
-"""What diffusion does for a GAN's discriminator and for its stability (Xiao, Kreis & Vahdat 2022, §4), on 25 Gaussians.
+"""The effect of diffusion on a GAN's discriminator and stability (Xiao, Kreis & Vahdat 2022, §4), on 25 Gaussians.
 
-* diffusion keeps the discriminator from overfitting: its accuracy on training points, on held-out points of the same
-  distribution and on samples, of GANs on few points, with and without diffusion, with and without R1;
-* training is stable and covers the modes: runs that diverge over seeds, on all points. A run has diverged if its loss
-  is not finite, or it ends with fewer than 10 of 25 modes.
+* diffusion prevents overfitting of the discriminator: its accuracy on training points, held-out points and samples, for
+  GANs trained on few points, with and without diffusion, with and without R1;
+* training is stable and covers the modes: the share of seeds that diverge when trained on all points. A run has
+  diverged if its loss is not finite or it ends with fewer than 10 of 25 modes.
 
   python -m experiments.why_ddgan --mini --seeds=3
 """
@@ -30,7 +30,7 @@ from vdm_jax.keys import example_keys
 from vdm_jax.methods import ddgan
 from vdm_jax.presets.gan import DDGAN_ABLATIONS
 
-FEW, JUDGED = 500, 10_000  # training points of the second claim; points that a discriminator is asked about
+FEW, JUDGED = 500, 10_000  # numbers of training points and of points on which a discriminator is evaluated
 TOO_FEW = 10  # modes
 TRAINED: dict[str, dict[str, Any]] = {
     "mini": {
@@ -67,7 +67,7 @@ def rows(scale: str) -> list[Row]:
 
 
 def few_points(workdir: epath.Path) -> str:
-    """An .npz file with the first points of the training data, and held-out ones."""
+    """Return the path of an .npz file with the first points of the training data and held-out points."""
 
     def arrays() -> dict[str, Any]:
         train, test = (data.load("gaussians25", split).source.images for split in ("train", "test"))
@@ -77,7 +77,7 @@ def few_points(workdir: epath.Path) -> str:
 
 
 def trained(config: Mapping[str, Any], seed: int, workdir: epath.Path) -> models.Model | None:
-    """The model of a row; None if its loss was not finite."""
+    """Return the model of a row, or None if its loss was not finite."""
     path = few_points(workdir) if config["kind"] == "few" else ""
     changes = {**config["overrides"], "training.seed": seed, "data.path": path}
     try:
@@ -89,13 +89,13 @@ def trained(config: Mapping[str, Any], seed: int, workdir: epath.Path) -> models
 
 
 def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
-    """Modes at the end, and on few points what the discriminator says at every checkpoint."""
+    """Measure the modes at the end and, for few points, the accuracy of the discriminator by checkpoint."""
     config = row.config
     model = trained(config, seed, workdir)
     if model is None:
         return Outcome({"diverged": Measured(1.0), "modes": Measured(0.0)})
-    asked = models.with_fields(model.config, {"sampling.seed": seed})
-    points = report.sample(asked, model.method, model.params, model.mesh, asked.sampling.num_images)[0]
+    sampling = models.with_fields(model.config, {"sampling.seed": seed})
+    points = report.sample(sampling, model.method, model.params, model.mesh, sampling.sampling.num_images)[0]
     covered = coverage(np.asarray(points, np.float64))
     measured = {"diverged": Measured(float(covered["modes"].mean < TOO_FEW)), **covered}
     if config["kind"] == "all":
@@ -107,10 +107,10 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 def judged(
     model: models.Model, config: Mapping[str, Any], seed: int, workdir: epath.Path
 ) -> tuple[dict[str, Measured], dict[str, list[float]]]:
-    """Shares of real and of generated z_s that D tells right, at the end and by checkpoint, levels equally likely.
+    """Return the accuracy of D on real and generated z_s at uniform levels, at the end and by checkpoint.
 
-    `gap`: accuracy on training points − on held-out ones; `gap_at_data`: where z_s is the data, which one step in T is;
-    `logit_gap`: of mean logits instead.
+    `gap` is the accuracy on training points minus that on held-out points; `gap_at_data` is the same for the step to
+    z_s = x, one of T; `logit_gap` is the difference of mean logits.
     """
     raw = models.with_fields(model.config, {"evaluation.weights": "raw"})
     held_out, few = (data.load("npz", split, path=few_points(workdir)).source.images for split in ("test", "train"))
@@ -129,16 +129,16 @@ def judged(
     directory, every = models.directory_of(model.config, workdir), model.config.training.checkpoint_every
     for step in range(every, model.config.training.num_steps + 1, every):
         params, _ = weights.load(str(directory / "checkpoints" / str(step)), raw, model.method)
-        told = [np.asarray(a) for a in logits(params, known, jax.random.key(seed))]
+        outputs = [np.asarray(a) for a in logits(params, known, jax.random.key(seed))]
         unseen = np.asarray(logits(params, held_out, jax.random.key(seed))[0])  # the same levels and noise
-        right = {"train": told[0] > 0, "held_out": unseen > 0, "samples": told[1] < 0}
+        right = {"train": outputs[0] > 0, "held_out": unseen > 0, "samples": outputs[1] < 0}
         curve["steps"].append(step)
         for name, values in right.items():
             curve[name].append(round(float(values.mean()), 4))
-    last = told[2] == told[2].min()
+    last = outputs[2] == outputs[2].min()
     gap = right["train"] * 1.0 - right["held_out"]
     measured = {f"accuracy_{name}": mean_of(values) for name, values in right.items()}
-    measured |= {"gap": mean_of(gap), "gap_at_data": mean_of(gap[last]), "logit_gap": mean_of(told[0] - unseen)}
+    measured |= {"gap": mean_of(gap), "gap_at_data": mean_of(gap[last]), "logit_gap": mean_of(outputs[0] - unseen)}
     return measured, curve
 
 

@@ -12,7 +12,7 @@ from experiments.common import Results
 
 
 def plot(results: Results) -> Figure:
-    """Accuracies of discriminators by step, and modes by seed."""
+    """Plot accuracies of discriminators by step, and modes by seed."""
     few, everything = ([e for e in results["rows"] if e["config"]["kind"] == kind] for kind in ("few", "all"))
     figure = Figure((14, 7), layout="constrained")
     halves: Any = figure.subfigures(2, 1)
@@ -20,7 +20,7 @@ def plot(results: Results) -> Figure:
     panels = list(above.subplots(1, len(few), sharey=True, squeeze=False)[0])
     for axes, entry in zip(panels, few, strict=True):
         _accuracies(axes, entry)
-    panels[0].set_ylabel("share told right")
+    panels[0].set_ylabel("accuracy")
     panels[-1].legend(frameon=False, fontsize="small")
     for axes, rows in zip(below.subplots(1, 2, sharey=True), (few, everything), strict=True):
         _modes(axes, rows)
@@ -28,7 +28,7 @@ def plot(results: Results) -> Figure:
 
 
 def _accuracies(axes: Axes, entry: dict[str, Any]) -> None:
-    """Mean over seeds, and the range of them."""
+    """Plot the mean and the range over seeds."""
     runs = [run["curves"] for run in entry["runs"].values() if run["curves"]]
     for name, label in (("train", "training points"), ("held_out", "held-out points"), ("samples", "samples")):
         values = np.array([run[name] for run in runs])
@@ -39,7 +39,7 @@ def _accuracies(axes: Axes, entry: dict[str, Any]) -> None:
 
 
 def _modes(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    """One dot a seed."""
+    """Plot one dot per seed."""
     for place, entry in enumerate(rows):
         modes = [run["measured"]["modes"]["mean"] for run in entry["runs"].values()]
         axes.scatter(place + np.linspace(-0.15, 0.15, len(modes)), modes, s=28)

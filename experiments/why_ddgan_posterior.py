@@ -1,13 +1,13 @@
-"""The exact q(z_s|z_t) of a mixture of Gaussians on the line under a chain of T steps, and how far it is from Gaussian.
+"""The exact q(z_s|z_t) of a 1-D mixture of Gaussians under a chain of T steps, and its distance from a Gaussian.
 
-With z_s ~ Σ_k w_k N(m_k, v_k) at the level below, which is the data at level 0, and z_t|z_s ~ N(√(1 − β) z_s, β),
-q(z_s|z_t) is a mixture of as many Gaussians:
+With z_s ~ Σ_k w_k N(m_k, v_k) at the previous level (level 0 is the data) and z_t|z_s ~ N(√(1 − β) z_s, β),
+q(z_s|z_t) is a mixture with the same number of components:
 
-    1/V_k = 1/v_k + (1 − β)/β      means   V_k (m_k/v_k + √(1 − β) z_t/β)      weights ∝ w_k N(z_t; of level t)
+    1/V_k = 1/v_k + (1 − β)/β      means   V_k (m_k/v_k + √(1 − β) z_t/β)      weights ∝ w_k N(z_t; moments at level t)
 
-Its divergence from the Gaussian of the same mean and variance S is ½ log(2πe S) − H with its entropy H, in nats: S is
-known, H is a quadrature. No Gaussian is nearer, so over a chain the sum of these, averaged over z_t, is what the bound
-on log p(x) of Gaussian reverse steps loses even where their means and variances are the best.
+Its KL divergence from the Gaussian with the same mean and variance S is ½ log(2πe S) − H in nats, where S is in closed
+form and the entropy H is by quadrature. No Gaussian is closer, so the sum of these divergences over a chain, averaged
+over z_t, is the loss of the bound on log p(x) for Gaussian reverse steps with optimal means and variances.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from experiments import mixture
 from experiments.mixture import Mixture
 from vdm_jax.diffusion import tables
 
-NODES, REACH = 97, 8.0  # of a quadrature by trapezoids, and its half-width in deviations of a component
+NODES, REACH = 97, 8.0  # nodes of a trapezoidal rule and its half-width in standard deviations of a component
 OUTER, OUTER_REACH = 31, 6.0  # the same for z_t
-ON_LINE = 385  # points where maxima are looked for
+ON_LINE = 385  # points of the grid on which maxima are counted
 
 
 class Posterior(NamedTuple):
-    """q(z_s|z_t) for N of z_t: shares and means of its components, [N, K], and their deviations [K]."""
+    """q(z_s|z_t) for N values of z_t: shares and means of its components, [N, K], and their deviations [K]."""
 
     shares: np.ndarray
     means: np.ndarray
@@ -35,7 +35,7 @@ class Posterior(NamedTuple):
 
 
 class Step(NamedTuple):
-    """z_t of a step to z_s: its beta, and ᾱ of both ends."""
+    """A step from z_t to z_s: its β, and ᾱ of both ends."""
 
     beta: float
     alpha_bar_s: float
@@ -47,7 +47,7 @@ DATA = Mixture(np.array([0.3, 0.45, 0.25]), np.array([-1.0, -0.2, 0.9]), np.full
 
 
 def chain(steps: int) -> list[Step]:
-    """The paper's process in so many steps, from the data up."""
+    """Return the paper's process in `steps` steps, in order of increasing noise."""
     betas = tables.vp_betas(steps)
     alpha_bar = np.exp(np.concatenate([[0.0], np.cumsum(np.log1p(-betas))]))
     return [Step(*each) for each in zip(betas, alpha_bar[:-1], alpha_bar[1:], strict=True)]
@@ -58,7 +58,7 @@ def log_normal(x: np.ndarray, mean: np.ndarray, variance: np.ndarray | float) ->
 
 
 def posterior(data: Mixture, step: Step, z: np.ndarray) -> Posterior:
-    """q(z_s|z_t) for each of z [N]."""
+    """Return q(z_s|z_t) for each z_t in z [N]."""
     prior, above, keep = data.at(step.alpha_bar_s), data.at(step.alpha_bar_t), 1 - step.beta
     log_shares = np.log(data.shares) + log_normal(z[:, None], above.means, above.deviations**2)
     shares = np.exp(log_shares - log_shares.max(1, keepdims=True))
@@ -68,20 +68,20 @@ def posterior(data: Mixture, step: Step, z: np.ndarray) -> Posterior:
 
 
 def log_density(q: Posterior, x: np.ndarray) -> np.ndarray:
-    """log q at x [N, M]."""
+    """Return log q at x [N, M]."""
     parts = log_normal(x[..., None], q.means[:, None], q.deviations**2)
     highest = parts.max(-1)
     return highest + np.log((q.shares[:, None] * np.exp(parts - highest[..., None])).sum(-1))
 
 
 def moments(q: Posterior) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of q, [N, 1] each."""
+    """Return mean and variance of q, [N, 1] each."""
     mean = (q.shares * q.means).sum(1, keepdims=True)
     return mean, (q.shares * (q.deviations**2 + np.square(q.means - mean))).sum(1, keepdims=True)
 
 
 def from_gaussian(q: Posterior) -> np.ndarray:
-    """KL(q ‖ the Gaussian of its mean and variance), nats [N]."""
+    """Return KL(q ‖ Gaussian with its mean and variance), nats [N]."""
     nodes, shares = normal_nodes(NODES, REACH)
     entropy = np.zeros(len(q.means))
     for k, deviation in enumerate(q.deviations):
@@ -91,21 +91,21 @@ def from_gaussian(q: Posterior) -> np.ndarray:
 
 
 def on_line(q: Posterior, reach: float, count: int) -> np.ndarray:
-    """Places [N, count] from `reach` deviations below the lowest component of each to as many above the highest."""
+    """Return grids [N, count] that extend `reach` deviations beyond the outermost components."""
     low, high = ((q.means + side * reach * q.deviations) for side in (-1, 1))
     low, high = low.min(1, keepdims=True), high.max(1, keepdims=True)
     return low + (high - low) * np.linspace(0, 1, count)
 
 
 def normal_nodes(count: int, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """Places from −reach to reach and their shares under N(0, 1), by trapezoids: [count] each."""
+    """Return nodes from −reach to reach and their trapezoidal weights under N(0, 1), [count] each."""
     nodes = np.linspace(-reach, reach, count)
     density = np.exp(-0.5 * np.square(nodes))
     return nodes, density / density.sum()
 
 
 def from_above(data: Mixture, step: Step) -> tuple[np.ndarray, np.ndarray]:
-    """z_t [N] and its shares [N], a quadrature of every component of q(z_t)."""
+    """Return nodes z_t [N] and weights [N] of a quadrature over every component of q(z_t)."""
     above, (nodes, shares) = data.at(step.alpha_bar_t), normal_nodes(OUTER, OUTER_REACH)
     z = above.means[:, None] + above.deviations[:, None] * nodes
     return z.reshape(-1), (above.shares[:, None] * shares).reshape(-1)
@@ -119,7 +119,7 @@ class OfStep(NamedTuple):
 
 
 def of_steps(data: Mixture, steps: int) -> list[OfStep]:
-    """Of every step of the paper's process in so many, from the data up."""
+    """Return the averages for every step of the paper's process, in order of increasing noise."""
     found = []
     for step in chain(steps):
         z, share = from_above(data, step)
@@ -130,7 +130,7 @@ def of_steps(data: Mixture, steps: int) -> list[OfStep]:
 
 
 def drawn(data: Mixture, steps: int, index: int, count: int = 241) -> dict[str, list[list[float]]]:
-    """For a figure: x, q(x|z_t) and the Gaussian of its mean and variance, for three quantiles of z_t."""
+    """Return x, q(x|z_t) and the moment-matched Gaussian for three quantiles of z_t, for the figure."""
     step = chain(steps)[index]
     above = data.at(step.alpha_bar_t)
     z = np.linspace(above.means.min() - 4, above.means.max() + 4, 4001)

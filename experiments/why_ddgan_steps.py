@@ -1,4 +1,4 @@
-"""Large reverse steps have many modes (figure 2 of Xiao, Kreis & Vahdat 2022): exact, for a mixture on the line.
+"""Large reverse steps are multimodal (figure 2 of Xiao, Kreis & Vahdat 2022): exact, for a 1-D mixture.
 
 The true q(z_s|z_t) under the paper's process with T = 1 … 1000 steps: its distance from a Gaussian and its modes.
 
@@ -27,7 +27,7 @@ def rows(scale: str) -> list[Row]:
 
 
 def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
-    """Sums and averages over the steps of a chain; the same for all seeds."""
+    """Return sums and averages over the steps of a chain; independent of the seed."""
     steps = row.config["steps"]
     found = of_steps(DATA, steps)
     nats, modes = np.array([of.nats for of in found]), np.array([of.modes for of in found])
@@ -44,7 +44,7 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
 
 
 def plot(results: Results) -> Figure:
-    """The step of each chain that is furthest from Gaussian, for three z_t."""
+    """Plot the least Gaussian step of each chain, for three z_t."""
     figure = Figure((12, 6.4), layout="constrained")
     for axes, entry in zip(figure.subplots(2, 3).flat, results["rows"], strict=True):
         _densities(axes, entry)

@@ -1,7 +1,7 @@
-"""What training and sampling cost on the machine this runs on, in one process, with warm-up and repeats.
+"""The cost of training and sampling on this machine, in one process, with warm-up and repeats.
 
     python -m experiments.benchmarks --mini --seeds=1
 
-Where two ways of doing the same are compared, they take turns, and what counts is the median of the
-pairs' ratios: a machine whose speed drifts gives the same answer. Absolute times mean little elsewhere.
+Two alternatives are measured in alternation and compared by the median ratio of pairs, which is robust to
+drift of the machine's speed. Absolute times do not transfer to other machines.
 """

@@ -1,4 +1,4 @@
-"""The rows, the table and the figure: see the package's docstring for the command."""
+"""The rows, the table and the figure; see the package docstring for the command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from experiments import common
 from experiments.benchmarks.measures import MEASURES
 
 SIZES = {"mini": (64, 4, 16), "paper": (128, 32, 128)}
-# Ways to run the same step: name → (changes of the first, changes of the second).
+# Alternatives for the same step: name → (changes of the first, changes of the second).
 PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "scanned / unrolled": ({}, {"model.unroll": 10**6}),
     "pmap / jit": ({"training.parallelism": "pmap", "devices": 8}, {"devices": 8}),
@@ -32,7 +32,7 @@ MEMORY = ("remat full / none", "remat convs / none", "4 microbatches / 1", "bflo
 
 def rows(scale: str) -> list[common.Row]:
     size, repeats = SIZES[scale], 7
-    wide = (128, 4, 128)  # of CIFAR-10's network
+    wide = (128, 4, 128)  # the size of the CIFAR-10 network
     timed = {"size": size, "repeats": repeats}
     found = [common.Row("compile, depth 32 / 4", {"kind": "compile", "size": wide, "first": 32, "second": 4})]
     for name, (first, second) in PAIRS.items():
@@ -91,5 +91,5 @@ EXPERIMENT = common.Experiment(
 )
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", 8)  # for the rows on virtual devices; GPUs and TPUs do not mind
+    jax.config.update("jax_num_cpu_devices", 8)  # for the rows on virtual devices; no effect on GPUs and TPUs
     common.main(EXPERIMENT, batch_size=SIZES["mini"][2])

@@ -1,4 +1,4 @@
-"""One function a kind of row: (size, settings of the row, a scratch directory) → what it measured."""
+"""One function per kind of row: (size, settings of the row, a scratch directory) → measurements."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Found = Mapping[str, Measured]
 
 
 def pair(size: Size, row: Mapping[str, Any], scratch: epath.Path) -> Found:
-    """Seconds of a train step in two ways, and their ratio."""
+    """Measure seconds of a train step for two alternatives, and their ratio."""
     steppers: list[Callable[[], float]] = [Stepper(size, row["first"]), Stepper(size, row["second"])]
     seconds = in_turn(steppers, row["repeats"])
     return {
@@ -36,7 +36,7 @@ def pair(size: Size, row: Mapping[str, Any], scratch: epath.Path) -> Found:
 
 
 def compile_time(size: Size, row: Mapping[str, Any], scratch: epath.Path) -> Found:
-    """CPU seconds of this process for the compilation alone, at two depths."""
+    """Measure CPU seconds of this process for compilation only, at two depths."""
 
     def cpu_seconds(depth: int) -> float:
         model = build((size[0], depth, size[2]), {})
@@ -58,7 +58,7 @@ def _described(batch: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruc
 
 
 def memory(size: Size, row: Mapping[str, Any], scratch: epath.Path) -> Found:
-    """MiB of temporaries that a device needs for a step, by the compiler's own account."""
+    """Return MiB of temporaries per device for a step, as reported by the compiler."""
     first, second = (
         compiled(build(size, row[which])).memory_analysis().temp_size_in_bytes / 2**20 for which in ("first", "second")
     )
@@ -70,7 +70,7 @@ def memory(size: Size, row: Mapping[str, Any], scratch: epath.Path) -> Found:
 
 
 def sampler(size: Size, row: Mapping[str, Any], scratch: epath.Path) -> Found:
-    """Seconds of one step of the sampler on a batch, against a train step on as many images."""
+    """Measure seconds of a sampler step on a batch relative to a train step on as many images."""
     train = Stepper(size, {"sampling.sampler": row["sampler"]})
     model, steps, batch = train.model, row["num_steps"], size[2]
     layout = devices.split(model.mesh)
@@ -94,7 +94,7 @@ def sampler(size: Size, row: Mapping[str, Any], scratch: epath.Path) -> Found:
 
 
 def pipeline(size: Size, row: Mapping[str, Any], scratch: epath.Path) -> Found:
-    """Images/s of the input pipeline alone, against what the train step of that size takes."""
+    """Measure images/s of the input pipeline, and of the train step of that size."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2000, 32, 32, 3), dtype=np.uint8)
     path = scratch / "images"
@@ -127,7 +127,7 @@ def _as_pngs(folder: epath.Path, images: np.ndarray) -> None:
 
 
 def checkpoint_stall(size: Size, row: Mapping[str, Any], scratch: epath.Path) -> Found:
-    """What a checkpoint adds to the steps around it, and its share of the default interval between two."""
+    """Measure the time that a checkpoint adds to steps, and its share of the default checkpoint interval."""
     stepper = Stepper(size, {})
     interval, steps = stepper.model.config.training.checkpoint_every, row["steps"]
     iterator = data.train_iterator(data.load("digits", "train"), seed=1, batch_size=16)

@@ -1,4 +1,4 @@
-"""The train step of a CIFAR-10 VDM in all its variants, ready to be timed."""
+"""Variants of the train step of a CIFAR-10 VDM, for timing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Size = tuple[int, int, int]
 
 
 class Model(NamedTuple):
-    """A config and what is built of it on some devices."""
+    """A config, its program and a batch on some devices."""
 
     config: ConfigDict
     method: Method
@@ -32,12 +32,12 @@ class Model(NamedTuple):
 
 
 def cores() -> int:
-    """Devices that are worth having here: all of them, or as many virtual ones as there are cores."""
+    """Return the number of useful devices: all of them, or as many virtual ones as there are cores."""
     return jax.device_count() if jax.default_backend() != "cpu" else devices.usable_cores()
 
 
 def build(size: Size, changes: Mapping[str, Any]) -> Model:
-    """The model of a (width, depth, batch) with fields of its config changed; 'devices': on so many."""
+    """Build the model of a (width, depth, batch) with changed config fields; 'devices' is their number."""
     width, depth, batch = size
     config = vdm_images("cifar10", 32, width=width, depth=depth)
     config.data.batch_size = batch
@@ -56,13 +56,13 @@ def build(size: Size, changes: Mapping[str, Any]) -> Model:
 
 
 def compiled(model: Model) -> Any:
-    """The compiled call of one step."""
+    """Return the compiled call of one step."""
     made = model.program
     return made.step.lower(made.abstract, (program.abstract_batch(model.config, model.method),), None).compile()  # type: ignore[attr-defined]
 
 
 class Stepper:
-    """A training run without a loop around it: every call is `steps_per_call` steps on the same images."""
+    """A training run without the loop: each call runs `steps_per_call` steps on the same images."""
 
     def __init__(self, size: Size, changes: Mapping[str, Any]):
         self.model = build(size, changes)
@@ -72,7 +72,7 @@ class Stepper:
         self.batches = tuple(made.put(self.model.batch) for _ in range(self.steps))
 
     def __call__(self) -> float:
-        """Seconds a step."""
+        """Run one call and return seconds per step."""
         before = time.perf_counter()
         self.state, report = self.model.program.step(self.state, self.batches, None)
         jax.block_until_ready(report)
@@ -80,12 +80,12 @@ class Stepper:
 
 
 def in_turn(runs: list[Callable[[], float]], repeats: int, warm_up: int = 2) -> np.ndarray:
-    """What each run returns, [repeats, runs], one after the other."""
+    """Alternate between runs and return their results, [repeats, runs]."""
     values = np.array([[run() for run in runs] for _ in range(repeats + warm_up)])
     return values[warm_up:]
 
 
 def median(values: np.ndarray) -> Measured:
-    """Median with half the interquartile range."""
+    """Return the median with half the interquartile range as its error."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return Measured(float(middle), float(high - low) / 2, len(values))

@@ -61,7 +61,7 @@ def test_a_point_is_not_its_own_neighbour_but_its_double_is():
 
 
 def test_too_few_features_and_other_spaces_are_refused():
-    with pytest.raises(ValueError, match="3 features have no 3 neighbours"):
+    with pytest.raises(ValueError, match="3 features do not have 3 neighbors"):
         pr.within(column(0), column(0, 1, 2), 3)
-    with pytest.raises(ValueError, match="not of one space"):
+    with pytest.raises(ValueError, match=r"must be \[N, D\]"):
         pr.within(np.zeros((2, 3)), np.zeros((5, 2)))

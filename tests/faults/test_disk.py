@@ -70,8 +70,8 @@ def test_failed_saving_is_told_once_and_by_the_next(tmp_path: pathlib.Path) -> N
         done = running.wait(together=True)[0]
     place = tmp_path / "run" / "checkpoints"
     assert done.out == (
-        f"4 the disk is full: no checkpoint could be written to {place}; the checkpoints there are whole (1, 2); "
-        "make room and run the same command again\n"
+        f"4 the disk is full: no checkpoint could be written to {place}; existing checkpoints are intact (1, 2); "
+        "free some space and run the same command again\n"
     )
     assert done.err == ""
     assert steps(tmp_path / "run") == [1, 2]
@@ -99,8 +99,8 @@ def test_full_disk_stops_with_a_sentence_and_the_run_goes_on_when_there_is_room(
     (sentence,) = done.err.splitlines()
     found = steps(kept)
     assert re.fullmatch(
-        rf"vdm_jax: the disk is full: no checkpoint could be written to {disk}/run/checkpoints; the checkpoints there "
-        rf"are whole \({', '.join(map(str, found))}\); make room and run the same command again",
+        rf"vdm_jax: the disk is full: no checkpoint could be written to {disk}/run/checkpoints; existing checkpoints "
+        rf"are intact \({', '.join(map(str, found))}\); free some space and run the same command again",
         sentence,
     )
     assert found and lines(kept)

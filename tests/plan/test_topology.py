@@ -39,7 +39,7 @@ def test_a_slice_by_name(name: str, count: int, hosts: int, wraps: tuple[bool, .
         ("v5e:3x3", "'v5e:2x4'"),
         ("v5e:32x32", "'v5e:16x16'"),
         ("v4:2x4", "'v4:2x2x2'"),
-        ("", "names no TPU"),
+        ("", "is not a TPU"),
     ],
 )
 def test_what_is_no_slice_names_the_nearest(name: str, hint: str) -> None:

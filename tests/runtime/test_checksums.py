@@ -118,8 +118,8 @@ def test_a_changed_record_is_refused() -> None:
     ("like", "told"),
     [
         (TREE, []),
-        ({"a": TREE["a"]}, ["b/c is in it"]),
-        ({**TREE, "d": jnp.ones(3)}, ["d is not in it"]),
+        ({"a": TREE["a"]}, ["b/c is not part of this model"]),
+        ({**TREE, "d": jnp.ones(3)}, ["d is missing from it"]),
         ({**TREE, "a": [jnp.ones((3, 2)), jnp.int32(4)]}, ["a/0 is float32 (2, 3) in it and float32 (3, 2) here"]),
         ({**TREE, "b": {"c": jnp.zeros(())}}, ["b/c is bfloat16 () in it and float32 () here"]),
     ],

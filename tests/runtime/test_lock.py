@@ -82,7 +82,7 @@ def test_buckets_are_not_locked() -> None:
 def test_an_owner_that_has_not_said_its_name_yet(text: str, tmp_path: pathlib.Path) -> None:
     with lock.hold(epath.Path(tmp_path)):
         (tmp_path / ".lock").write_text(text)
-        with pytest.raises(UserError, match="in use by another job that is just starting"):
+        with pytest.raises(UserError, match="in use by another job that is starting"):
             lock.hold(epath.Path(tmp_path)).__enter__()
 
 
@@ -95,7 +95,7 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path: Any, monkeypatch: py
     monkeypatch.setattr(lock.logging, "warning", lambda text, *values: said.append(text % values))
     with lock.hold(epath.Path(tmp_path)):
         pass
-    assert said == [f"{tmp_path}/.lock cannot be locked (Operation not supported); start no second job on it"]
+    assert said == [f"{tmp_path}/.lock cannot be locked (Operation not supported); do not start a second job in it"]
 
 
 def test_a_place_that_cannot_be_made_is_a_sentence(tmp_path: pathlib.Path) -> None:

@@ -93,7 +93,7 @@ def test_weights_by_workdir_folder_and_step(finished: epath.Path) -> None:
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [
-        ("checkpoints/10", "holds no checkpoint 10; there are 6, 9, 12"),
+        ("checkpoints/10", "contains no checkpoint 10; there are 6, 9, 12"),
         ("nowhere", "no weights at .*nowhere; give a working directory"),
     ],
 )
@@ -115,7 +115,7 @@ def test_weights_of_another_model(finished: epath.Path) -> None:
 def test_workdir_without_checkpoint_has_no_weights(tmp_path: Any) -> None:
     config = points()
     workdir.claim(epath.Path(tmp_path), config)
-    with pytest.raises(UserError, match="holds no checkpoint; train first"):
+    with pytest.raises(UserError, match="contains no checkpoint; train first"):
         weights.load(str(tmp_path), config, methods.build(config))
 
 
@@ -148,7 +148,7 @@ def test_garbage_config_is_a_sentence(text: str, copy: epath.Path) -> None:
 
 def test_checkpoints_without_config_are_nobodys(copy: epath.Path) -> None:
     (copy / "config.json").unlink()
-    with pytest.raises(UserError, match=r"no config\.json to say whose"):
+    with pytest.raises(UserError, match=r"no config\.json; restore it"):
         train(points(), copy)
 
 

@@ -82,7 +82,7 @@ BREAK: dict[str, tuple[Callable[[epath.Path], object], str]] = {
     "no position": (lambda step: (step / "data" / "metadata").unlink(), "its data cannot be read"),
     "neither checksums nor list": (
         lambda step: ((step / "checksum").rmtree(), (step / "_CHECKPOINT_METADATA").unlink()),
-        "what it consists of cannot be read",
+        "its list of items cannot be read",
     ),
     "another position": (lambda step: (step / "data" / "metadata").write_text('{"next_index": 8}'), "data position"),
     "another record": (lambda step: (step / "checksum" / "metadata").write_text("{}"), "record of checksums"),
@@ -100,7 +100,7 @@ def test_damaged_checkpoint_is_passed_over_and_kept(damage: str, run: epath.Path
     assert_same(found.state, tiny(6))
     assert found.position.index == 6
     (sentence,) = found.said
-    assert re.match(rf"checkpoint 9 is damaged \(.*{how}.*\); it is now .*/damaged/9, and step 6 is used$", sentence)
+    assert re.match(rf"checkpoint 9 is damaged \(.*{how}.*\); moved to .*/damaged/9, using step 6 instead$", sentence)
     assert [digest for path, digest in contents(run).items() if "/damaged/9/" in path] == broken
     fill(run, 9)  # the run comes by step 9 again
     again = Restored(run)
@@ -155,14 +155,14 @@ def test_all_damaged_is_a_sentence_and_nothing_is_moved(run: epath.Path) -> None
     for step in STEPS:
         largest(run / "checkpoints" / str(step)).unlink()
     before = contents(run)
-    with pytest.raises(UserError, match=r"all checkpoints in .* are damaged \(9: .*; 6: .*; 3: .*\); bring one back"):
+    with pytest.raises(UserError, match=r"all checkpoints in .* are damaged \(9: .*; 6: .*; 3: .*\); restore one"):
         Restored(run)
     assert contents(run) == before
 
 
 WRONG: dict[str, tuple[Callable[[TrainState], TrainState], str]] = {
-    "missing": (lambda s: s._replace(extra={"half": s.extra["half"]}), r"extra/key is in it and 1 more"),
-    "extra": (lambda s: s._replace(window={**s.window, "new": s.step}), r"window/new is not in it"),
+    "missing": (lambda s: s._replace(extra={"half": s.extra["half"]}), r"extra/key is not part of this model and 1 "),
+    "extra": (lambda s: s._replace(window={**s.window, "new": s.step}), r"window/new is missing from it"),
     "shape": (
         lambda s: s._replace(ema={"dense": {**s.ema["dense"], "bias": s.step}}),
         r"ema/dense/bias is float32 \(64,\) in it and int32 \(\) here",
@@ -213,12 +213,12 @@ def old(tmp_path: Any) -> Iterator[epath.Path]:
 def test_checkpoints_without_checksums_restore_with_a_note(old: epath.Path) -> None:
     found = Restored(old, LIKE._replace(extra={}))
     assert found.step == 8 and found.position.index == 8
-    assert found.said == ["checkpoint 8 has no checksums: whether it is whole could not be checked"]
+    assert found.said == ["checkpoint 8 has no checksums: its integrity could not be verified"]
     assert_same(found.state, tiny(8)._replace(extra={}))
     largest(old / "checkpoints" / "8").unlink()
     found = Restored(old, LIKE._replace(extra={}))
     assert found.step == 4 and len(found.said) == 2
-    with pytest.raises(UserError, match=r"belongs to another model or version .*extra/half is not in it and 2 more"):
+    with pytest.raises(UserError, match=r"belongs to another model or version .*extra/half is missing from it and 2 "):
         Restored(old, LIKE)
 
 
@@ -247,7 +247,7 @@ def test_weights_are_checked_too(run: epath.Path) -> None:
     ema, step = checkpoints.restore_weights(run, "ema", shapes)
     assert step == 9
     np.testing.assert_array_equal(ema["dense"]["kernel"], tiny(9).ema["dense"]["kernel"])
-    with pytest.raises(UserError, match=r"another model or version \(params/dense/bias is in it"):
+    with pytest.raises(UserError, match=r"another model or version \(params/dense/bias is not part of this model"):
         checkpoints.restore_weights(run, "params", {"dense": {"kernel": shapes["dense"]["kernel"]}})
     told = 0
     places = [

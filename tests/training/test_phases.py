@@ -77,5 +77,5 @@ def test_a_loss_that_couples_the_batch_is_not_accumulated() -> None:
     program.check_coupling(config, coupled)
     config.training.accumulate = 2
     program.check_coupling(config, method)
-    with pytest.raises(UserError, match=r"training\.accumulate=2 .* loss of 'vdm', which compares the examples"):
+    with pytest.raises(UserError, match=r"training\.accumulate=2 .* loss of 'vdm' compares all examples"):
         program.functions(config, coupled, mesh_of(1))

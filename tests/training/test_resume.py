@@ -167,7 +167,7 @@ def test_nan_stops_at_its_step_and_keeps_the_last_good_checkpoint(
     config, directory = points(), epath.Path(tmp_path)
     config.training.keep, config.training.bad_steps = 2, 1
     poison(monkeypatch, step)
-    where = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint was made yet"
+    where = f"the checkpoint of step {kept[-1]} is kept" if kept else "no checkpoint was saved yet"
     with pytest.raises(UserError, match=rf"at step {step}; {where}"):
         train(config, directory, finish=False)
     assert checkpoints.steps(directory) == kept
@@ -239,7 +239,7 @@ def test_rollback_gives_up_in_the_end(tmp_path: Any, monkeypatch: pytest.MonkeyP
         return real(mesh, {k: v * np.float32(np.nan) if bad and k == "x" else v for k, v in batch.items()})
 
     monkeypatch.setattr(devices, "put_batch", put)
-    with pytest.raises(UserError, match=r"at step 4; the checkpoint of step 3 is kept, after 3 returns to it"):
+    with pytest.raises(UserError, match=r"at step 4; the checkpoint of step 3 is kept, after 3 rollbacks to it"):
         train(config, directory, finish=False)
     assert checkpoints.steps(directory) == [3]
 

@@ -1,1 +1,1 @@
-"""Bits/dim over whole splits, sample grids and plots."""
+"""Evaluation: bits/dim over a split, sample quality, sample grids and plots."""

@@ -1,8 +1,8 @@
-"""Features for the quality of small images: the penultimate layer of a small classifier, trained here.
+"""Features for the quality of small images: the penultimate layer of a small classifier that is trained here.
 
-Distances in them are called by the data set that the classifier was trained on ("Fréchet distance in the features
-of a small Fashion-MNIST classifier"), never FID, which is a distance in the features of one certain
-Inception network. They compare with other distances in the same features, and with nothing else.
+Distances in these features are named after the data set of the classifier ("Fréchet distance in the features of a
+small Fashion-MNIST classifier") and never FID, which requires the features of one specific Inception network. They
+are comparable only with distances in the same features.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TITLES = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-
 
 
 class Settings(NamedTuple):
-    """What decides a classifier besides its data.
+    """The hyperparameters of a classifier.
 
     Test accuracy with the defaults: .997 on digits, .982 on MNIST (less than half an epoch); with 600 steps .876 on
     Fashion-MNIST. Each takes about a minute on one core.
@@ -52,13 +52,13 @@ class Settings(NamedTuple):
 
 
 class Network(nn.Module):
-    """A convolution at full size, more of stride 2 until two pixels a side are left, and two dense layers."""
+    """A convolution at full resolution, strided convolutions down to about 2 × 2 pixels, and two dense layers."""
 
     settings: Settings
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        """x: [B, H, W, C] in [−1, 1] → features [B, F], logits [B, classes]."""
+        """Return features [B, F] and logits [B, classes] of images x [B, H, W, C] in [−1, 1]."""
         width, halvings = self.settings.width, math.ceil(math.log2(max(x.shape[1:3]) / 2))
         for k in range(1 + halvings):
             x = Conv(width * min(2**k, 2), stride=min(k + 1, 2), name=f"conv{k}")(x)
@@ -68,7 +68,14 @@ class Network(nn.Module):
 
 
 class Classifier(NamedTuple):
-    """A trained classifier. about: settings, data, accuracy on the test split and the number of its images."""
+    """A trained classifier.
+
+    Attributes:
+      params: the parameters of `Network`.
+      settings: the hyperparameters.
+      vocabulary: the number of values of a pixel.
+      about: settings, data, accuracy on the test split and the number of its images.
+    """
 
     params: Any
     settings: Settings
@@ -77,7 +84,7 @@ class Classifier(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What a distance in its features is called."""
+        """The name of a Fréchet distance in the features of this classifier."""
         name = self.about["dataset"]
         return f"Fréchet distance in the features of a small {TITLES.get(name, name)} classifier"
 
@@ -91,16 +98,26 @@ def classifier(
     vocabulary: int | None = None,
     settings: Settings | None = None,
 ) -> Classifier:
-    """The classifier of a labelled data set of `vdm_jax.data`, from `workdir` or trained and kept there.
+    """Load the classifier of a labeled data set from `workdir`, or train it and save it there.
 
-    name, path, shape, vocabulary: as for `data.load`. The same settings and data give the same classifier. Raises
-    UserError for data without labels.
+    The same settings and data result in the same classifier.
+
+    Args:
+      workdir: the directory of the classifier's file.
+      name: the data set, as for `data.load`.
+      path: as for `data.load`.
+      shape: as for `data.load`.
+      vocabulary: as for `data.load`.
+      settings: the hyperparameters; None for the defaults.
+
+    Raises:
+      UserError: the data has no labels, or the file cannot be read.
     """
     settings = settings or Settings()
     train, test = (data.load(name, split, path=path, shape=shape, vocabulary=vocabulary) for split in ("train", "test"))
     if train.vocabulary is None or "label" not in train.source[0] or "label" not in test.source[0]:
         raise UserError(
-            f"{name} ({train.version}) has no images with labels, which a classifier needs; choose other data"
+            f"{name} ({train.version}) has no labeled images, which a classifier needs; choose another data set"
         )
     about: dict[str, Any] = {"settings": settings._asdict(), "dataset": train.name, "version": train.version}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
@@ -110,10 +127,10 @@ def classifier(
         params, saved = _load(file, like)
         return Classifier(params, settings, train.vocabulary, saved)
     params = _fit(train, settings)
-    found = Classifier(params, settings, train.vocabulary, about)
-    about |= {"accuracy": accuracy(found, test), "test_images": test.num_examples}
+    trained = Classifier(params, settings, train.vocabulary, about)
+    about |= {"accuracy": accuracy(trained, test), "test_images": test.num_examples}
     _save(file, params, about)
-    return found
+    return trained
 
 
 def _init(settings: Settings, shape: tuple[int, ...]) -> Any:
@@ -121,7 +138,7 @@ def _init(settings: Settings, shape: tuple[int, ...]) -> Any:
 
 
 def _fit(dataset: data.Dataset, settings: Settings) -> Any:
-    """Parameters after `steps` of AdamW on the cross-entropy, the rate falling as a half cosine."""
+    """Train by AdamW on the cross-entropy with cosine decay and return the parameters."""
     network = Network(settings)
     rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
     optimizer = optax.adamw(rate, weight_decay=settings.weight_decay)
@@ -151,18 +168,18 @@ def _apply(settings: Settings, vocabulary: int, params: Any, image: Array) -> An
 
 
 def extract(classifier: Classifier, images: np.ndarray) -> np.ndarray:
-    """Features float64 [N, F] of images [N, H, W, C] of levels 0 … V − 1."""
+    """Return features float64 [N, F] of images [N, H, W, C] with values 0 … V − 1."""
     return _outputs(classifier, images)[0].astype(np.float64)
 
 
 def labels(classifier: Classifier, images: np.ndarray) -> np.ndarray:
-    """The most likely label, int [N], of images as for `extract`."""
-    found: np.ndarray = _outputs(classifier, images)[1].argmax(-1)
-    return found
+    """Return the most likely labels, int [N], of images [N, H, W, C] with values 0 … V − 1."""
+    likely: np.ndarray = _outputs(classifier, images)[1].argmax(-1)
+    return likely
 
 
 def _outputs(classifier: Classifier, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(features, logits); the last batch is padded, so that one size is compiled."""
+    """Return (features, logits); the last batch is padded, so that only one size is compiled."""
     parts = []
     for first in range(0, len(images), EXTRACT_BATCH):
         part = images[first : first + EXTRACT_BATCH]
@@ -174,19 +191,19 @@ def _outputs(classifier: Classifier, images: np.ndarray) -> tuple[np.ndarray, np
 
 
 def images_and_labels(dataset: data.Dataset, count: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` images (0: all) uint8 [N, H, W, C] and their labels [N], in memory."""
+    """Return the first `count` images (0: all), uint8 [N, H, W, C], and their labels [N]."""
     records = [dataset.source[k] for k in range(min(count or dataset.num_examples, dataset.num_examples))]
     return np.stack([r["image"] for r in records]), np.array([r["label"] for r in records])
 
 
 def accuracy(classifier: Classifier, dataset: data.Dataset) -> float:
-    """The share of images whose largest logit is their label's."""
+    """Return the share of images whose most likely label is correct."""
     images, true = images_and_labels(dataset)
     return float(np.mean(labels(classifier, images) == true))
 
 
 def _save(file: epath.Path, params: Any, about: dict[str, Any]) -> None:
-    """In one replacement: a file that is there is whole."""
+    """Write a classifier atomically."""
     buffer = io.BytesIO()
     np.savez(buffer, about=json.dumps(about), **_flat(params))
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -203,12 +220,12 @@ def _load(file: epath.Path, like: Any) -> tuple[Any, dict[str, Any]]:
             about: dict[str, Any] = json.loads(str(arrays["about"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{file} is not a whole classifier ({error}); remove it, and it will be trained again"
+            f"{file} is not a complete classifier ({error}); remove it, and it will be trained again"
         ) from error
     return jax.tree.unflatten(jax.tree.structure(like), flat.values()), about
 
 
 def _flat(params: Any) -> dict[str, Any]:
-    """Leaves by path, in the order of jax.tree.leaves."""
-    found = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in found}
+    """Return the leaves by path, in the order of jax.tree.leaves."""
+    pairs = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in pairs}

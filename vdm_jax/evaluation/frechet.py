@@ -1,13 +1,13 @@
-"""The Fréchet distance between two sets of features, with its error and its bias.
+"""The Fréchet distance between two sets of features, its standard error and its bias.
 
     d² = ‖μ − μ′‖² + tr Σ + tr Σ′ − 2 tr (Σ^{½} Σ′ Σ^{½})^{½}
 
 between the Gaussians with the sets' means and covariances (Dowson & Landau 1982; Heusel et al. 2017 apply it to
-features of an Inception network and call that FID). All in float64.
+features of an Inception network and call that FID). Everything is computed in float64.
 
-d² of two samples is not zero when their distributions are equal: it is too large by O(1/N) in each of the sets, by
-D/N + D(D + 1)/(4N) from each for features N(0, I) of D dimensions. So plain distances compare only at equal N. The
-jackknife takes the O(1/N) away and gives a standard error.
+The estimate of d² from samples is biased upward by O(1/N) in each of the sets; for D features distributed as
+N(0, I) the bias is D/N + D(D + 1)/(4N) per set. So plain estimates are comparable only at equal N. The jackknife
+removes the O(1/N) term and provides a standard error.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 
 
 class Moments(NamedTuple):
-    """mean [D] and covariance [D, D] of a set of features, float64."""
+    """Mean [D] and covariance [D, D] of a set of features, float64."""
 
     mean: np.ndarray
     covariance: np.ndarray
 
 
 class Distance(NamedTuple):
-    """d² between two sets, d² without its O(1/N) bias, and the standard error of either."""
+    """The estimate of d², the estimate without the O(1/N) bias, and their standard error."""
 
     plain: float
     corrected: float
@@ -33,7 +33,7 @@ class Distance(NamedTuple):
 
 
 def moments(features: np.ndarray) -> Moments:
-    """Of features [N, D], N ≥ 2; the covariance divides by N − 1."""
+    """Return the moments of features [N, D], N ≥ 2; the covariance divides by N − 1."""
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"features of shape {features.shape}; two or more rows of numbers are needed")
@@ -41,10 +41,10 @@ def moments(features: np.ndarray) -> Moments:
 
 
 def frechet(first: Moments, second: Moments) -> float:
-    """d² between two Gaussians.
+    """Return d² between two Gaussians.
 
     The eigenvalues of the symmetric Σ^{½} Σ′ Σ^{½} are those of Σ Σ′, and symmetric solvers keep them real and
-    accurate where covariances are singular, as with fewer features than dimensions.
+    accurate if covariances are singular, as with fewer samples than dimensions.
     """
     values, vectors = np.linalg.eigh(first.covariance)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
@@ -55,10 +55,13 @@ def frechet(first: Moments, second: Moments) -> float:
 
 
 def distance(features: np.ndarray, reference: np.ndarray, groups: int = 20) -> Distance:
-    """d² between features [N, D] and reference [M, D], in no special order within either.
+    """Estimate d² between features [N, D] and reference [M, D] by a delete-a-group jackknife.
 
-    Delete-a-group jackknife: each of the groups is left out of both sets in turn. The error is of new draws of both
-    sets; near d² = 0, where d² has no linear part, it is rough.
+    Each group is left out of both sets in turn; the order within a set must be arbitrary. The standard error covers
+    new draws of both sets; it is rough near d² = 0, where d² has no linear term.
+
+    Raises:
+      ValueError: a set has fewer than two samples per group.
     """
     if min(len(features), len(reference)) < 2 * groups:
         raise ValueError(f"{groups} groups need {2 * groups} features or more in each set")
@@ -71,5 +74,5 @@ def distance(features: np.ndarray, reference: np.ndarray, groups: int = 20) -> D
 
 
 def _without(features: np.ndarray, group: int, groups: int) -> np.ndarray:
-    """All rows but every `groups`-th, counted from the `group`-th."""
+    """Return the features without the rows group, group + groups, …."""
     return features[np.arange(len(features)) % groups != group]

@@ -1,8 +1,8 @@
-"""Bits/dim, or what else a method measures, over a whole split: every example once per pass, with both of its errors.
+"""Bits/dim, or another per-example measure of a method, over a split, with two error estimates.
 
-The standard error is over images (what another test set would change); the Monte Carlo error is over
-passes (what other noise would change). Noise is keyed by (seed, pass, position in the split), so
-neither the batch size nor the number of devices or processes enters.
+Every example is evaluated once per pass. The standard error is over images (another test set); the Monte
+Carlo error is over passes (other noise). Noise is keyed by (seed, pass, position in the split), so the result
+does not depend on the batch size or the number of devices or processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Batches = Callable[[], Iterable[dict[str, Any]]]
 
 @lru_cache(maxsize=4)
 def _measure(terms_of: Callable[..., dict[str, Array]], seed: int, mesh: Mesh) -> Callable[..., Any]:
-    """(params, batch, number of the pass) → (terms [b], mask [b]), compiled once for all evaluations of a run."""
+    """Return (params, batch, pass number) → (terms [b], mask [b]), compiled once for all evaluations of a run."""
 
     def measure(params: Any, batch: dict[str, Any], number: Array) -> tuple[dict[str, Array], Array]:
         keys = example_keys(jax.random.fold_in(jax.random.key(seed), number), batch["index"])
@@ -39,9 +39,19 @@ def _measure(terms_of: Callable[..., dict[str, Array]], seed: int, mesh: Mesh) -
 def per_example(
     method: Method, params: Any, batches: Batches, mesh: Mesh, *, seed: int, passes: int
 ) -> dict[str, np.ndarray]:
-    """Named terms of every example, float64 [passes, N], in the order of the split; equal on all processes.
+    """Return the named terms of every example, float64 [passes, N], in the order of the split.
 
-    batches: () → this process's rows of padded batches with 'mask' and 'index', whose size the devices divide.
+    Args:
+      method: the method.
+      params: its parameters.
+      batches: () → this process's rows of padded batches with 'mask' and 'index'; the size of a batch is divisible
+        by the number of devices.
+      mesh: the device mesh.
+      seed: the seed of the noise.
+      passes: the number of passes over the split.
+
+    Raises:
+      UserError: the method has no likelihood.
     """
     if method.measured is None:
         raise UserError("this method has no likelihood; use --mode=sample")
@@ -58,13 +68,21 @@ def per_example(
 
 
 def summarise(values: dict[str, np.ndarray], name: str = "bits_per_dim") -> dict[str, Any]:
-    """The mean total by that name, its standard error over images, Monte Carlo error over passes (null for one
-    pass), and the mean of every term. values: [passes, N], by level [passes, N, G]."""
+    """Summarize the terms of a split.
+
+    Args:
+      values: the terms by name, [passes, N] each, or [passes, N, G] for terms at G noise levels.
+      name: the key of the mean of 'total' in the result.
+
+    Returns:
+      The mean total, its standard error over images, the Monte Carlo error over passes (None for one pass), the
+      mean of every other term, and the numbers of examples and passes.
+    """
     total = values["total"]
     passes, examples = total.shape
     means = {k: float(v.mean()) for k, v in values.items() if k not in ("total", "t", "at_t", "error")}
-    # Noise is independent between images, so their variances over passes pool: N (P − 1) degrees of
-    # freedom, where the spread of the P means would have P − 1.
+    # Noise is independent between images, so their variances over passes are pooled: N (P − 1) degrees of
+    # freedom, whereas the variance of the P means would have P − 1.
     spread = float(np.sqrt(total.var(0, ddof=1).mean() / (passes * examples))) if passes > 1 else None
     return {
         name: float(total.mean()),
@@ -82,15 +100,21 @@ def _standard_error(of_images: np.ndarray) -> float | None:
 
 
 def by_level(values: dict[str, np.ndarray], names: Mapping[str, str], groups: int = 10) -> list[dict[str, Any]]:
-    """For every group of t that has levels its middle and, of each named term, mean and standard error over images.
+    """Average terms over groups of t, for per-level measures.
 
-    values: [passes, N, G], 't' among them, t = ℓ/T of a table. names: term → what it is called.
+    Args:
+      values: the terms [passes, N, G] at G noise levels, with their 't' = ℓ/T of a discrete schedule.
+      names: maps each term to its name in the result.
+      groups: the number of equal intervals of t.
+
+    Returns:
+      One row per nonempty group: the midpoint 't' and, for each term, mean and standard error over images.
     """
-    place = np.maximum(np.ceil(values["t"] * groups - 1e-4).astype(int) - 1, 0)  # 1/T and 1 belong to the ends
+    place = np.maximum(np.ceil(values["t"] * groups - 1e-4).astype(int) - 1, 0)  # both ends inside
     rows = []
     for group in np.unique(place):
         here = place == group
-        count = here.sum((0, 2))  # of every image
+        count = here.sum((0, 2))  # per image
         row: dict[str, Any] = {"t": (int(group) + 0.5) / groups}
         for term, name in names.items():
             of_images = np.sum(values[term] * here, (0, 2))[count > 0] / count[count > 0]
@@ -100,7 +124,10 @@ def by_level(values: dict[str, np.ndarray], names: Mapping[str, str], groups: in
 
 
 def sentence(result: dict[str, Any]) -> str:
-    """'test bits/dim 1.8312 ± 0.0121 (standard error over 297 images; …)'; under 'headline' what else is told."""
+    """Return a result as 'test bits/dim 1.8312 ± 0.0121 (standard error over 297 images; …)'.
+
+    The key 'headline' of the result lists the measures to report; by default 'bits_per_dim'.
+    """
     error, spread, passes = (result[k] for k in ("standard_error", "monte_carlo_error", "passes"))
     name, *also = result.get("headline", ("bits_per_dim",))
     noise = "unknown from one pass" if spread is None else f"{spread:.4f} over {passes} passes"
@@ -117,5 +144,5 @@ def sentence(result: dict[str, Any]) -> str:
 
 
 def words(name: str) -> str:
-    """'bits/dim', 'cross entropy'."""
+    """Return the display name of a measure, such as 'bits/dim' or 'cross entropy'."""
     return {"bits_per_dim": "bits/dim"}.get(name, name.replace("_", " "))

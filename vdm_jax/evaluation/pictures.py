@@ -1,4 +1,4 @@
-"""Sample grids, the strip from noise to image, and plots, as PNG."""
+"""Sample grids, noise-to-image strips and plots, saved as PNG."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from PIL import Image
 
 
 def to_bytes(images: np.ndarray, vocabulary: int) -> np.ndarray:
-    """Levels 0 … V−1 → uint8 0 … 255."""
+    """Scale values 0 … V − 1 to uint8 0 … 255."""
     return np.round(np.asarray(images, np.float64) * (255 / (vocabulary - 1))).astype(np.uint8)
 
 
 def grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.ndarray:
-    """uint8 [N, H, W, C] → one picture, row by row, light lines between; channels other than 1 or 3
-    are shown as their mean."""
+    """Arrange images uint8 [N, H, W, C] in a grid, row by row, separated by light lines.
+
+    If there are not 1 or 3 channels, their mean is shown.
+    """
     if images.shape[-1] not in (1, 3):
         images = images.mean(-1, keepdims=True).astype(np.uint8)
     count, height, width, channels = images.shape
@@ -34,7 +36,7 @@ def grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.nda
 
 
 def save_image(path: epath.Path, picture: np.ndarray, smallest: int = 512) -> None:
-    """Write uint8 [H, W, C] as PNG, enlarged by whole numbers so that small images can be seen."""
+    """Write uint8 [H, W, C] as PNG; small images are enlarged by an integer factor."""
     scale = max(1, smallest // max(picture.shape[:2]))
     picture = picture.repeat(scale, 0).repeat(scale, 1)
     image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
@@ -44,7 +46,7 @@ def save_image(path: epath.Path, picture: np.ndarray, smallest: int = 512) -> No
 
 
 def _write(path: epath.Path, content: bytes) -> None:
-    """In one replacement: a picture that is there is whole."""
+    """Write a file atomically."""
     scratch = path.parent / (path.name + ".tmp")
     scratch.write_bytes(content)
     scratch.replace(path)
@@ -59,12 +61,12 @@ def save_figure(path: epath.Path, figure: Figure) -> None:
 
 
 def save_samples(path: epath.Path, samples: np.ndarray, vocabulary: int, columns: int | None = None) -> None:
-    """A grid of images, levels [N, H, W, C]."""
+    """Write a grid of images with values 0 … V − 1, [N, H, W, C]."""
     save_image(path, grid(to_bytes(samples, vocabulary), columns))
 
 
 def save_points(path: epath.Path, groups: Mapping[str, np.ndarray]) -> None:
-    """Scatter plots of points [N, D] beside each other, each under its name, on the same axes."""
+    """Write side-by-side scatter plots of named groups of points [N, D] with shared axes."""
     figure = Figure((5 * len(groups), 5))
     rows = figure.subplots(1, len(groups), squeeze=False, sharex=True, sharey=True)
     for axes, (name, points) in zip(rows[0], groups.items(), strict=True):
@@ -74,15 +76,18 @@ def save_points(path: epath.Path, groups: Mapping[str, np.ndarray]) -> None:
 
 
 def _plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first two coordinates of points [N, D]; of a line, its only one twice."""
+    """Return the first two coordinates of points [N, D], or the only one twice if D = 1."""
     return points[:, 0], points[:, min(1, points.shape[1] - 1)]
 
 
 def save_strip(path: epath.Path, states: np.ndarray, final: np.ndarray, vocabulary: int | None) -> None:
-    """From noise (left) to data (right): one row per sample.
+    """Write a strip from noise (left) to data (right) with one row per sample.
 
-    states: latents z_t [K, n, …] at K times, in the units of encoded data ([−1, 1] for images);
-    final: data [n, …].
+    Args:
+      path: the file.
+      states: latents z_t [K, n, …] at K times, in the units of encoded data ([−1, 1] for images).
+      final: data [n, …].
+      vocabulary: the number of values of a pixel, or None for points.
     """
     if vocabulary is None:
         figure = Figure((2.2 * (len(states) + 1), 2.4))
@@ -97,11 +102,11 @@ def save_strip(path: epath.Path, states: np.ndarray, final: np.ndarray, vocabula
 
 
 def save_schedule(path: epath.Path, t: np.ndarray, gamma: np.ndarray, dgamma: np.ndarray) -> None:
-    """γ(t), beside the line between its ends, and γ′(t); t from 0 to 1."""
+    """Plot γ(t), with the straight line between its ends, and γ′(t) for t in [0, 1]."""
     figure = Figure((9, 3.4))
     left, right = figure.subplots(1, 2)
     left.plot(t, gamma)
-    left.plot(t[[0, -1]], gamma[[0, -1]], ":", color="grey")
+    left.plot(t[[0, -1]], gamma[[0, -1]], ":", color="gray")
     left.set(xlabel="t", ylabel="γ(t) = −log SNR")
     right.plot(t, dgamma)
     right.set(xlabel="t", ylabel="γ′(t)", ylim=(0, None))
@@ -109,9 +114,13 @@ def save_schedule(path: epath.Path, t: np.ndarray, gamma: np.ndarray, dgamma: np
 
 
 def save_loss_by_t(path: epath.Path, values: dict[str, np.ndarray], labels: Mapping[str, str], bins: int = 20) -> None:
-    """Diffusion loss (bits/dim) and ‖ε − ε̂‖²/D by t, in bins, with standard errors.
+    """Plot the diffusion loss (bits/dim) and ‖ε − ε̂‖²/D in bins of t, with standard errors.
 
-    The loss is 'at_t' where an example has several times, else 'diffusion'. labels: where the two are something else.
+    Args:
+      path: the file.
+      values: the terms by name; the loss is 'at_t' if examples have several times, else 'diffusion'.
+      labels: the axis labels of other terms to plot instead of these two.
+      bins: the number of bins of t.
     """
     t = values["t"].reshape(-1)
     loss = "at_t" if "at_t" in values else "diffusion"

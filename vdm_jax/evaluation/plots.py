@@ -1,4 +1,4 @@
-"""The plots of an evaluation: γ(t), the loss by t, and what a method draws of the first images."""
+"""The plots of an evaluation: γ(t), the loss by t, and the method's own pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vdm_jax.runtime.processes import placed
 
 
 def curves(method: Method, params: Any, mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """t, γ(t) and γ′(t), [201] each."""
+    """Return t, γ(t) and γ′(t), [201] each."""
     t = np.linspace(0, 1, 201, dtype=np.float32)
 
     def values(params: Any) -> tuple[Array, Array]:
@@ -35,9 +35,18 @@ def curves(method: Method, params: Any, mesh: Mesh) -> tuple[np.ndarray, np.ndar
 def write_plots(
     directory: epath.Path, schedule: Any, values: dict[str, np.ndarray], names: Mapping[str, str]
 ) -> list[epath.Path]:
-    """plots/schedule.png and, where the estimator has times, plots/loss_by_t.png; else none of it stays.
+    """Write plots/schedule.png and, if the terms have times, plots/loss_by_t.png.
 
-    schedule: `curves`. names: of terms by t, where they are not those of a likelihood.
+    An outdated loss_by_t.png is removed.
+
+    Args:
+      directory: the working directory.
+      schedule: the result of `curves`.
+      values: the terms per example.
+      names: maps terms by t to their names if they are not those of a likelihood.
+
+    Returns:
+      The paths of the plots.
     """
     folder = directory / "plots"
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +62,10 @@ def write_plots(
 def write_pictures(
     method: Method, params: Any, mesh: Mesh, directory: epath.Path, batch: dict[str, np.ndarray], seed: int, count: int
 ) -> list[epath.Path]:
-    """plots/<name>.png of what a method draws of the first `count` images of a batch (this process's rows)."""
+    """Write the method's own pictures of the first `count` images of a batch as plots/<name>.png; return the paths.
+
+    batch: this process's rows.
+    """
     inputs = put_batch(mesh, {k: batch[k] for k in ("x", "cond", "index")})
 
     def draw(params: Any, inputs: dict[str, Array]) -> dict[str, Array]:

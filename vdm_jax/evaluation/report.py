@@ -1,4 +1,4 @@
-"""What `--mode=eval` and `--mode=sample` do, and what training does at its end."""
+"""Evaluation and sampling of a config, for `--mode=eval`, `--mode=sample` and the end of training."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def check_data(config: ConfigDict, method: Method) -> None:
-    """The evaluation split is there and is what the config says; before anything is compiled."""
+    """Raise UserError if the evaluation split is missing or does not match the config."""
     data.check(
         evaluated_split(config),
         tuple(config.data.shape),
@@ -51,15 +51,19 @@ def check_data(config: ConfigDict, method: Method) -> None:
 
 
 def evaluated_split(config: ConfigDict) -> data.Dataset:
-    """The split that is evaluated; images that training crops are whole here."""
-    found = data.from_section(config.data, config.evaluation.split)
-    return data.whole(found, tuple(config.data.shape)) if "crop" in config.data.augment else found
+    """Return the split to evaluate, without the random crops of training."""
+    split = data.from_section(config.data, config.evaluation.split)
+    return data.whole(split, tuple(config.data.shape)) if "crop" in config.data.augment else split
 
 
 def measure(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, examples: int = 0
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(terms per example [passes, N], what they were measured on); equal on all processes."""
+    """Measure the terms of the first `examples` images (0: as many as `evaluation.examples`).
+
+    Returns:
+      The terms per example, [passes, N] each, and a description of estimator and data; equal on all processes.
+    """
     assert method.measured is not None
     section, dataset = config.evaluation, evaluated_split(config)
     count = min(examples or section.examples or dataset.num_examples, dataset.num_examples)
@@ -78,14 +82,14 @@ def measure(
 
 
 def _given(method: Method) -> str:
-    """What a likelihood is conditioned on, in words: 'the label and 4 × 4 pixels'."""
+    """Describe what a likelihood is conditioned on, such as 'the label and 4 × 4 pixels'."""
     return " and ".join(filter(None, (c.description for c in reversed(method.conditions))))
 
 
 def _batches(
     config: ConfigDict, method: Method, dataset: data.Dataset, size: int, count: int
 ) -> Iterable[dict[str, Any]]:
-    """This process's rows of the first `count` examples; where one can't be decoded, all processes stop."""
+    """Yield this process's rows of the first `count` examples; all processes stop if one cannot be decoded."""
     batches = data.eval_batches(
         dataset,
         batch_size=size,
@@ -115,14 +119,24 @@ def evaluate(
     weights: str,
     examples: int = 0,
 ) -> dict[str, Any]:
-    """The content of eval.json."""
+    """Evaluate and return the content of eval.json.
+
+    Args:
+      config: the config.
+      method: the method.
+      params: its parameters.
+      mesh: the device mesh.
+      step: the training step of `params`.
+      weights: 'ema' or 'params', for the record.
+      examples: the number of examples; 0 for `evaluation.examples`.
+    """
     return _evaluated(config, method, params, mesh, step, weights, examples)[0]
 
 
 def _evaluated(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, step: int, weights: str, examples: int = 0
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The content of eval.json, and the terms per example."""
+    """Return the content of eval.json and the terms per example."""
     values, about = measure(config, method, params, mesh, examples)
     about |= {"step": step, "weights": weights}
     assert method.measured is not None
@@ -134,14 +148,17 @@ def _evaluated(
 
 
 def scalars(result: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a result, for the metrics."""
+    """Return the scalar metrics of a result."""
     return {k: float(v) for k, v in result.items() if isinstance(v, int | float) and k not in ("step", "seed")}
 
 
 def finish(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path, step: int
 ) -> dict[str, Any] | None:
-    """Evaluate, plot and sample into a working directory, what the method can, and say so; eval.json's content."""
+    """Evaluate, plot and sample, as far as the method supports it, and return the content of eval.json.
+
+    The files are written to the working directory `directory`.
+    """
     result = None
     if method.measured is not None:
         result = write_evaluation(config, method, params, mesh, directory, step)
@@ -150,7 +167,7 @@ def finish(
     began = time.monotonic()
     written = write_samples(config, method, params, mesh, directory, step)
     section = config.sampling
-    steps = "steps of its own" if section.sampler == "adaptive" else f"{section.num_steps} steps"
+    steps = "a variable number of steps" if section.sampler == "adaptive" else f"{section.num_steps} steps"
     say(
         f"{section.num_images * len(section.get('guidance', (0.0,)))} samples ({section.sampler}, {steps}) "
         f"in {time.monotonic() - began:.0f} s: {', '.join(map(str, written))}"
@@ -168,11 +185,20 @@ def write_evaluation(
     source: str | None = None,
     sets: bool = False,
 ) -> dict[str, Any]:
-    """eval.json and the plots.
+    """Evaluate, write eval.json and the plots, and return the content of eval.json.
 
     Args:
-      source: where the weights come from, if not from the directory.
-      sets: whether sets of samples are measured too, as `--mode=eval` does.
+      config: the config.
+      method: the method.
+      params: its parameters.
+      mesh: the device mesh.
+      directory: the working directory.
+      step: the training step of `params`.
+      source: the origin of the weights, if it is not the directory.
+      sets: also evaluate sets of samples, as `--mode=eval` does.
+
+    Raises:
+      UserError: the result is not finite.
     """
     result: dict[str, Any] = {}
     values: dict[str, np.ndarray] = {}
@@ -199,10 +225,10 @@ def write_evaluation(
 
 
 def sample_sets(config: ConfigDict, method: Method) -> list[SampleSet]:
-    """The evaluators of sets of samples: the method's own, or one if `evaluation.num_samples` asks for it."""
+    """Return the method's evaluators of sets of samples, or the default one if `evaluation.num_samples` is set."""
     own = [evaluator for evaluator in method.evaluators if isinstance(evaluator, SampleSet)]
-    asked = bool(config.evaluation.get("num_samples", 0)) and method.sample is not None
-    return own or ([SampleSet()] if asked else [])
+    requested = bool(config.evaluation.get("num_samples", 0)) and method.sample is not None
+    return own or ([SampleSet()] if requested else [])
 
 
 def _check_finite(result: dict[str, Any], values: dict[str, np.ndarray]) -> None:
@@ -216,17 +242,17 @@ def _check_finite(result: dict[str, Any], values: dict[str, np.ndarray]) -> None
 
 
 def sentences(result: dict[str, Any]) -> list[str]:
-    """A line for each evaluator of a result. Raises KeyError or TypeError for what is no result."""
+    """Return one line per evaluator of a result; raise KeyError or TypeError if it is not a valid result."""
     lines = [sentence(result)] if "passes" in result else []
     if SampleSet().name in result:
         lines.append(sample_quality.sentence(result[SampleSet().name], result))
     if not lines:
-        raise KeyError("no evaluator's result")
+        raise KeyError("the result of an evaluator is missing")
     return lines
 
 
 def _pictures(config: ConfigDict, method: Method, params: Any, mesh: Mesh, directory: epath.Path) -> list[epath.Path]:
-    """What the method itself draws of the first images."""
+    """Write the method's own pictures of the first images."""
     if method.pictures is None:
         return []
     batch = next(iter(_batches(config, method, evaluated_split(config), round_up(STRIP_ROWS, mesh), STRIP_ROWS)))

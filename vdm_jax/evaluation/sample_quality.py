@@ -1,7 +1,8 @@
-"""A set of samples against images of a split: Fréchet distance, precision and recall in features of plain pixels.
+"""Quality of a set of samples: Fréchet distance, precision and recall against a split, in pixel features.
 
-The features are area means of at most 8 × 8 pixels, or points as they are. A Fréchet distance in them is not an FID:
-that name is for features of Inception-v3. It compares models of one data set, at equal numbers of samples.
+The features are images downsampled by area averaging to at most 8 × 8 pixels, or unchanged points. A Fréchet
+distance in them is not an FID, which requires features of Inception-v3. It is comparable only between models of the
+same data set at equal numbers of samples.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from vdm_jax.evaluation.samples import sample
 from vdm_jax.networks import resample
 
 SIDE, GROUPS, NEIGHBORS = 8, 20, 3
-NUM_SAMPLES = 1000  # of a method that is measured by its samples alone
+NUM_SAMPLES = 1000  # for methods that are evaluated by samples only
 
 
 def pixels(images: np.ndarray, vocabulary: int | None) -> np.ndarray:
-    """Features [N, D] of data [N, …]: pixels in [−1, 1] as area means of at most 8 × 8, float64; points as they are."""
+    """Return features float64 [N, D] of data [N, …]: images in [−1, 1] averaged to at most 8 × 8 pixels, or points."""
     values: np.ndarray = np.asarray(images, np.float32)
     if vocabulary:
         values = 2 * values / (vocabulary - 1) - 1
@@ -38,31 +39,34 @@ def pixels(images: np.ndarray, vocabulary: int | None) -> np.ndarray:
 
 
 def measure(config: ConfigDict, method: Method, params: Any, mesh: Mesh, split: data.Dataset) -> dict[str, Any]:
-    """What eval.json holds of a set of samples; equal on all processes.
+    """Draw `evaluation.num_samples` samples and compare them with the first as many images of a split.
 
-    As many samples as `evaluation.num_samples`, drawn as `sampling` says, against the first as many images of the
-    split. Raises UserError if there are too few of either.
+    Returns:
+      The entry of eval.json for a set of samples; equal on all processes.
+
+    Raises:
+      UserError: there are too few samples or images.
     """
-    asked = config.evaluation.num_samples or NUM_SAMPLES
-    count = min(asked, split.num_examples)
+    requested = config.evaluation.num_samples or NUM_SAMPLES
+    count = min(requested, split.num_examples)
     if count < 2 * GROUPS:
         raise UserError(
-            f"config.evaluation.num_samples={asked} with {split.num_examples} examples of {split.name} "
+            f"config.evaluation.num_samples={requested} with {split.num_examples} examples of {split.name} "
             f"{split.split} is too few for a Fréchet distance; it needs {2 * GROUPS} of either"
         )
     vocabulary = config.data.vocabulary or None
-    drawn = pixels(sample(config, method, params, mesh, asked).images, vocabulary)
+    drawn = pixels(sample(config, method, params, mesh, requested).images, vocabulary)
     real = pixels(np.stack([split.source[k]["image"] for k in range(count)]), vocabulary)
-    found, shared = distance(drawn, real), min(asked, count)
+    measured, shared = distance(drawn, real), min(requested, count)
     near = precision_recall(drawn[:shared], real[:shared], NEIGHBORS)
     return {
         "features": "points" if len(config.data.shape) == 1 else f"pixels, area means ({drawn.shape[1]} numbers)",
-        "frechet_distance": found.corrected,
-        "standard_error": found.standard_error,
-        "frechet_distance_biased": found.plain,
+        "frechet_distance": measured.corrected,
+        "standard_error": measured.standard_error,
+        "frechet_distance_biased": measured.plain,
         "precision": near.precision,
         "recall": near.recall,
-        "samples": asked,
+        "samples": requested,
         "examples": count,
         "sampler": config.sampling.sampler,
         "num_steps": config.sampling.num_steps,
@@ -72,11 +76,12 @@ def measure(config: ConfigDict, method: Method, params: Any, mesh: Mesh, split: 
     }
 
 
-def sentence(found: dict[str, Any], about: dict[str, Any]) -> str:
-    """'Fréchet distance .0123 ± .0045 in pixels …'."""
+def sentence(measured: dict[str, Any], about: dict[str, Any]) -> str:
+    """Return a result as 'Fréchet distance 0.0123 ± 0.0045, precision …'."""
     return (
-        f"Fréchet distance {found['frechet_distance']:.4f} ± {found['standard_error']:.4f}, precision "
-        f"{found['precision']:.3f}, recall {found['recall']:.3f} of {found['samples']} samples in {found['features']} "
-        f"({found['sampler']}, {found['num_steps']} steps; {about['weights']} weights, step {about['step']}; "
-        f"{found['examples']} images of {found['split']}, {found['dataset']})"
+        f"Fréchet distance {measured['frechet_distance']:.4f} ± {measured['standard_error']:.4f}, precision "
+        f"{measured['precision']:.3f}, recall {measured['recall']:.3f} of {measured['samples']} samples in "
+        f"{measured['features']} ({measured['sampler']}, {measured['num_steps']} steps; "
+        f"{about['weights']} weights, step {about['step']}; "
+        f"{measured['examples']} images of {measured['split']}, {measured['dataset']})"
     )

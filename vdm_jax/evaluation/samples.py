@@ -1,4 +1,4 @@
-"""Samples: drawn batch by batch, as a grid, as arrays, and as a strip from noise to image."""
+"""Drawing samples batch by batch, and writing them as grids, arrays and noise-to-image strips."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from vdm_jax.runtime.devices import put_batch, replicated, round_up, under
 from vdm_jax.runtime.processes import placed, say
 
 STRIP_ROWS, STRIP_POINTS, STRIP_STATES = 6, 500, 9
-COLUMNS = 20  # of a grid of several guidance weights
+COLUMNS = 20  # of a grid with several guidance weights
 
 
 @lru_cache(maxsize=4)
 def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[int, ...], mesh: Mesh) -> Any:
-    """(params, batch of 'index', 'cond' and 'weights') → (samples, states), compiled once for all grids of a run."""
+    """Return (params, batch of 'index', 'cond', 'weights') → (samples, states), compiled once per run."""
 
     def run(params: Any, batch: dict[str, Any]) -> Any:
         keys, cond = example_keys(jax.random.key(seed), batch["index"]), batch["cond"]
@@ -38,8 +38,14 @@ def _sampler(draw: Callable[..., Any], seed: int, num_steps: int, keep: tuple[in
 
 
 class Drawn(NamedTuple):
-    """Samples [N, …], the latents [K, N, …] after the K steps to keep, the requested values of the conditions, and the
-    evaluations of the network [N], where they are not the same for all."""
+    """A set of samples.
+
+    Attributes:
+      images: the samples, [N, …].
+      states: the latents after the K kept steps, [K, N, …].
+      requested: the requested value of each condition, [N, …].
+      evaluations: the number of network evaluations per sample, [N], or None if it is fixed.
+    """
 
     images: np.ndarray
     states: np.ndarray
@@ -57,10 +63,22 @@ def sample(
     weight: float | None = None,
     known: Mapping[str, np.ndarray] | None = None,
 ) -> Drawn:
-    """`count` samples and their latents after the K steps to keep.
+    """Draw samples; every process returns all of them.
 
-    Image k depends on k, what it is conditioned on, the seed and the guidance weight w (the first of the config
-    unless one is given); every process returns all of them. known: values of conditions from other models.
+    Sample k depends only on k, its conditions, the seed and the guidance weight.
+
+    Args:
+      config: the config.
+      method: the method.
+      params: its parameters.
+      mesh: the device mesh.
+      count: the number of samples.
+      keep: the steps after which the latents are kept.
+      weight: the guidance weight w; None for the first of `sampling.guidance`.
+      known: values of conditions that come from earlier stages of a pipeline, by name.
+
+    Raises:
+      UserError: a sample is not finite, or the ODE solver failed.
     """
     section = config.sampling
     assert method.sample is not None
@@ -74,7 +92,7 @@ def sample(
         cond = conditioning.prepared(method.conditions, rows, method.encode)
         weights = {}
         guidance = section.get("guidance", (0.0,))
-        if any(guidance):  # one program for all weights, 0 among them
+        if any(guidance):  # one program for all weights, including 0
             w = guidance[0] if weight is None else weight
             weights = {c.name: np.full(share, w, np.float32) for c in method.conditions if c.guidable}
         batch = put_batch(mesh, {"index": index, "cond": jax.tree.map(np.asarray, cond), "weights": weights})
@@ -95,10 +113,10 @@ def sample_grid(
     step: int,
     known: Mapping[str, np.ndarray] | None = None,
 ) -> list[Drawn]:
-    """Samples of each guidance weight, and as samples/<stem>.png.
+    """Draw `sampling.num_images` samples per guidance weight and write them as samples/<stem>.png.
 
-    Labels in turn stand in columns. Of several guidance weights the first samples of each are a row. What an upsampler
-    enlarged has the same places in <stem>_given.png.
+    Labels that cycle are arranged in columns. With several guidance weights, each row shows the first samples of one
+    weight. The low-resolution inputs of an upsampler are at the same positions in <stem>_given.png.
     """
     section = config.sampling
     keep = tuple(np.unique(np.linspace(0, section.num_steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
@@ -112,14 +130,14 @@ def sample_grid(
 
 
 def stem(config: ConfigDict, method: Method, step: int) -> str:
-    """What the files of samples are called: the step, what they are conditioned on, the scale of a classifier."""
+    """Return the base name of sample files: the step, the conditions and the scale of a guiding classifier."""
     section = config.sampling
     conditions = "".join(c.stem(config) for c in method.conditions)
     return f"{step}{conditions}" + (f"_scale{section.classifier_scale:g}" if section.get("classifier") else "")
 
 
 def _save_grid(config: ConfigDict, method: Method, parts: list[Drawn], folder: epath.Path, name: str) -> None:
-    """parts: samples of each guidance weight."""
+    """Write the grid of `parts`, the samples of each guidance weight."""
     section, vocabulary = config.sampling, config.data.vocabulary or None
     folder.mkdir(parents=True, exist_ok=True)
     if vocabulary is None:
@@ -135,18 +153,18 @@ def _save_grid(config: ConfigDict, method: Method, parts: list[Drawn], folder: e
     pictures.save_samples(folder / f"{name}.png", shown, vocabulary, columns)
     for low in _pictures(method, parts[0].requested):
         times = shown.shape[1] // low.shape[1]
-        given = np.concatenate([low[:first].repeat(times, 1).repeat(times, 2)] * len(parts))
-        pictures.save_samples(folder / f"{name}_given.png", given, vocabulary, columns)
+        enlarged = np.concatenate([low[:first].repeat(times, 1).repeat(times, 2)] * len(parts))
+        pictures.save_samples(folder / f"{name}_given.png", enlarged, vocabulary, columns)
 
 
 def _pictures(method: Method, requested: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Images that samples are conditioned on."""
-    found = [c.picture(requested[c.name]) for c in method.conditions]
-    return [images for images in found if images is not None]
+    """Return the images that samples are conditioned on."""
+    conditions = [c.picture(requested[c.name]) for c in method.conditions]
+    return [images for images in conditions if images is not None]
 
 
 def _arrays(method: Method, requested: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a file of samples keeps of the values that they are conditioned on."""
+    """Return the requested values of the conditions as arrays for the .npz file."""
     kept: dict[str, np.ndarray] = {}
     for condition in method.conditions:
         kept |= condition.arrays(requested[condition.name])
@@ -162,7 +180,10 @@ def write_samples(
     step: int,
     known: Mapping[str, np.ndarray] | None = None,
 ) -> list[epath.Path]:
-    """Grid, arrays (.npz) and noise-to-image strip, and a word on what they took; returns what process 0 wrote."""
+    """Draw samples and write a grid, arrays (.npz) and a noise-to-image strip; return the paths.
+
+    If the number of network evaluations varies between samples, it is printed and saved.
+    """
     folder, vocabulary, name = directory / "samples", config.data.vocabulary or None, stem(config, method, step)
     weights, each = config.sampling.get("guidance", (0.0,)), config.sampling.num_images
     parts = sample_grid(config, method, params, mesh, directory, step, known)
@@ -178,7 +199,7 @@ def write_samples(
         if counts:
             content["evaluations"] = evaluations = np.concatenate(counts)
             say(
-                f"evaluations of the network for each sample: {np.mean(evaluations):.1f} on average, "
+                f"network evaluations per sample: {np.mean(evaluations):.1f} on average, "
                 f"{evaluations.min()} to {evaluations.max()} (tolerance {config.sampling.tolerance:g})"
             )
         with arrays.open("wb") as file:

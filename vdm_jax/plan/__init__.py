@@ -1,4 +1,4 @@
-"""What a config costs on a TPU slice, found on a machine that has none: `run(config, directory, topology, what)`."""
+"""Estimate the cost of a config on a TPU slice, without a TPU: `run(config, directory, topology, what)`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes that collectives move between devices, read from compiled HLO."""
+"""Bytes that collectives move between devices, from compiled HLO."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 
 
 class Collective(NamedTuple):
-    """One collective. payload: bytes of its operands on a device; group: devices that share it;
-    times: runs in a call; name: of the instruction."""
+    """One collective.
+
+    Attributes:
+      kind: the opcode.
+      payload: bytes of its operands on a device.
+      group: the number of participating devices.
+      times: the number of executions per call.
+      name: the name of the instruction.
+    """
 
     kind: str
     payload: int
@@ -23,8 +30,11 @@ class Collective(NamedTuple):
 
     @property
     def wire(self) -> float:
-        """Bytes that a device sends in one run, on a ring of n: 2 (n − 1)/n · b for an all-reduce,
-        (n − 1)/n · b for a reduce-scatter or all-to-all, (n − 1) · b for an all-gather of shards b."""
+        """Bytes that a device sends per execution on a ring of n devices, for a payload b.
+
+        2 (n − 1)/n · b for an all-reduce, (n − 1)/n · b for a reduce-scatter or all-to-all, and (n − 1) · b for an
+        all-gather of shards of b bytes.
+        """
         n = self.group
         factor = {
             "all-reduce": 2 * (n - 1) / n,
@@ -36,8 +46,8 @@ class Collective(NamedTuple):
 
 
 def collectives(module: Module) -> list[Collective]:
-    """All of a module, those inside fusions too."""
-    found = []
+    """Return all collectives of a module, including those inside fusions."""
+    result = []
     for instruction, computation, times in executions(module):
         inside = [(instruction, computation)]
         if instruction.opcode == "fusion":
@@ -47,11 +57,11 @@ def collectives(module: Module) -> list[Collective]:
             if kind not in KINDS:
                 continue
             payload = sum(size_of(place[name].shape, tiles=False) for name in inner.operands if name in place)
-            # a TPU fuses an all-reduce with the slice of it that is kept: a reduce-scatter
+            # a TPU fuses an all-reduce with the slice that is kept, which is a reduce-scatter
             if kind == "all-reduce" and "all-reduce-scatter" in instruction.name:
                 kind = "reduce-scatter"
-            found.append(Collective(kind, payload, _group(inner, module.devices), times, inner.name))
-    return found
+            result.append(Collective(kind, payload, _group(inner, module.devices), times, inner.name))
+    return result
 
 
 def _fused(module: Module, fusion: Instruction) -> Iterator[tuple[Instruction, Computation]]:
@@ -64,7 +74,7 @@ def _fused(module: Module, fusion: Instruction) -> Iterator[tuple[Instruction, C
 
 
 def _group(instruction: Instruction, devices: int) -> int:
-    """Devices of a group: '{{0,1},{2,3}}', '[2,4]<=[8]' (two groups of four), or all."""
+    """Return the size of a group: '{{0,1},{2,3}}', '[2,4]<=[8]' (two groups of four), or all devices."""
     text = instruction.attributes
     shaped = re.search(r"replica_groups=\[(\d+),(\d+)\]", text)
     if shaped:
@@ -74,7 +84,7 @@ def _group(instruction: Instruction, devices: int) -> int:
 
 
 def by_kind(found: list[Collective]) -> dict[str, dict[str, float]]:
-    """{kind: {count, payload_bytes, wire_bytes}} of one call, per device."""
+    """Return {kind: {count, payload_bytes, wire_bytes}} of one call, per device."""
     table: dict[str, dict[str, float]] = {}
     for one in found:
         row = table.setdefault(one.kind, {"count": 0, "payload_bytes": 0, "wire_bytes": 0.0})

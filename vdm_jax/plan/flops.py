@@ -1,9 +1,9 @@
 """Floating-point operations of a function, counted from its jaxpr.
 
-XLA's own count takes the body of a loop once; here a scan's body counts `length` times. Products of
-matrices and convolutions are kept apart by dtype, because they alone run on the matrix units; a
-multiply-add is two operations. Of a convolution only the pairs (output, tap) that meet an input count,
-neither padding nor the zeros of a dilated input, so that both of its gradients cost what it costs.
+XLA's own count includes the body of a loop only once; here the body of a scan counts `length` times. Matrix
+products and convolutions are counted by dtype, because only they run on the matrix units; a multiply-add is
+two operations. A convolution counts only the pairs (output, tap) that meet an input, not padding or the zeros
+of a dilated input, so that each of its gradients costs as much as the convolution.
 """
 
 from __future__ import annotations
@@ -17,21 +17,26 @@ import jax
 import numpy as np
 from jax.extend import core
 
-# One operation for each value they return.
+# One operation per output value.
 _ARITHMETIC = (
     "add add_any sub mul div rem max min neg abs sign floor ceil round exp exp2 expm1 log log1p logistic tanh "
     "sin cos tan asin acos atan atan2 sinh cosh erf erf_inv erfc sqrt rsqrt cbrt pow integer_pow square "
     "nextafter lgamma digamma"
 )
-# One operation for each value they are given.
+# One operation per input value.
 _GATHERING = "reduce_sum reduce_max reduce_min reduce_prod cumsum cummax cummin cumprod cumlogsumexp argmax argmin"
 _ELEMENTWISE, _REDUCTIONS = frozenset(_ARITHMETIC.split()), frozenset(_GATHERING.split())
 _OTHER, _LOOPS = "elementwise", "loops of unknown length"
 
 
 class Flops(NamedTuple):
-    """matrix: of dots and convolutions by dtype of their operands; elementwise: of everything else on
-    floating-point numbers; unknown_loops: `while` loops whose body was counted once."""
+    """Operation counts of a function.
+
+    Attributes:
+      matrix: operations of dots and convolutions by dtype of the operands.
+      elementwise: all other floating-point operations.
+      unknown_loops: the number of `while` loops, whose body is counted once.
+    """
 
     matrix: dict[str, int]
     elementwise: int
@@ -39,12 +44,12 @@ class Flops(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Of dots and convolutions, what MFU is a share of."""
+        """Operations of dots and convolutions, the numerator of MFU."""
         return sum(self.matrix.values())
 
 
 def average(found: Sequence[Flops], shares: Sequence[float]) -> Flops:
-    """Of calls that come with these shares, whose sum is 1; the most unknown loops of any."""
+    """Average counts with weights `shares`, whose sum is 1; unknown_loops is the maximum."""
     mean = lambda values: round(sum(share * value for share, value in zip(shares, values, strict=True)))
     dtypes = dict.fromkeys(dtype for one in found for dtype in one.matrix)
     matrix = {dtype: mean([one.matrix.get(dtype, 0) for one in found]) for dtype in dtypes}
@@ -52,22 +57,22 @@ def average(found: Sequence[Flops], shares: Sequence[float]) -> Flops:
 
 
 def count(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> Flops:
-    """Operations of one call, all devices together."""
-    found = _count(jaxpr)
-    matrix = {k: v for k, v in found.items() if k not in (_OTHER, _LOOPS)}
-    return Flops(matrix, found[_OTHER], found[_LOOPS])
+    """Count the operations of one call, summed over devices."""
+    counts = _count(jaxpr)
+    matrix = {k: v for k, v in counts.items() if k not in (_OTHER, _LOOPS)}
+    return Flops(matrix, counts[_OTHER], counts[_LOOPS])
 
 
 def of(function: Callable[..., Any], *arguments: Any) -> Flops:
-    """Operations of a call on arguments of these shapes; nothing runs."""
+    """Count the operations of a call on arguments of these shapes, without running it."""
     return count(jax.make_jaxpr(function)(*arguments))
 
 
 def _count(jaxpr: Any) -> Counter[str]:
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        found.update(_equation(equation))
-    return found
+        counts.update(_equation(equation))
+    return counts
 
 
 def _equation(equation: Any) -> Counter[str]:
@@ -98,8 +103,10 @@ def _equation(equation: Any) -> Counter[str]:
 
 
 def _bodies(name: str, parameters: dict[str, Any]) -> Iterator[Any]:
-    """The jaxprs that an equation runs. Those of a custom rule that is not differentiated run their
-    function alone; reducers and updaters work on single values."""
+    """Yield the jaxprs that an equation runs.
+
+    A custom rule that is not differentiated runs only its function; reducers and updaters act on single values.
+    """
     if name.startswith(("reduce", "scatter", "select_and")):
         return
     for value in parameters.values():
@@ -119,14 +126,14 @@ def _floats(variable: Any) -> int:
 
 
 def _dot(equation: Any) -> int:
-    """2 · outputs · contracted."""
+    """Return 2 · outputs · size of the contracted axes."""
     (contracted, _), _ = equation.params["dimension_numbers"]
     shape = equation.invars[0].aval.shape
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[d] for d in contracted)
 
 
 def _convolution(equation: Any) -> int:
-    """2 · batch · output channels · input channels of a group · pairs (output, tap) along every axis."""
+    """Return 2 · batch · output channels · input channels per group · pairs (output, tap) along each axis."""
     p = equation.params
     lhs, rhs = (v.aval.shape for v in equation.invars[:2])
     out = equation.outvars[0].aval.shape
@@ -146,6 +153,6 @@ def _convolution(equation: Any) -> int:
 
 
 def _pairs(size: int, taps: int, outputs: int, stride: int, before: int, spread: int, dilation: int) -> int:
-    """How many (output, tap) meet an input; spread: of the input, dilation: of the kernel."""
+    """Count the pairs (output, tap) that meet an input; spread: input dilation, dilation: kernel dilation."""
     place = stride * np.arange(outputs)[:, None] + dilation * np.arange(taps)[None, :] - before
     return int(np.sum((place >= 0) & (place <= (size - 1) * spread) & (place % spread == 0)))

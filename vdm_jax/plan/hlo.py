@@ -1,4 +1,4 @@
-"""Reading the text of a compiled HLO module: computations, instructions, shapes, and how often each runs."""
+"""A parser of compiled HLO text: computations, instructions, shapes and execution counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Instruction(NamedTuple):
-    """`name = shape opcode(arguments), attributes`."""
+    """An instruction `name = shape opcode(arguments), attributes`."""
 
     name: str
     shape: str
@@ -20,20 +20,26 @@ class Instruction(NamedTuple):
 
     @property
     def operands(self) -> list[str]:
-        """Names in the same computation."""
+        """Names of the operands in the same computation."""
         return _OPERAND.findall(self.arguments)
 
     def called(self, attribute: str) -> str | None:
-        """The computation that `attribute` names, as `body` of a while."""
-        found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)
-        return found[1] if found else None
+        """Return the computation that `attribute` names, such as `body` of a while."""
+        match = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)
+        return match[1] if match else None
 
 
 Computation = dict[str, Instruction]
 
 
 class Module(NamedTuple):
-    """computations by name, each with its instructions in order; devices: partitions × replicas."""
+    """An HLO module.
+
+    Attributes:
+      computations: computations by name, each with its instructions in order.
+      entry: the name of the entry computation.
+      devices: partitions × replicas.
+    """
 
     computations: dict[str, Computation]
     entry: str
@@ -41,7 +47,7 @@ class Module(NamedTuple):
 
 
 class Execution(NamedTuple):
-    """An instruction outside fusions, the computation it stands in, and how often it runs in a call."""
+    """An instruction outside fusions, its computation, and the number of its executions per call."""
 
     instruction: Instruction
     computation: Computation
@@ -57,7 +63,7 @@ _BITS = re.compile(r"[a-z]+(\d+)")
 
 
 def parse(text: str) -> Module:
-    """A module from `compiled.as_text()`."""
+    """Parse the output of `compiled.as_text()`."""
     computations: dict[str, Computation] = {}
     entry, current = "", None
     for line in text.splitlines():
@@ -90,7 +96,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, opening: int) -> int:
-    """Where the parenthesis at `opening` is closed."""
+    """Return the position of the parenthesis that closes the one at `opening`."""
     depth = 0
     for place in range(opening, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)
@@ -100,9 +106,12 @@ def _closing(text: str, opening: int) -> int:
 
 
 def size_of(shape: str, slow_only: bool = False, tiles: bool = True) -> int:
-    """Bytes of a shape, tuples summed; with what a TPU's tiles pad, if asked for.
+    """Return the bytes of a shape; elements of a tuple are summed.
 
-    slow_only: without arrays that the compiler placed in on-chip memory, S(1) and up in their layout.
+    Args:
+      shape: the shape as HLO text.
+      slow_only: exclude arrays in on-chip memory, which have S(1) or higher in their layout.
+      tiles: include the padding of TPU tiles.
     """
     total = 0
     for dtype, dimensions, layout in _ARRAY.findall(shape):
@@ -117,12 +126,12 @@ def size_of(shape: str, slow_only: bool = False, tiles: bool = True) -> int:
 def _item_bits(dtype: str) -> int:
     if dtype == "pred":
         return 8
-    found = _BITS.match(dtype)
-    return int(found[1]) if found else 0  # tokens and opaque values
+    match = _BITS.match(dtype)
+    return int(match[1]) if match else 0  # tokens and opaque values
 
 
 def _padded(sizes: list[int], layout: str) -> list[int]:
-    """Sizes rounded up to the outermost tile: '1,0:T(8,128)' rounds the two most minor axes."""
+    """Round sizes up to the outermost tile; '1,0:T(8,128)' rounds the two most minor axes."""
     order, _, rest = layout.partition(":")
     tile = re.search(r"T\(([\d,]+)\)", rest)
     if tile is None or not sizes:
@@ -136,7 +145,7 @@ def _padded(sizes: list[int], layout: str) -> list[int]:
 
 
 def executions(module: Module) -> Iterator[Execution]:
-    """Every instruction that runs, loops multiplied by their trip count; fusions are not entered."""
+    """Yield every executed instruction; counts include trip counts of loops, and fusions are not entered."""
     pending = [(module.entry, 1)]
     while pending:
         name, times = pending.pop()
@@ -151,7 +160,7 @@ def _called(module: Module, instruction: Instruction) -> Iterator[tuple[str, int
     if instruction.opcode == "while":
         trips = trip_count(module, instruction) or 1
         yield from ((n, trips) for a in ("body", "condition") if (n := instruction.called(a)))
-    elif instruction.opcode in ("call", "call-start", "async-start"):  # those that start run beside the cores
+    elif instruction.opcode in ("call", "call-start", "async-start"):  # asynchronous ones run in parallel to the cores
         yield from ((n, 1) for a in ("to_apply", "calls") if (n := instruction.called(a)))
     elif instruction.opcode == "conditional":
         branches = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
@@ -160,7 +169,7 @@ def _called(module: Module, instruction: Instruction) -> Iterator[tuple[str, int
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:
-    """How often a while runs: as the compiler noted, else the one bound `i < n` of its condition."""
+    """Return the trip count of a while: the compiler's annotation, or the bound n of a condition `i < n`."""
     noted = _TRIPS.search(loop.attributes)
     if noted:
         return int(noted[1])
@@ -173,6 +182,6 @@ def trip_count(module: Module, loop: Instruction) -> int | None:
 
 
 def unknown_loops(module: Module) -> int:
-    """While loops whose body had to be counted once."""
+    """Return the number of while loops of unknown trip count, whose body is counted once."""
     loops = (e.instruction for e in executions(module) if e.instruction.opcode == "while")
     return sum(trip_count(module, loop) is None for loop in loops)

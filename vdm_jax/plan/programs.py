@@ -1,5 +1,4 @@
-"""The programs a config runs, traced for a mesh of devices that may not exist: the trainer's own step and
-the sampler."""
+"""The programs of a config, the train step and the sampler, traced for devices that may not exist."""
 
 from __future__ import annotations
 
@@ -26,15 +25,24 @@ from vdm_jax.training.program import abstract_batch, check_parallelism, function
 from vdm_jax.training.state import num_parameters
 from vdm_jax.training.step import frozen_like
 
-# Steps that are looked at for how often each variant comes.
+# The number of steps over which the share of each variant is counted.
 PERIOD = 10_000
 
 
 class Program(NamedTuple):
-    """traced: of jax.jit; lower and compile it. executed: what it computes; model: the same without
-    recomputation. calls of it make the whole run; each is for `examples`. weights: bytes of parameters,
-    averages and optimiser state, all together. variants: of steps that differ (lazy R1), the share of each and its
-    model FLOPs; then executed and model are averages, and traced is the step with most."""
+    """A traced program and its costs.
+
+    Attributes:
+      traced: the traced function of jax.jit, ready to be lowered and compiled.
+      parameters: the number of parameters.
+      weights: bytes of parameters, averages and optimizer state.
+      executed: the operations of a call; the average over variants.
+      model: the same without rematerialization.
+      examples: the number of examples per call.
+      calls: the number of calls of a run.
+      variants: if steps differ (lazy R1), the share and the model FLOPs of each variant; `traced` is the most
+        expensive one.
+    """
 
     traced: Any
     parameters: int
@@ -47,7 +55,7 @@ class Program(NamedTuple):
 
 
 def train(config: ConfigDict, chips: list[Any]) -> Program:
-    """One step of the trainer."""
+    """Trace one train step."""
     config = changed(config, {"training.parallelism": "jit"})
     kinds = Counter(map(methods.build(config).variant, range(min(config.training.num_steps, PERIOD))))
     shares = [number / kinds.total() for number in kinds.values()]
@@ -65,35 +73,39 @@ def train(config: ConfigDict, chips: list[Any]) -> Program:
         flops.average(model, shares),
         config.data.batch_size,
         config.training.num_steps,
-        tuple(zip(shares, (found.total for found in model), strict=True)) if len(steps) > 1 else (),
+        tuple(zip(shares, (flop.total for flop in model), strict=True)) if len(steps) > 1 else (),
     )
 
 
 def _steps(config: ConfigDict, chips: list[Any], variants: Iterable[Hashable]) -> tuple[list[Any], Any]:
-    """(the traced step of each variant, abstract state)."""
+    """Return (the traced step of each variant, the abstract state)."""
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp, chips)
     check_parallelism(config, mesh)
     method = methods.build(config)
-    made = functions(config, method, mesh)
-    steps: list[Any] = [made.variants(variant) for variant in variants]  # of jax.jit
+    program = functions(config, method, mesh)
+    steps: list[Any] = [program.variants(variant) for variant in variants]  # of jax.jit
     batch = abstract_batch(config, method)
-    return [step.trace(made.abstract, (batch,), None, *made.frozen) for step in steps], made.abstract
+    return [step.trace(program.abstract, (batch,), None, *program.frozen) for step in steps], program.abstract
 
 
 def sample(config: ConfigDict, chips: list[Any]) -> Program:
-    """One batch of `--mode=sample`."""
-    section, judge = config.sampling, classifier_of(config)
-    method = methods.build(config) if judge is None else classifier_guidance.build(config, judge)
+    """Trace one batch of `--mode=sample`.
+
+    Raises:
+      UserError: the method or its sampler cannot be planned.
+    """
+    section, classifier = config.sampling, classifier_of(config)
+    method = methods.build(config) if classifier is None else classifier_guidance.build(config, classifier)
     if method.sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; plan its training")
     if section.sampler == "adaptive":
         raise UserError(
-            "config.sampling.sampler='adaptive' takes as many steps as the network wants, which no plan knows; "
-            "plan 'heun' with half the evaluations that you expect as config.sampling.num_steps"
+            "config.sampling.sampler='adaptive' has a number of steps that depends on the weights; "
+            "plan 'heun' with config.sampling.num_steps set to half the evaluations that you expect"
         )
     mesh = devices.make_mesh(len(chips), devices=chips)
     size = devices.round_up(min(section.batch_size, section.num_images), mesh)
-    whole, parts = devices.replicated(mesh), devices.split(mesh)
+    replicated, parts = devices.replicated(mesh), devices.split(mesh)
     draw = partial(method.sample, num_steps=section.num_steps)
     params = jax.eval_shape(method.init, jax.random.key(0))
     params |= jax.eval_shape(lambda: frozen_like(method))
@@ -103,19 +115,19 @@ def sample(config: ConfigDict, chips: list[Any]) -> Program:
     if any(guidance):
         weight: Any = jax.ShapeDtypeStruct((size,), jnp.float32)
         cond = Guided(cond, {c.name: weight for c in method.conditions if c.guidable})
-    traced = jax.jit(draw, in_shardings=(whole, parts, parts)).trace(params, keys, cond)
+    traced = jax.jit(draw, in_shardings=(replicated, parts, parts)).trace(params, keys, cond)
     counted = flops.count(traced.jaxpr)
     calls = math.ceil(section.num_images / size) * len(guidance)
     return Program(traced, num_parameters(params), num_bytes(params), counted, counted, size, calls)
 
 
 def num_bytes(tree: Any) -> int:
-    """Bytes of a tree of shapes."""
+    """Return the bytes of a pytree of abstract arrays."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def changed(config: ConfigDict, values: dict[str, Any]) -> ConfigDict:
-    """A copy of a config with some fields set."""
+    """Return a copy of a config with some fields changed."""
     copy = config.copy_and_resolve_references()
     with copy.unlocked():
         copy.update_from_flattened_dict(values)

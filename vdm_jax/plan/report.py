@@ -1,4 +1,4 @@
-"""Compile a config for a slice, say what it needs and costs, and write plan.json."""
+"""Compile a config for a slice, estimate its memory and cost, and write plan.json."""
 
 from __future__ import annotations
 
@@ -20,15 +20,25 @@ from vdm_jax.plan.topology import Slice
 from vdm_jax.plan.traffic import traffic
 from vdm_jax.runtime.workdir import write_json
 
-# Nine tenths of the compiler's work is machine code, and there is several times less of it where an instruction
-# may use 6 MiB of on-chip memory instead of 16; the memory of a program changes by a few percent.
+# Code generation is 90% of the compile time. It is several times faster if an instruction may use 6 MiB of on-chip
+# memory instead of 16; the memory of a program changes by a few percent.
 QUICK = {"xla_tpu_scoped_vmem_limit_kib": "6144"}
 
 
 def run(config: ConfigDict, directory: epath.Path | None, topology_name: str, what: str = "train") -> dict[str, Any]:
-    """Plan 'train' or 'sample' of a checked config on a slice such as 'v5e:16x16'.
+    """Plan a checked config on a TPU slice and print a table; neither data nor a TPU is needed.
 
-    Prints a table; with a directory also writes plan.json. Neither data nor a TPU is needed.
+    Args:
+      config: the config.
+      directory: where plan.json is written, or None.
+      topology_name: the slice, such as 'v5e:16x16'.
+      what: 'train' or 'sample'.
+
+    Returns:
+      The content of plan.json.
+
+    Raises:
+      UserError: the topology or `what` is unknown, or libtpu is not installed.
     """
     result = plan(config, topology_name, what)
     print(table(result), flush=True)
@@ -40,7 +50,7 @@ def run(config: ConfigDict, directory: epath.Path | None, topology_name: str, wh
 
 
 def plan(config: ConfigDict, topology_name: str, what: str = "train") -> dict[str, Any]:
-    """What plan.json holds; see `describe` for its fields."""
+    """Return the content of plan.json; see `describe` for its fields."""
     if what not in PROGRAMS:
         raise UserError(f"unknown --plan={what}; {nearest(what, PROGRAMS)}")
     where = topology.parse(topology_name)
@@ -54,7 +64,7 @@ def plan(config: ConfigDict, topology_name: str, what: str = "train") -> dict[st
 
 
 def compiled(program: Program) -> tuple[hlo.Module | None, Memory]:
-    """(the compiled program, its memory); None for one that does not fit."""
+    """Return (the compiled program, its memory); the program is None if it does not fit."""
     try:
         executable = _compile(program.traced.lower())
     except jax.errors.JaxRuntimeError as error:
@@ -77,11 +87,11 @@ def _compile(lowered: Any) -> Any:
 def describe(
     config: ConfigDict, where: Slice, what: str, program: Program, module: hlo.Module | None, used: Memory
 ) -> dict[str, Any]:
-    """All numbers of a plan. FLOPs are of a call on all chips; bytes are of one jax device."""
+    """Return all numbers of a plan; FLOPs are per call over all chips, bytes are per JAX device."""
     chip = where.chip
     available = used.available or chip.memory // chip.devices
     weights = program.weights // (config.training.fsdp if what == "train" else 1)
-    if module is None and used.temporary:  # the compiler told of no more
+    if module is None and used.temporary:  # the compiler reported only temporaries
         used = used._replace(arguments=weights, total=used.temporary + weights)
     fits = module is not None and used.total <= available * (1 - memory.RESERVED)
     result: dict[str, Any] = {
@@ -114,16 +124,16 @@ def describe(
 def _costs(where: Slice, program: Program, module: hlo.Module) -> dict[str, Any]:
     kinds, moved = by_kind(collectives(module)), traffic(module)
     wire = sum(row["wire_bytes"] for row in kinds.values())
-    guess = roofline.estimate(where, program.executed.matrix, moved, wire)
+    estimate = roofline.estimate(where, program.executed.matrix, moved, wire)
     devices = where.chips * where.chip.devices
-    hours = guess.total * program.calls / 3600
+    hours = estimate.total * program.calls / 3600
     return {
         "collectives": kinds,
         "collective_bytes": wire,
         "memory_traffic_bytes": moved,
         "flops_per_byte": program.executed.total / devices / max(moved, 1),
-        "seconds_per_call": {**guess._asdict(), "bound": guess.bound},
-        "examples_per_second": program.examples / guess.total,
+        "seconds_per_call": {**estimate._asdict(), "bound": estimate.bound},
+        "examples_per_second": program.examples / estimate.total,
         "hours": hours,
         "chip_hours": hours * where.chips,
         "unknown_loops": program.executed.unknown_loops + hlo.unknown_loops(module),

@@ -1,4 +1,4 @@
-"""How long a call takes if it is as fast as the chip's rates allow, under stated assumptions."""
+"""A roofline estimate of the time of a call from the chip's rates, under stated assumptions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from vdm_jax.plan.topology import Slice
 from vdm_jax.runtime.chips import rate
 
-# The share of peak that dots and convolutions of a U-Net reach: not measured, 30–50 % is what is told of such nets.
+# The share of peak that dots and convolutions of a U-Net reach: not measured; 30–50% is commonly reported.
 MATRIX_SHARE = 0.5
 
 ASSUMPTIONS = (
@@ -16,16 +16,23 @@ ASSUMPTIONS = (
     "every instruction of the compiled program reads and writes memory once at the full bandwidth",
     "memory and matrix units overlap perfectly; collectives overlap with nothing",
     "collectives use both directions of one ring of links; their latency is not counted",
-    "compiled with less on-chip memory an instruction than to run, which takes minutes less: the program's memory "
-    "may differ by a few percent",
+    "compilation is sped up by a lower limit on on-chip memory per instruction: the program's memory may differ "
+    "by a few percent",
     "the runtime keeps 2% of the memory for itself",
     "input arrives in time; logging, checkpoints and evaluations are free",
 )
 
 
 class Estimate(NamedTuple):
-    """Seconds of a call. compute, memory, links: of each alone; total: max(compute, memory) + links;
-    floor: the longest of the three at full peak, which nothing can beat."""
+    """Estimated seconds of a call.
+
+    Attributes:
+      compute: the time of the matrix units alone.
+      memory: the time of memory traffic alone.
+      links: the time of collectives alone.
+      total: max(compute, memory) + links.
+      floor: the longest of the three at peak rates, a lower bound.
+    """
 
     compute: float
     memory: float
@@ -35,12 +42,19 @@ class Estimate(NamedTuple):
 
     @property
     def bound(self) -> str:
-        """What the time goes to."""
+        """The resource that takes the most time."""
         return max(("compute", "memory", "links"), key=lambda name: getattr(self, name))
 
 
 def estimate(where: Slice, matrix: Mapping[str, float], traffic: float, wire: float) -> Estimate:
-    """matrix: operations by dtype, all devices together; traffic: memory bytes, wire: bytes sent, of one device."""
+    """Estimate the time of a call.
+
+    Args:
+      where: the slice.
+      matrix: matrix operations by dtype, summed over devices.
+      traffic: bytes of memory traffic per device.
+      wire: bytes sent per device.
+    """
     chip = where.chip
     peak = sum(flops / rate(chip, dtype) for dtype, flops in matrix.items()) / where.chips
     memory = traffic * chip.devices / chip.bandwidth

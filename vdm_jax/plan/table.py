@@ -1,4 +1,4 @@
-"""A plan in a dozen lines for a person."""
+"""A plan formatted as a dozen lines of text."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3
 
 
 def si(value: float, unit: str) -> str:
-    """'59.5 TFLOP'."""
+    """Format a value with an SI prefix, such as '59.5 TFLOP'."""
     size, prefix = next(((s, p) for s, p in _PREFIXES if value >= s), (1.0, ""))
     return f"{value / size:.3g} {prefix}{unit}"
 
 
 def size(value: float) -> str:
-    """Bytes as '3.21 GiB' or '38 MiB'."""
+    """Format bytes, such as '3.21 GiB' or '38 MiB'."""
     return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.2g} MiB"
 
 
 def duration(seconds: float) -> str:
-    """'18.9 µs', '12.3 ms', '45 s', '3.1 h', '2.4 days'."""
+    """Format a duration, such as '18.9 µs', '12.3 ms', '45 s', '3.1 h' or '2.4 days'."""
     steps = ((1e-3, 1e-6, "µs"), (1.0, 1e-3, "ms"), (120.0, 1.0, "s"), (7200.0, 60.0, "min"), (172800.0, 3600.0, "h"))
     for limit, unit, name in steps:
         if seconds < limit:
@@ -30,7 +30,7 @@ def duration(seconds: float) -> str:
 
 
 def table(plan: Mapping[str, Any]) -> str:
-    """What `report.plan` found."""
+    """Format the result of `report.plan`."""
     noun, plural = ("step", "steps") if plan["what"] == "train" else ("batch", "batches")
     used = plan["memory_bytes"]
     executed = sum(plan["executed_flops"].values())
@@ -39,20 +39,20 @@ def table(plan: Mapping[str, Any]) -> str:
         (
             "plan",
             f"{plan['what']} on {plan['dataset']} for {plan['topology']}: {_count(plan, 'chips')}, "
-            f"{_count(plan, 'hosts')}, {plan['examples_per_call']} examples a {noun}",
+            f"{_count(plan, 'hosts')}, {plan['examples_per_call']} examples per {noun}",
         ),
         ("parameters", f"{plan['parameters']:,}"),
         (
             "work",
-            f"{si(plan['model_flops'], 'FLOP')} a {noun}"
-            + (f", {again:.0%} more recomputed" if again > 0.005 else "")
+            f"{si(plan['model_flops'], 'FLOP')} per {noun}"
+            + (f", {again:.0%} more by rematerialization" if again > 0.005 else "")
             + _variants(plan.get("variants", [])),
         ),
     ]
     shape = f"arguments {size(used['arguments'])}, temporary {size(used['temporary'])}, outputs {size(used['outputs'])}"
     verdict = "fits" if plan["fits"] else "does NOT fit"
     total = (
-        f"{size(used['total'])} of {size(used['available'])} a device" if used["total"] else "more than a device has"
+        f"{size(used['total'])} of {size(used['available'])} per device" if used["total"] else "more than a device has"
     )
     lines.append(("memory", f"{verdict}: {total}" + (f" ({shape})" if used["arguments"] else "")))
     if "advice" in plan:
@@ -67,11 +67,11 @@ def table(plan: Mapping[str, Any]) -> str:
 
 
 def _variants(variants: list[Mapping[str, Any]]) -> str:
-    """What steps that differ have to do with each other."""
+    """Describe the variants of steps, if there are several."""
     if not variants:
         return ""
-    each = ", ".join(f"{si(row['model_flops'], 'FLOP')} in {row['share']:.3g} of them" for row in variants)
-    return f", an average of steps that differ: {each}; memory, traffic and links are those of the step with most"
+    each = ", ".join(f"{si(row['model_flops'], 'FLOP')} in {row['share']:.3g} of steps" for row in variants)
+    return f", averaged over variants of the step: {each}; memory, traffic and links are of the most expensive"
 
 
 def _count(plan: Mapping[str, Any], name: str) -> str:
@@ -84,19 +84,19 @@ def _time(plan: Mapping[str, Any], noun: str, plural: str) -> list[tuple[str, st
     kinds = ", ".join(
         f"{row['count']} {kind} of {si(row['payload_bytes'], 'B')}" for kind, row in plan["collectives"].items()
     )
-    whole = f"{plan['calls']:,} {noun if plan['calls'] == 1 else plural}"
+    calls = f"{plan['calls']:,} {noun if plan['calls'] == 1 else plural}"
     rows = [
-        ("links", f"{si(plan['collective_bytes'], 'B')} sent a device: {kinds or 'nothing'}"),
-        ("intensity", f"{plan['flops_per_byte']:.0f} FLOP a byte of memory traffic"),
+        ("links", f"{si(plan['collective_bytes'], 'B')} sent per device: {kinds or 'nothing'}"),
+        ("intensity", f"{plan['flops_per_byte']:.0f} FLOP per byte of memory traffic"),
         (
             "time",
-            f"{duration(seconds['total'])} a {noun} ({parts}), at best {duration(seconds['floor'])}; "
+            f"{duration(seconds['total'])} per {noun} ({parts}), at best {duration(seconds['floor'])}; "
             f"{plan['examples_per_second']:,.0f} examples/s",
         ),
-        ("cost", f"{whole}: {duration(plan['hours'] * 3600)}, {plan['chip_hours']:,.3g} chip-hours"),
+        ("cost", f"{calls}: {duration(plan['hours'] * 3600)}, {plan['chip_hours']:,.3g} chip-hours"),
     ]
     if plan["unknown_loops"]:
-        rows.append(("beware", f"{plan['unknown_loops']} loops of unknown length are counted once"))
+        rows.append(("warning", f"{plan['unknown_loops']} loops of unknown length are counted once"))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""TPU slices by name, as 'v5e:4x8' or 'v4:2x2x4', and their devices on a machine that has none."""
+"""TPU slices by name, such as 'v5e:4x8' or 'v4:2x2x4', and their devices on a machine without a TPU."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "v6e": _LITE,
     "tpu7x": _CUBES,
 }
-# What libtpu calls them.
+# Names in libtpu.
 _NAMES = {"v5p": "v5"}
-# Two cores of a chip that act as one device.
+# Chips whose two cores act as one device.
 _MEGACORE = ("v4", "v5p")
-# Else libtpu complains that it stands on no TPU machine.
+# Without these libtpu logs that the machine has no TPU.
 _QUIET = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -40,36 +40,36 @@ _QUIET = {
 
 
 class Slice(NamedTuple):
-    """Chips joined by their interconnect: a chip and the sides of the torus or mesh."""
+    """Chips joined by their interconnect: the kind of chip and the sides of the torus or mesh."""
 
     chip: Chip
     sides: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        """'v5e:4x8'."""
+        """The name of the slice, such as 'v5e:4x8'."""
         return f"{self.chip.name}:{'x'.join(map(str, self.sides))}"
 
     @property
     def chips(self) -> int:
-        """How many."""
+        """The number of chips."""
         return math.prod(self.sides)
 
     @property
     def hosts(self) -> int:
-        """Machines that drive them, which is how many processes a job has."""
+        """The number of hosts, which is the number of processes of a job."""
         return math.prod(-(-side // bound) for side, bound in zip(self.sides, self.host_bounds, strict=False))
 
     @property
     def host_bounds(self) -> tuple[int, int, int]:
-        """Chips of one machine along each side: 2 × 2, and 2 × 4 where the whole slice is one machine of eight."""
-        whole = self.chips == self.chip.per_host == 8
+        """Chips of one host along each side: 2 × 4 if the slice is a single host with eight chips, else 2 × 2."""
+        single = self.chips == self.chip.per_host == 8
         sides = (*self.sides, 1, 1)
-        return min(sides[0], 2), min(sides[1], 4 if whole else 2), 1
+        return min(sides[0], 2), min(sides[1], 4 if single else 2), 1
 
     @property
     def wraps(self) -> tuple[bool, ...]:
-        """Which sides close to a ring: those of 16 in two dimensions, all sides of whole cubes in three."""
+        """Whether each side closes to a ring: sides of 16 (v3: 32) in two dimensions, all sides of 4 k in three."""
         if len(self.sides) == 2:
             full = 32 if self.chip.name == "v3" else 16
             return tuple(side == full for side in self.sides)
@@ -77,10 +77,10 @@ class Slice(NamedTuple):
 
 
 def parse(name: str) -> Slice:
-    """'v5e:16x16' → Slice; UserError with the nearest that exists."""
+    """Parse a name such as 'v5e:16x16'; raise UserError with the nearest slice if it does not exist."""
     kind, _, shape = name.strip().lower().partition(":")
     if kind not in TPUS:
-        raise UserError(f"--topology={name!r} names no TPU; {nearest(kind, TPUS)}, as in --topology=v5e:2x4")
+        raise UserError(f"--topology={name!r} is not a TPU; {nearest(kind, TPUS)}, as in --topology=v5e:2x4")
     known = SHAPES[kind]
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape):
         raise UserError(f"--topology={name!r} lacks the shape of the slice; for {kind}: {', '.join(known)}")
@@ -88,16 +88,16 @@ def parse(name: str) -> Slice:
     if shape not in known:
         best = min(known, key=lambda k: abs(math.log(math.prod(map(int, k.split("x"))) / math.prod(sides))))
         raise UserError(
-            f"--topology={name!r} is no slice of {kind}; the nearest is '{kind}:{best}' of {', '.join(known)}"
+            f"--topology={name!r} is not a slice of {kind}; the nearest is '{kind}:{best}' of {', '.join(known)}"
         )
     return Slice(TPUS[kind], sides)
 
 
 def prepare() -> None:
-    """Settings under which libtpu describes chips that are not there; before the first use of JAX.
+    """Configure libtpu to describe chips that are not present; call this before the first use of JAX.
 
-    It must not ask a cloud for its metadata, nor take the lock of a TPU that another process may hold,
-    and JAX must compute on the CPU.
+    libtpu must not query cloud metadata or take the lock of a TPU that another process may hold, and JAX must
+    compute on the CPU.
     """
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
@@ -107,7 +107,11 @@ def prepare() -> None:
 
 
 def devices(where: Slice) -> list[Any]:
-    """The slice's devices, for which programs can be compiled and not run."""
+    """Return the devices of a slice, for which programs can be compiled but not run.
+
+    Raises:
+      UserError: libtpu is not installed.
+    """
     prepare()
     if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
         raise UserError("--mode=plan needs libtpu, which also works without a TPU: pip install 'vdm_jax[plan]'")

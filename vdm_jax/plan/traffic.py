@@ -1,16 +1,16 @@
-"""Bytes that go between a device's large memory and its cores, read from compiled HLO.
+"""Bytes moved between a device's main memory and its cores, from compiled HLO.
 
-Every instruction outside fusions reads its operands and writes its result once. A fusion that takes
-a slice of an operand reads the slice, and one that updates a slice in place writes the slice: a scan
-reads one layer of stacked parameters, not the stack. Arrays that a TPU's compiler placed on the chip
-(S(1) in their layout) are not counted. XLA's own figure takes the body of a loop once.
+Every instruction outside fusions reads its operands and writes its result once. A fusion that slices an operand
+reads the slice, and one that updates a slice in place writes the slice: a scan reads one layer of stacked
+parameters, not the stack. Arrays in on-chip memory (S(1) in their layout) are not counted. XLA's own figure
+includes the body of a loop only once.
 """
 
 from __future__ import annotations
 
 from vdm_jax.plan.hlo import Computation, Instruction, Module, executions, size_of
 
-# They move nothing, or what they call is counted instead.
+# These move nothing, or the computations that they call are counted instead.
 _NOTHING = (
     "parameter constant tuple get-tuple-element bitcast while conditional call call-start after-all async-start "
     "async-update async-done opt-barrier partition-id replica-id add-dependency domain"
@@ -19,7 +19,7 @@ _FREE = frozenset(_NOTHING.split())
 
 
 def traffic(module: Module) -> int:
-    """Bytes read and written in one call on one device."""
+    """Return the bytes read and written per call on one device."""
     return sum(times * _moved(module, one, place) for one, place, times in executions(module))
 
 
@@ -40,7 +40,7 @@ def _moved(module: Module, one: Instruction, place: Computation) -> int:
         return 2 * size_of(one.shape, True)
     if one.opcode == "dynamic-update-slice":
         return 2 * _slow(place, one.operands[1])
-    if one.opcode.endswith("-start"):  # its result repeats its operands
+    if one.opcode.endswith("-start"):  # its result contains its operands
         return 2 * sum(_slow(place, name) for name in one.operands)
     return size_of(one.shape, True) + sum(_slow(place, name) for name in one.operands)
 
@@ -50,9 +50,9 @@ def _slow(place: Computation, name: str) -> int:
 
 
 def _read(module: Module, body: Computation, name: str) -> int:
-    """Bytes of a value of a fused computation that its users need."""
+    """Return the bytes of a value of a fused computation that its users read."""
     total = 0
-    whole = size_of(body[name].shape)
+    full = size_of(body[name].shape)
     for user in body.values():
         if name not in user.operands:
             continue
@@ -69,12 +69,12 @@ def _read(module: Module, body: Computation, name: str) -> int:
                 if i.opcode == "parameter" and i.arguments in numbers
             )
         elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:
-            return whole
-    return min(total, whole)
+            return full
+    return min(total, full)
 
 
 def _written(module: Module, body: Computation, root: Instruction) -> int:
-    """Bytes of a fusion's result that it writes."""
+    """Return the bytes of a fusion's result that it writes."""
     if root.opcode == "dynamic-update-slice":
         return size_of(body[root.operands[1]].shape)
     if root.opcode == "bitcast":

@@ -1,1 +1,1 @@
-"""What a run stands on: devices, processes, locks, working directories and checkpoints."""
+"""Infrastructure of a run: devices, processes, locks, working directories and checkpoints."""

@@ -1,7 +1,7 @@
-"""Reading one checkpoint from its folder, and noticing what is wrong with it.
+"""Reading one checkpoint from its folder and detecting damage.
 
-The folder of a step holds three items: `state` (arrays), `data` (the position of the data iterator)
-and `checksum` (the record of vdm_jax.runtime.checksums, which those made before it lack).
+The folder of a step contains three items: `state` (arrays), `data` (the position of the data iterator)
+and `checksum` (the record of `vdm_jax.runtime.checksums`, which checkpoints of early versions lack).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from vdm_jax.runtime.processes import agree
 
 
 class Damage(Exception):
-    """In what way a checkpoint is not what was saved."""
+    """A checkpoint differs from what was saved; the message says in what way."""
 
 
-# Of a disk, a network or a memory that fails now and may not fail later: no checkpoint is given up for them.
+# Transient errors of disk, network or memory: the checkpoint is not considered damaged.
 _PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EMFILE)
 _PASSING_WORDS = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "Out of memory")
 
 
 def trouble(place: epath.Path, what: str, error: Exception) -> Exception:
-    """Damage, or UserError where the reading failed for a reason that is not in the checkpoint."""
+    """Return Damage, or a UserError if `error` is transient and the checkpoint may be intact."""
     passing = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _PASSING)
     if passing or any(word in str(error) for word in _PASSING_WORDS):
         return UserError(f"the checkpoint {place} cannot be read now ({reason(error)}); nothing was changed, try again")
@@ -40,7 +40,19 @@ def trouble(place: epath.Path, what: str, error: Exception) -> Exception:
 
 
 def read(place: epath.Path, like: Any) -> tuple[Any, Any, bool]:
-    """(tree laid out as `like`, data position, whether there were checksums). Errors on all processes or on none."""
+    """Read a checkpoint; errors are raised on all processes or on none.
+
+    Args:
+      place: the folder of the checkpoint.
+      like: the abstract tree, with shardings.
+
+    Returns:
+      The tree with the structure and shardings of `like`, the data position, and whether checksums were verified.
+
+    Raises:
+      Damage: the checkpoint is damaged.
+      UserError: it belongs to another model, or cannot be read at the moment.
+    """
     saved, tree, position, how, refusal = None, None, None, "", None
     try:
         saved = _record(place)
@@ -52,14 +64,19 @@ def read(place: epath.Path, like: Any) -> tuple[Any, Any, bool]:
     except UserError as error:
         refusal = error
     agree(refusal)
-    _agree(how)  # before the sums, which all processes compute together
+    _agree(how)  # before the checksums, which all processes compute together
     if saved:
         _agree(_changes(saved, tree))
     return tree, position, saved is not None
 
 
 def read_part(place: epath.Path, which: str, like: Any) -> Any:
-    """One part of the tree, on one device; every process reads it for itself."""
+    """Read the subtree `which` onto one device; each process reads its own copy.
+
+    Raises:
+      Damage: the checkpoint is damaged.
+      UserError: it belongs to another model, or cannot be read at the moment.
+    """
     saved = _record(place)
     described = saved["leaves"] if saved else _described(place)
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -74,26 +91,26 @@ def read_part(place: epath.Path, which: str, like: Any) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """Type and first line, cut short: Orbax's and TensorStore's messages go on for pages."""
+    """Return type and first line of an error, shortened: messages of Orbax and TensorStore can fill pages."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}".rstrip(".: ")
 
 
 def _changes(saved: dict[str, Any], tree: Any) -> str:
-    """'' if all leaves are what was saved."""
+    """Describe the leaves that differ from what was saved; '' if there are none."""
     wrong = checksums.changed(saved, tree)
     more = f" and of {len(wrong) - 1} more leaves" if len(wrong) > 1 else ""
-    return f"the values of {wrong[0]}{more} are not those that were saved" if wrong else ""
+    return f"the values of {wrong[0]}{more} differ from what was saved" if wrong else ""
 
 
 def _agree(how: str) -> None:
-    """Damage if any process found some."""
+    """Raise Damage on all processes if any process has detected damage."""
     if np.any(multihost_utils.process_allgather(np.int32(bool(how)))):
         raise Damage(how or "another process could not read it")
 
 
 def _record(place: epath.Path) -> dict[str, Any] | None:
-    """The checksums of a checkpoint; None if it was made without."""
+    """Return the record of checksums of a checkpoint; None if it was saved without one."""
     if not place.is_dir() or not any(place.iterdir()):
         raise Damage("it is empty")
     for item in ("state", "data"):
@@ -110,15 +127,15 @@ def _record(place: epath.Path) -> dict[str, Any] | None:
 
 
 def _items(place: epath.Path) -> dict[str, Any]:
-    """The items that a checkpoint was saved with, as Orbax notes them."""
+    """Return the items that a checkpoint was saved with, from Orbax's metadata."""
     try:
         return dict(json.loads((place / "_CHECKPOINT_METADATA").read_text())["item_handlers"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise trouble(place, "what it consists of", error) from error
+        raise trouble(place, "its list of items", error) from error
 
 
 def _item(place: epath.Path, name: str) -> Any:
-    """An item that is JSON."""
+    """Read a JSON item."""
     try:
         return ocp.JsonCheckpointHandler().restore(place / name)
     except (OSError, ValueError) as error:
@@ -126,7 +143,7 @@ def _item(place: epath.Path, name: str) -> Any:
 
 
 def _check_structure(place: epath.Path, described: dict[str, Any], like: Any) -> None:
-    """UserError if a checkpoint holds other leaves than are asked for: it is whole, but not for this model."""
+    """Raise UserError if the leaves of a checkpoint differ from `like` in name, dtype or shape."""
     wrong = checksums.mismatches(described, like)
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -136,7 +153,7 @@ def _check_structure(place: epath.Path, described: dict[str, Any], like: Any) ->
 
 
 def _described(place: epath.Path) -> dict[str, list[Any]]:
-    """[dtype, shape] by path as Orbax knows them, of a checkpoint without checksums."""
+    """Return {path: [dtype, shape]} from Orbax's metadata, for a checkpoint without checksums."""
     try:
         tree = ocp.StandardCheckpointHandler().metadata(place / "state").tree
     except Exception as error:  # Orbax raises bare Exceptions, KeyError and ValueError alike
@@ -145,21 +162,21 @@ def _described(place: epath.Path) -> dict[str, list[Any]]:
 
 
 def _position(place: epath.Path, saved: dict[str, Any] | None) -> Any:
-    """Of the data iterator."""
+    """Return the saved position of the data iterator."""
     if saved:
         position = _item(place, "data")
         if saved["data"] != checksums.crc(position):
-            raise Damage("the data position is not the one that was saved")
+            raise Damage("the data position differs from what was saved")
         return position
     try:
-        # Grain's handler wrote a file for every process, all alike.
+        # Grain's handler wrote one file per process, with equal contents.
         return json.loads(min((place / "data").glob("process_*.json")).read_text())
     except (OSError, ValueError) as error:
         raise trouble(place, "its data", error) from error
 
 
 def _arrays(handler: Any, place: epath.Path, arguments: Any) -> Any:
-    """The arrays of a checkpoint, without the barriers of Orbax's manager: one process may fail alone."""
+    """Restore the arrays of a checkpoint without the barriers of Orbax's manager: one process may fail alone."""
     silence_orbax()
     try:
         return handler().restore(place / "state", args=arguments)

@@ -1,6 +1,6 @@
-"""Checkpoints by Orbax: state, data position and checksums together, committed atomically, kept by number.
+"""Orbax checkpoints of state, data position and checksums, committed atomically and numbered by step.
 
-What was damaged on the disk is noticed, named and passed over.
+Damaged checkpoints are detected, reported and skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vdm_jax.runtime import checksums
 from vdm_jax.runtime.checkpoint_reading import Damage, read, read_part, reason
 from vdm_jax.runtime.log_filters import silence_orbax
 
-# A NamedTuple of pytrees, the state of a run
+# A NamedTuple of pytrees: the state of a run
 State = TypeVar("State", bound=Any)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -28,10 +28,10 @@ _FULL_WORDS = ("RESOURCE_EXHAUSTED", "ENOSPC", "EDQUOT", "EFBIG", "No space left
 
 
 class Saver(ocp.CheckpointManager):
-    """Orbax's manager; a saving that failed in the background is told as a sentence by whatever waits for it."""
+    """Orbax's manager; a background save that failed raises a UserError in the call that waits for it."""
 
     def wait_until_finished(self) -> None:
-        """Wait for the saving under way; UserError if it failed. `save` and `close` come through here too."""
+        """Wait for the save in progress; raise UserError if it failed. Also called by `save` and `close`."""
         try:
             super().wait_until_finished()
         except UserError:
@@ -41,21 +41,27 @@ class Saver(ocp.CheckpointManager):
 
 
 def folder(workdir: epath.Path) -> epath.Path:
-    """Where a working directory keeps its checkpoints; absolute, as Orbax demands. Buckets already are."""
+    """Return the folder of checkpoints of a working directory, absolute as Orbax requires."""
     path = workdir / "checkpoints"
     return path if "://" in os.fspath(path) else path.absolute()
 
 
 def steps(workdir: epath.Path) -> list[int]:
-    """Committed steps, ascending; [] if there are none."""
+    """Return the committed steps in ascending order."""
     path = folder(workdir)
     return sorted(ocp.utils.checkpoint_steps(path)) if path.exists() else []
 
 
 def manager(workdir: epath.Path, keep: int, keep_every: int = 0) -> Saver:
-    """Saves in the background; removes what a killed run left half-written.
+    """Return a manager that saves in the background; removes incomplete checkpoints of a killed run.
 
-    Keeps the newest `keep`, and for good the steps that keep_every divides (0: none).
+    Args:
+      workdir: the working directory.
+      keep: how many of the newest checkpoints are kept.
+      keep_every: checkpoints at multiples of this step are kept permanently; 0 disables this.
+
+    Raises:
+      UserError: the folder cannot be created.
     """
     silence_orbax()
     options = ocp.CheckpointManagerOptions(
@@ -64,15 +70,21 @@ def manager(workdir: epath.Path, keep: int, keep_every: int = 0) -> Saver:
     try:
         return Saver(folder(workdir), options=options)
     except OSError as error:
-        raise UserError(f"{folder(workdir)} cannot be made ({error.strerror}); use another --workdir") from error
+        raise UserError(f"{folder(workdir)} cannot be created ({error.strerror}); use another --workdir") from error
 
 
 def save(saver: Saver, state: Any, iterator: Any) -> None:
-    """Save under state.step; returns before the bytes are on the disk. The state may be donated then.
+    """Save a checkpoint of `state.step`; an existing one is not overwritten.
 
-    state: a NamedTuple of global arrays with a field `step`. iterator: its get_state() is JSON and the same on all
-    processes, so that another number of them can go on. A step that is there already is left as it is. UserError if
-    this saving, or the one before it in the background, failed.
+    Returns before the bytes are on the disk; the state may be donated then.
+
+    Args:
+      saver: the manager.
+      state: a NamedTuple of global arrays with a field `step`.
+      iterator: its get_state() is JSON and equal on all processes, so that another number of processes can resume.
+
+    Raises:
+      UserError: this save, or the previous background save, failed.
     """
     step = int(jax.device_get(state.step))
     if step in saver.all_steps():
@@ -92,20 +104,20 @@ def save(saver: Saver, state: Any, iterator: Any) -> None:
 
 
 def finish(saver: Saver) -> None:
-    """Wait until everything is on the disk; UserError if something could not be written."""
+    """Wait until everything is on the disk; raise UserError if something could not be written."""
     saver.wait_until_finished()
 
 
 def _not_saved(saver: Saver, error: Exception) -> UserError:
-    """Why a checkpoint could not be written, and what is there."""
-    place, found = epath.Path(saver.directory), steps(epath.Path(saver.directory).parent)
-    whole = f"the checkpoints there are whole ({', '.join(map(str, found))})" if found else "there is no earlier one"
+    """Return the error for a checkpoint that could not be written, naming the existing checkpoints."""
+    place, existing = epath.Path(saver.directory), steps(epath.Path(saver.directory).parent)
+    intact = f"existing checkpoints are intact ({', '.join(map(str, existing))})" if existing else "none exists yet"
     if _is_full(error):
         return UserError(
-            f"the disk is full: no checkpoint could be written to {place}; {whole}; "
-            "make room and run the same command again"
+            f"the disk is full: no checkpoint could be written to {place}; {intact}; "
+            "free some space and run the same command again"
         )
-    return UserError(f"no checkpoint could be written to {place} ({reason(error)}); {whole}")
+    return UserError(f"no checkpoint could be written to {place} ({reason(error)}); {intact}")
 
 
 def _is_full(error: BaseException | None) -> bool:
@@ -117,11 +129,21 @@ def _is_full(error: BaseException | None) -> bool:
 
 
 def restore_newest(saver: Saver, like: State, iterator: Any, say: Callable[[str], None]) -> tuple[State, int] | None:
-    """(state, step) of the newest whole checkpoint, None if there is none; moves the iterator there too.
+    """Restore the newest valid checkpoint and set the data iterator to its position.
 
-    like: the abstract state, with shardings, that the state is laid out as. Damaged checkpoints that
-    are newer are moved to <workdir>/damaged, with a sentence each. UserError if all are damaged, or
-    one belongs to another model; nothing is moved then.
+    Newer checkpoints that are damaged are moved to <workdir>/damaged.
+
+    Args:
+      saver: the manager.
+      like: the abstract state, with shardings.
+      iterator: the data iterator.
+      say: prints a sentence on each damaged checkpoint.
+
+    Returns:
+      The state and its step, or None if there is no checkpoint.
+
+    Raises:
+      UserError: all checkpoints are damaged, or one belongs to another model; nothing is moved then.
     """
     finish(saver)
     saver.reload()
@@ -134,21 +156,31 @@ def restore_newest(saver: Saver, like: State, iterator: Any, say: Callable[[str]
             continue
         moved = set_aside(saver, [number for number, _ in damaged])
         for (number, how), where in zip(damaged, moved, strict=True):
-            say(f"checkpoint {number} is damaged ({how}); it is now {where}, and step {step} is used")
+            say(f"checkpoint {number} is damaged ({how}); moved to {where}, using step {step} instead")
         if not checked:
-            say(f"checkpoint {step} has no checksums: whether it is whole could not be checked")
+            say(f"checkpoint {step} has no checksums: its integrity could not be verified")
         iterator.set_state(position)
         return type(like)(**tree), step
     if damaged:
-        told = "; ".join(f"{number}: {how}" for number, how in damaged)
+        reasons = "; ".join(f"{number}: {how}" for number, how in damaged)
         raise UserError(
-            f"all checkpoints in {saver.directory} are damaged ({told}); bring one back, or use a new --workdir"
+            f"all checkpoints in {saver.directory} are damaged ({reasons}); restore one from a backup, "
+            "or use a new --workdir"
         )
     return None
 
 
 def set_aside(saver: Saver, chosen: Sequence[int], name: str = "damaged") -> list[epath.Path]:
-    """Move these steps out of the manager's sight, to <workdir>/<name>/<step>, numbered if that is taken."""
+    """Move checkpoints out of the manager's folder.
+
+    Args:
+      saver: the manager.
+      chosen: the steps to move.
+      name: the target folder inside the working directory.
+
+    Returns:
+      The new paths <workdir>/<name>/<step>, with a numeric suffix if that exists.
+    """
     targets = [_free(epath.Path(saver.directory).parent / name, step) for step in chosen]
     if not chosen:
         return []
@@ -157,7 +189,7 @@ def set_aside(saver: Saver, chosen: Sequence[int], name: str = "damaged") -> lis
         for step, target in zip(chosen, targets, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             if "://" in os.fspath(target):
-                (target.parent / ".keep").write_text("")  # a folder of a bucket exists once there is something in it
+                (target.parent / ".keep").write_text("")  # a folder in a bucket exists only if it is not empty
             (saver.directory / str(step)).rename(target)
     _together("checkpoints are moved")
     saver.reload()
@@ -173,7 +205,10 @@ def _free(place: epath.Path, step: int) -> epath.Path:
 
 
 def restore(saver: Saver, step: int, like: State, iterator: Any) -> State:
-    """The state at `step`, laid out like the abstract state `like`; moves the iterator there too."""
+    """Restore the state at `step` and set the data iterator to its position.
+
+    like: the abstract state, with shardings. Raises UserError if the checkpoint is damaged.
+    """
     try:
         tree, position, _ = read(saver.directory / str(step), like._asdict())
     except Damage as damage:
@@ -182,8 +217,9 @@ def restore(saver: Saver, step: int, like: State, iterator: Any) -> State:
     return type(like)(**tree)
 
 
-def _damaged(place: epath.Path, step: int, found: Sequence[int], damage: Damage) -> UserError:
-    before = [other for other in found if other < step]
+def _damaged(place: epath.Path, step: int, existing: Sequence[int], damage: Damage) -> UserError:
+    """Return the error for a damaged checkpoint."""
+    before = [other for other in existing if other < step]
     remedy = f"--mode=train tries step {max(before)}" if before else "there is no earlier one"
     return UserError(f"the checkpoint {place / str(step)} is damaged ({damage}); {remedy}")
 
@@ -193,14 +229,28 @@ def _together(event: str) -> None:
 
 
 def restore_weights(workdir: epath.Path, which: str, like: Any, step: int | None = None) -> tuple[Any, int]:
-    """('ema' or 'params' of the newest checkpoint on one device, its step), for eval and sampling."""
-    found = steps(workdir)
-    if not found:
-        raise UserError(f"{folder(workdir)} holds no checkpoint; train first, with --mode=train")
-    step = found[-1] if step is None else step
-    if step not in found:
-        raise UserError(f"{folder(workdir)} holds no checkpoint {step}; there are {', '.join(map(str, found))}")
+    """Restore one set of weights onto one device, for evaluation and sampling.
+
+    Args:
+      workdir: the working directory.
+      which: 'ema' or 'params'.
+      like: the abstract params.
+      step: the checkpoint; None for the newest.
+
+    Returns:
+      The weights and their step.
+
+    Raises:
+      UserError: there is no such checkpoint, or it is damaged.
+    """
+    existing = steps(workdir)
+    if not existing:
+        raise UserError(f"{folder(workdir)} contains no checkpoint; train first, with --mode=train")
+    step = existing[-1] if step is None else step
+    if step not in existing:
+        steps_there = ", ".join(map(str, existing))
+        raise UserError(f"{folder(workdir)} contains no checkpoint {step}; there are {steps_there}")
     try:
         return read_part(folder(workdir) / str(step), which, like), step
     except Damage as damage:
-        raise _damaged(folder(workdir), step, found, damage) from damage
+        raise _damaged(folder(workdir), step, existing, damage) from damage

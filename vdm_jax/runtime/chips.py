@@ -1,8 +1,8 @@
-"""Accelerators: peak speed, memory and links of a chip, each with where the figure comes from.
+"""Accelerators: peak speed, memory and links of each chip, with the source of each figure.
 
-Rates are per second, sizes in bytes, both of a whole chip; jax sees some chips as two devices. Matrix
-rates are without sparsity. `f32` is what float32 gets at JAX's default precision: one bfloat16 pass on
-a TPU, TF32 on an NVIDIA GPU that has it.
+Rates are per second and sizes in bytes, both per chip; JAX treats some chips as two devices. Matrix rates
+are without sparsity. `f32` is the rate of float32 at JAX's default precision: one bfloat16 pass on a TPU,
+TF32 on an NVIDIA GPU that supports it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,22 @@ GiB, GB = 2**30, 10**9
 
 
 class Chip(NamedTuple):
-    """bf16, f32: peak FLOP/s. bandwidth: of the memory. link: bytes/s into one neighbour direction of the
-    interconnect, one way; links: how many. kinds: pattern of jax's device_kind. devices: of jax, a chip.
-    unverified: figures recalled, not read in the source."""
+    """One kind of accelerator.
+
+    Attributes:
+      name: the short name.
+      bf16: peak FLOP/s in bfloat16.
+      f32: peak FLOP/s in float32.
+      memory: bytes of memory.
+      bandwidth: bytes/s of the memory.
+      link: bytes/s of one link of the interconnect, in one direction.
+      links: the number of links.
+      per_host: the number of chips per host.
+      kinds: a pattern of JAX's device_kind.
+      source: the source of the figures.
+      devices: the number of JAX devices per chip.
+      unverified: figures that were recalled and not read in the source.
+    """
 
     name: str
     bf16: float
@@ -53,7 +66,7 @@ _DATA_SHEET = "NVIDIA's data sheet"
 GPUS = {
     chip.name: chip
     for chip in (
-        # no bfloat16 in the tensor cores: it runs at the rate of float32
+        # the tensor cores have no bfloat16, so it runs at the rate of float32
         Chip("V100", 15.7e12, 15.7e12, 16 * GiB, 900 * GB, 25e9, 6, 8, r".*V100.*", _DATA_SHEET),
         Chip("T4", 8.1e12, 8.1e12, 16 * GiB, 320 * GB, 0, 0, 1, r".*\bT4\b.*", _DATA_SHEET),
         Chip("A100 80GB", 312e12, 156e12, 80 * GB, 2039 * GB, 25e9, 12, 8, r".*A100.*80GB.*", _DATA_SHEET),
@@ -70,23 +83,23 @@ GPUS = {
 
 
 def of_kind(device_kind: str) -> Chip | None:
-    """The chip behind jax's `device.device_kind`, None if it is not in the tables."""
+    """Return the chip of a JAX `device.device_kind`, or None if it is not in the tables."""
     chips = (*TPUS.values(), *GPUS.values())
     return next((chip for chip in chips if re.fullmatch(chip.kinds, device_kind.strip())), None)
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
-    """Peak FLOP/s of one jax device in 'float32' or 'bfloat16', None where it is not known."""
+    """Return the peak FLOP/s of one JAX device in 'float32' or 'bfloat16', or None if it is unknown."""
     chip = of_kind(device_kind)
     return None if chip is None else rate(chip, dtype) / chip.devices
 
 
 def rate(chip: Chip, dtype: str) -> float:
-    """Peak FLOP/s of a chip on products of that dtype."""
+    """Return the peak FLOP/s of a chip for matrix products of a dtype."""
     return chip.bf16 if dtype in ("bfloat16", "float16") else chip.f32
 
 
 def mfu(flops: float, seconds: float, devices: int, device_kind: str, dtype: str) -> float | None:
-    """Model FLOP/s utilisation: operations of all devices over what they could have done in that time."""
+    """Return the model FLOPs utilization: `flops` of all devices over their peak in that time, None if unknown."""
     peak = peak_flops(device_kind, dtype)
     return None if peak is None else flops / (seconds * devices * peak)

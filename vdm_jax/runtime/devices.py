@@ -1,4 +1,4 @@
-"""Devices, the mesh over them, and where things lie on it."""
+"""Devices, the device mesh, and shardings of batches and states."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from vdm_jax.networks.sharing import BATCH, DATA, FSDP, kernel_spec
 
 
 def largest_divisor(batch: int, most: int) -> int:
-    """The largest divisor of `batch` that is at most `most`."""
+    """Return the largest divisor of `batch` that is at most `most`."""
     return max(n for n in range(1, max(most, 1) + 1) if batch % n == 0)
 
 
 def usable_cores() -> int:
-    """CPU cores this process may run on."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_cpu_cores(batch: int) -> None:
-    """Before the first use of JAX: start as many virtual CPU devices as cores can feed.
+    """Configure one virtual CPU device per core, up to 8; call this before the first use of JAX.
 
-    XLA barely uses a second core within one device. Nothing happens on GPUs and TPUs, where several
-    processes share the work, or where the number of devices is set already (XLA_FLAGS, JAX_NUM_CPU_DEVICES).
+    XLA barely uses a second core within one device. This has no effect on GPUs and TPUs, in jobs of several
+    processes, or if the number of devices is already set (XLA_FLAGS, JAX_NUM_CPU_DEVICES).
     """
     if (
         "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
@@ -42,12 +42,21 @@ def use_cpu_cores(batch: int) -> None:
 
 
 def in_order(devices: Sequence[Any] | None = None) -> list[Any]:
-    """All devices, those of process 0 first: process p of P then holds the p-th of P parts of a batch."""
+    """Return all devices ordered by process, so that process p of P holds the p-th of P parts of a batch."""
     return sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
 def make_mesh(batch: int, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh ('data', 'fsdp') over all devices, which must divide the global batch; `fsdp` divides them."""
+    """Return a mesh ('data', 'fsdp') over all devices.
+
+    Args:
+      batch: the size of the global batch, divisible by the number of devices.
+      fsdp: the size of the axis 'fsdp', a divisor of the number of devices.
+      devices: the devices; None for all.
+
+    Raises:
+      UserError: `batch` or `fsdp` does not fit the number of devices.
+    """
     ordered = in_order(devices)
     count = len(ordered)
     if count % fsdp:
@@ -61,17 +70,17 @@ def make_mesh(batch: int, fsdp: int = 1, devices: Sequence[Any] | None = None) -
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """Return the sharding that replicates an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split(mesh: Mesh) -> NamedSharding:
-    """The first axis over all devices."""
+    """Return the sharding that splits the first axis over all devices."""
     return NamedSharding(mesh, BATCH)
 
 
 def state_shardings(mesh: Mesh, abstract: Any) -> Any:
-    """Where each leaf of a state lies: kernels, and what follows them in averages and optimisers, over 'fsdp'."""
+    """Return the sharding of each leaf of a state: kernels, their averages and moments are split over 'fsdp'."""
 
     def place(path: Any, leaf: Any) -> NamedSharding:
         kernel = bool(path) and getattr(path[-1], "key", None) == "kernel" and leaf.ndim >= 2
@@ -81,7 +90,7 @@ def state_shardings(mesh: Mesh, abstract: Any) -> Any:
 
 
 def under(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with the mesh's axes known to what it traces (see `networks.sharing`)."""
+    """Wrap a function so that the axes of the mesh are known while it is traced (see `networks.sharing`)."""
 
     @functools.wraps(function)
     def traced(*arguments: Any) -> Any:
@@ -92,14 +101,14 @@ def under(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def put_batch(mesh: Mesh, batch: dict[str, Any]) -> dict[str, Any]:
-    """This process's rows of a global batch → one global array per leaf, split over the devices."""
+    """Assemble this process's rows of a global batch into global arrays, split over the devices."""
     sharding = split(mesh)
     put = lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
     return cast(dict[str, Any], jax.tree.map(put, batch))
 
 
 def put_state(state: Any, shardings: Any) -> Any:
-    """A state that every process holds whole → global arrays."""
+    """Turn a state of which every process has a complete copy into global arrays."""
     if jax.process_count() == 1:
         return jax.device_put(state, shardings)
     make = lambda a, s: jax.make_array_from_callback(np.shape(a), s, lambda index: np.asarray(a)[index])
@@ -107,19 +116,19 @@ def put_state(state: Any, shardings: Any) -> Any:
 
 
 def to_local(state: Any, mesh: Mesh) -> Any:
-    """A replicated global state → this process's own copy, as `jax.pmap` wants it."""
+    """Turn a replicated global state into this process's copy, as required by `jax.pmap`."""
     if jax.process_count() == 1:
         return state
     return multihost_utils.global_array_to_host_local_array(state, mesh, PartitionSpec())
 
 
 def to_global(state: Any, mesh: Mesh) -> Any:
-    """What `to_local` made, or `jax.pmap` returned → a replicated global state."""
+    """Turn the result of `to_local` or `jax.pmap` into a replicated global state."""
     if jax.process_count() == 1:
         return jax.device_put(state, replicated(mesh))
     return multihost_utils.host_local_array_to_global_array(state, mesh, PartitionSpec())
 
 
 def round_up(size: int, mesh: Mesh) -> int:
-    """A batch size that the devices divide, at least `size`."""
+    """Return the smallest multiple of the number of devices that is at least `size`."""
     return -(-size // mesh.size) * mesh.size

@@ -1,4 +1,4 @@
-"""One of several processes of a job: JAX's own start-up, where the environment or a flag asks for it."""
+"""Start-up of multi-process jobs by `jax.distributed`, if the environment or a flag requires it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vdm_jax.errors import UserError
 
 
 def expected() -> bool:
-    """Whether the environment says that this process is one of several (as JAX reads Slurm, Open MPI and GKE)."""
+    """Return whether the environment (of Slurm, Open MPI or GKE, as JAX reads it) indicates several processes."""
     environment = os.environ
     return (
         "JAX_COORDINATOR_ADDRESS" in environment
@@ -24,8 +24,10 @@ def expected() -> bool:
 
 
 def on_tpu() -> bool:
-    """Whether this machine has TPU chips and their library: on Cloud TPU VMs only the metadata server knows the
-    other workers, and JAX asks it."""
+    """Return whether this machine has TPU chips and libtpu.
+
+    On Cloud TPU VMs only the metadata server knows the other workers, and JAX queries it.
+    """
     chips = [*glob.glob("/dev/accel*"), *glob.glob("/dev/vfio/[0-9]*")]
     return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
@@ -33,26 +35,35 @@ def on_tpu() -> bool:
 def start(
     mode: str, coordinator: str | None, num_processes: int | None, process_id: int | None, heartbeat_seconds: int
 ) -> None:
-    """`jax.distributed.initialize`, before the first use of a device; mode: 'auto', 'on' or 'off'.
+    """Call `jax.distributed.initialize` if this process is one of several, before the first use of a device.
 
-    JAX finds the others by itself on Cloud TPUs, Slurm and Open MPI. Elsewhere all three flags are needed.
-    Raises UserError.
+    On Cloud TPUs, Slurm and Open MPI JAX detects the other processes. Elsewhere all three flags are needed.
+
+    Args:
+      mode: 'auto', 'on' or 'off'.
+      coordinator: host:port of process 0, or None.
+      num_processes: the number of processes, or None.
+      process_id: the index of this process, or None.
+      heartbeat_seconds: the timeout after which a silent process counts as dead.
+
+    Raises:
+      UserError: the flags contradict each other, or the processes cannot connect.
     """
-    given = [value is not None for value in (coordinator, num_processes, process_id)]
-    if any(given) and not all(given):
-        raise UserError("--coordinator, --num_processes and --process_id go together; give all three or none")
+    flags = [value is not None for value in (coordinator, num_processes, process_id)]
+    if any(flags) and not all(flags):
+        raise UserError("--coordinator, --num_processes and --process_id must be set together; set all three or none")
     if mode == "off":
-        if any(given):
+        if any(flags):
             raise UserError("--distributed=off contradicts --coordinator; leave one of them out")
         return
-    sure = mode == "on" or any(given) or expected()
+    sure = mode == "on" or any(flags) or expected()
     if not (sure or on_tpu()):
         return
-    # SIGTERM is for runtime.preemption: JAX's own handler would take it first.
+    # runtime.preemption handles SIGTERM; JAX's own handler would receive it first.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=heartbeat_seconds)
-    except Exception as error:  # also what a metadata server's absence raises
+    except Exception as error:  # includes the absence of a metadata server
         if not sure:
             return
         raise UserError(
@@ -62,16 +73,17 @@ def start(
 
 
 def active() -> bool:
-    """Whether this process is one of several."""
+    """Return whether this process has joined others."""
     return jax.distributed.is_initialized()
 
 
 def check() -> None:
-    """UserError if JAX sees several processes that were not joined: their failures would leave the others waiting."""
-    if jax.process_count() > 1 and not active():
-        raise UserError(f"this is one of {jax.process_count()} processes, but it has not joined them; --distributed=on")
+    """Raise UserError if there are other processes that this one has not joined: a failure would leave them waiting."""
+    count = jax.process_count()
+    if count > 1 and not active():
+        raise UserError(f"this is one of {count} processes, but it has not joined the others; use --distributed=on")
 
 
 def first() -> bool:
-    """Whether this is process 0, where the others' coordinator runs."""
+    """Return whether this is process 0, which runs the coordinator."""
     return jax.process_index() == 0

@@ -1,4 +1,4 @@
-"""One job on a working directory at a time."""
+"""A lock that allows one job at a time in a working directory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 @contextlib.contextmanager
 def hold(workdir: epath.Path) -> Iterator[None]:
-    """Keep other jobs out of a directory; UserError naming the job that has it.
+    """Hold the lock of a working directory, which is created if needed.
 
-    To be entered once the directory is known to be fit: it is made if it is new. A kernel's lock
-    (flock) on <workdir>/.lock that process 0 takes: the end of the process frees it, SIGKILL too.
-    Nothing is locked in a bucket (gs:// and the like), which have no such locks, nor on a file
-    system without them, where a warning says so.
+    Process 0 takes a kernel lock (flock) on <workdir>/.lock, which is released when the process ends, even by
+    SIGKILL. Buckets (gs:// and the like) have no such locks and are not locked; neither are file systems without
+    flock, which are reported by a warning.
+
+    Raises:
+      UserError: another job holds the lock; the message names it.
     """
     if "://" in os.fspath(workdir):
         yield
@@ -41,13 +43,13 @@ def hold(workdir: epath.Path) -> Iterator[None]:
             except UserError as error:
                 refusal = str(error)
         if multihost_utils.broadcast_one_to_all(np.int32(bool(refusal))):
-            raise UserError(refusal or f"{workdir} is in use by another job; process 0 says by which")
+            raise UserError(refusal or f"{workdir} is in use by another job; the error of process 0 names it")
         yield
 
 
 @contextlib.contextmanager
 def _locked(workdir: epath.Path) -> Iterator[None]:
-    made = not workdir.exists()
+    created = not workdir.exists()
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         descriptor = _take(os.fspath(workdir / ".lock"))
@@ -56,16 +58,16 @@ def _locked(workdir: epath.Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed before it is freed: whoever opened it meanwhile sees that it is no longer there.
+        # Removed before it is released, so that a job that has opened it meanwhile sees that it is gone.
         (workdir / ".lock").unlink(missing_ok=True)
         os.close(descriptor)
-        if made:
+        if created:
             with contextlib.suppress(OSError):
                 os.rmdir(workdir)  # still empty: the job failed before it wrote anything
 
 
 def _take(path: str) -> int:
-    """The descriptor of the lock file, locked; UserError if another job has it."""
+    """Open and lock the lock file and return its descriptor; raise UserError if another job holds the lock."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -77,17 +79,17 @@ def _take(path: str) -> int:
                 raise UserError(
                     f"{os.path.dirname(path)} is in use by {owner}; wait for it, stop it, or use another --workdir"
                 ) from None
-            logging.warning("%s cannot be locked (%s); start no second job on it", path, error.strerror)
+            logging.warning("%s cannot be locked (%s); do not start a second job in it", path, error.strerror)
             return descriptor
         if _is_at(descriptor, path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
             return descriptor
-        os.close(descriptor)  # its owner removed it between our opening and our locking it
+        os.close(descriptor)  # its owner removed the file after it was opened here
 
 
 def _is_at(descriptor: int, path: str) -> bool:
-    """Whether the open file is still the one of that name."""
+    """Return whether the open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
@@ -95,9 +97,9 @@ def _is_at(descriptor: int, path: str) -> bool:
 
 
 def _owner(descriptor: int) -> str:
-    """'process 12 on host', as far as the lock file says so."""
+    """Return 'process 12 on host' from the content of a lock file."""
     try:
         owner = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {owner['pid']} on {owner['host']}"
     except (ValueError, KeyError, TypeError):
-        return "another job that is just starting"
+        return "another job that is starting"

@@ -1,4 +1,4 @@
-"""Keeps from the terminal what Orbax prints beside the errors that it raises, which are told as sentences."""
+"""Suppresses what Orbax logs in addition to the errors that it raises, which are reported as a UserError."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from absl import logging as absl_logging
 
 @functools.cache
 def silence_orbax() -> None:
-    """Once and for the whole process; anything that is not Orbax's goes where it went before."""
+    """Install the filters once per process; only output of Orbax is suppressed."""
     absl_logging.get_absl_logger().addFilter(_not_an_error_of_orbax)
-    # When one read or write fails, Orbax closes the event loop over the others, and each prints pages of its own.
+    # When a read or write fails, Orbax closes the event loop of the others, and each of them logs a traceback.
     logging.getLogger("asyncio").addFilter(lambda line: "orbax" not in line.getMessage())
     before = sys.unraisablehook
 

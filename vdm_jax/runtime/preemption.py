@@ -1,4 +1,4 @@
-"""What SIGTERM does to a run: the step in flight ends, its state is saved, the process leaves with 75."""
+"""SIGTERM handling: the current step ends, its state is saved, and the process exits with status 75."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-# sysexits' EX_TEMPFAIL: schedulers take it for "start me again".
+# EX_TEMPFAIL of sysexits.h: schedulers restart the job.
 EXIT_STATUS = 75
 
 
 class Preempted(Exception):
-    """The run has saved what it had, because it was asked to stop."""
+    """The run received SIGTERM and saved its state."""
 
 
 def _nothing() -> None:
-    """Before the first step there is nothing to wait for."""
+    """Do nothing: before the first step there is nothing to wait for."""
 
 
 class Preemption:
-    """`requested` after SIGTERM. Outside the steps the process leaves at once, from a thread of its own.
+    """Handles SIGTERM; `requested` is True after it.
 
-    Python handles signals between two of its own instructions, which may be minutes away while XLA
-    compiles. So the signal's number goes down a pipe to a thread, and where nothing would be lost (before
-    the first step, during evaluations) that thread ends the process itself.
+    Python runs signal handlers between two bytecode instructions, which may be minutes away while XLA compiles.
+    So the signal number is written to a pipe that a thread reads. Where nothing would be lost (before the first
+    step, during evaluations), that thread ends the process immediately.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Preemption:
         self._thread.start()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """A handler of Python's is what makes C's write the number to the pipe."""
+        """Set the flag; a Python handler must exist for the signal number to be written to the pipe."""
         self.requested = True
 
     def _watch(self) -> None:
@@ -57,27 +57,27 @@ class Preemption:
         leave = self._leave
         if leave is None:
             return
-        status, told = EXIT_STATUS, "terminated; the same command goes on from the last checkpoint, or starts again"
+        status, message = EXIT_STATUS, "terminated; run the same command to resume from the last checkpoint, if any"
         try:
             leave()
         except BaseException as error:  # nothing else would end the process
-            status, told = 1, f"terminated, and what was trained last is not saved: {error}"
-        print(f"vdm_jax: {told}", file=sys.stderr, flush=True)
+            status, message = 1, f"terminated, and the last steps could not be saved: {error}"
+        print(f"vdm_jax: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(status)
 
     def steps_begin(self) -> None:
-        """From here on the loop looks at `requested` between its steps."""
+        """Leave SIGTERM to the training loop, which checks `requested` between steps."""
         self._leave = None
 
     def steps_pause(self, wait: Callable[[], Any]) -> None:
-        """All that was trained is saved once `wait` returns: until `steps_begin` SIGTERM ends the process then."""
+        """Until `steps_begin`, let SIGTERM end the process once `wait`, which waits for the last save, returns."""
         self._leave = wait
         if self.requested:
             self._leave_now()
 
     def close(self) -> None:
-        """Give SIGTERM back."""
+        """Restore the previous handling of SIGTERM."""
         if not self._installed:
             return
         self._leave = None

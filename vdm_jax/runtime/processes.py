@@ -1,4 +1,4 @@
-"""What evaluation and sampling need so that several processes give what one would."""
+"""Helpers by which evaluation and sampling return the same results on several processes as on one."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from jax.sharding import Mesh
 from vdm_jax.errors import UserError
 from vdm_jax.runtime.devices import put_state, replicated
 
-SENTENCE = 1000  # bytes of an error that the other processes hear of
+SENTENCE = 1000  # bytes of an error message that are sent to the other processes
 
 
 def say(text: str) -> None:
-    """Print, on process 0 alone."""
+    """Print on process 0 only."""
     if jax.process_index() == 0:
         print(text, flush=True)
 
 
 def placed(params: Any, mesh: Mesh) -> Any:
-    """Parameters on the mesh: where they lie if they are there (split or not), else whole on every device."""
+    """Place parameters on the mesh, replicated on every device; unchanged if they are already on it."""
     devices = set(mesh.devices.flat)
     there = lambda a: isinstance(a, jax.Array) and a.sharding.device_set == devices
     if all(map(there, jax.tree.leaves(params))):
@@ -31,7 +31,7 @@ def placed(params: Any, mesh: Mesh) -> Any:
 
 
 def agree(error: UserError | None) -> None:
-    """Raise if any process has an error, on all of them, so that none waits for the others for ever."""
+    """Raise UserError on all processes if any of them has an error, so that none waits for the others forever."""
     if jax.process_count() == 1:
         if error is not None:
             raise error
@@ -39,6 +39,6 @@ def agree(error: UserError | None) -> None:
     words = np.zeros(SENTENCE, np.uint8)
     own = np.frombuffer(str(error or "").encode()[:SENTENCE], np.uint8)
     words[: len(own)] = own
-    for heard in multihost_utils.process_allgather(words):
-        if heard.any():
-            raise UserError(bytes(heard).rstrip(b"\0").decode(errors="ignore")) from error
+    for message in multihost_utils.process_allgather(words):
+        if message.any():
+            raise UserError(bytes(message).rstrip(b"\0").decode(errors="ignore")) from error

@@ -1,4 +1,4 @@
-"""A working directory: which config it belongs to, and what it holds."""
+"""Working directories: their config, the record of their data, and checks before a run uses them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = ("vdm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 
 
 def exists(path: epath.Path) -> bool:
-    """Whether there is anything; UserError for a bucket that no installed library can read."""
+    """Return whether a path exists; raise UserError for a bucket that no installed library can read."""
     try:
         return path.exists()
     except ImportError as error:
@@ -30,20 +30,24 @@ def exists(path: epath.Path) -> bool:
 
 
 def saved_config(workdir: epath.Path) -> dict[str, Any] | None:
-    """The config a working directory was made with, or None if it is new."""
+    """Return the config of a working directory, or None if it has none.
+
+    Raises:
+      UserError: config.json cannot be read.
+    """
     record = _saved(workdir)
     return record["config"] if record else None
 
 
 def _saved(workdir: epath.Path) -> dict[str, Any] | None:
-    """What `claim` wrote, or None."""
+    """Return the content of config.json, or None if it does not exist."""
     path = workdir / "config.json"
     if not exists(path):
         return None
     try:
         record = json.loads(path.read_text())
         if not isinstance(record["config"], dict) or not isinstance(record.get("data", {}), dict):
-            raise TypeError("the config is no object")
+            raise TypeError("the config is not an object")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a config of vdm_jax; restore it or use another --workdir") from error
     saved: dict[str, Any] = record
@@ -51,16 +55,16 @@ def _saved(workdir: epath.Path) -> dict[str, Any] | None:
 
 
 def check_same(workdir: epath.Path, config: ConfigDict) -> None:
-    """UserError if the directory belongs to another config or cannot be one; nothing is written."""
+    """Raise UserError if a directory belongs to another config or cannot be used; nothing is written."""
     _check_usable(workdir)
     saved = saved_config(workdir)
     if saved is None:
         folder = workdir / "checkpoints"
         if folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir()):
-            raise UserError(f"{workdir} holds checkpoints but no config.json to say whose; use another --workdir")
+            raise UserError(f"{workdir} contains checkpoints but no config.json; restore it or use another --workdir")
         for name in ("metrics.jsonl", "eval.json"):
             if exists(workdir / name):
-                raise UserError(f"{workdir} holds {name} but no config.json to say whose; use another --workdir")
+                raise UserError(f"{workdir} contains {name} but no config.json; restore it or use another --workdir")
         return
     changed = differences(saved, config)
     if changed:
@@ -70,9 +74,9 @@ def check_same(workdir: epath.Path, config: ConfigDict) -> None:
 
 
 def check_resume(workdir: epath.Path, config: ConfigDict, data: dict[str, Any]) -> None:
-    """UserError if training here would go on with other data, or at another learning rate, than it began with.
+    """Raise UserError if resuming would change the data or make the learning rate jump.
 
-    data: `Dataset.identity`; a directory of an earlier version, which has no record of it, is accepted.
+    data: `Dataset.identity`; a directory of an early version, which has no record of its data, is accepted.
     """
     record = _saved(workdir)
     if record is None:
@@ -81,21 +85,21 @@ def check_resume(workdir: epath.Path, config: ConfigDict, data: dict[str, Any]) 
     if changed := difference(before, data):
         was, now = (f"{d.get('name')} ({d.get('version')}, {d.get('examples')} examples)" for d in (before, data))
         raise UserError(
-            f"{workdir} was trained on {was} and the data is now {now}: {changed}; put that data back (bad training "
-            "images may stay: others replace them, see config.data.max_undecodable) or use a new --workdir, from these "
+            f"{workdir} was trained on {was} and the data is now {now}: {changed}; restore the old data (undecodable "
+            "training images may stay, see config.data.max_undecodable) or use a new --workdir, and start from these "
             f"weights with --weights={workdir}"
         )
     steps = record["config"].get("training", {}).get("num_steps", config.training.num_steps)
     if config.optimizer.decay != "constant" and steps != config.training.num_steps:
         raise UserError(
             f"config.training.num_steps: {steps} → {config.training.num_steps} would make the learning rate jump: "
-            f"config.optimizer.decay={config.optimizer.decay!r} takes it down over num_steps; set it back, or go on "
+            f"config.optimizer.decay={config.optimizer.decay!r} decays it over num_steps; set it back, or continue "
             f"from these weights in a new --workdir with --weights={workdir}"
         )
 
 
 def _check_usable(workdir: epath.Path) -> None:
-    """UserError if a directory on this disk is none, or cannot be written or made."""
+    """Raise UserError if a local path is not a directory, or cannot be written or created."""
     if "://" in str(workdir):
         return
     place = workdir
@@ -108,9 +112,17 @@ def _check_usable(workdir: epath.Path) -> None:
 
 
 def claim(workdir: epath.Path, config: ConfigDict, data: dict[str, Any] | None = None) -> None:
-    """Make the directory and write config.json: the resolved config, the command, the versions, the data.
+    """Create the directory and write config.json: the resolved config, the command, the versions and the data.
 
-    data: `Dataset.identity` of what is trained on; None leaves what is recorded. Only process 0 writes.
+    Only process 0 writes.
+
+    Args:
+      workdir: the working directory.
+      config: the config.
+      data: `Dataset.identity` of the training data; None keeps the existing record.
+
+    Raises:
+      UserError: the directory cannot be created.
     """
     if jax.process_index() != 0:
         return
@@ -118,7 +130,7 @@ def claim(workdir: epath.Path, config: ConfigDict, data: dict[str, Any] | None =
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the working directory {workdir} cannot be made ({error.strerror}); use another") from error
+        raise UserError(f"the working directory {workdir} cannot be created ({error.strerror}); use another") from error
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -132,7 +144,7 @@ def claim(workdir: epath.Path, config: ConfigDict, data: dict[str, Any] | None =
 
 
 def write_json(path: epath.Path, value: Any) -> None:
-    """Write in one replacement, so that a reader never sees half a file."""
+    """Write JSON atomically, so that a reader never sees an incomplete file."""
     scratch = path.parent / (path.name + ".tmp")
     scratch.write_text(json.dumps(value, indent=2) + "\n")
     scratch.replace(path)

@@ -1,1 +1,1 @@
-"""State, train step, loop, checkpoints and metrics, written once on `core.method.Method`."""
+"""Train state, train step, training loop and metrics, generic over `core.method.Method`."""

@@ -1,4 +1,4 @@
-"""What a run says before its first step."""
+"""The summary that a run prints before its first step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vdm_jax.training.state import num_parameters
 
 
 def bytes_per_device(abstract: Any, shardings: Any) -> int:
-    """Of a state, on each device."""
+    """Return the bytes that a state with these shardings occupies on each device."""
     size = lambda a, s: math.prod(s.shard_shape(a.shape)) * a.dtype.itemsize
     return sum(jax.tree.leaves(jax.tree.map(size, abstract, shardings)))
 
@@ -25,7 +25,7 @@ def bytes_per_device(abstract: Any, shardings: Any) -> int:
 def banner(
     config: ConfigDict, dataset: Dataset, program: Program, mesh: Mesh, start: int, directory: epath.Path
 ) -> str:
-    """What is about to run, in a few lines."""
+    """Return a few lines on the devices, the batch, the data, the parameters and the steps of a run."""
     device, count, section = jax.devices()[0], mesh.size, config.training
     size = config.data.batch_size
     begin = f"resuming at step {start} from {directory}" if start else f"starting at step 0 in {directory}"

@@ -1,4 +1,4 @@
-"""When a run is no longer well: losses that are not finite, spikes, unreadable records."""
+"""Divergence and data-health checks: non-finite losses, loss spikes and undecodable records."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from vdm_jax.data import forgiven
 from vdm_jax.errors import UserError
 from vdm_jax.training.step import Report
 
-# From the same checkpoint: other data did not help so many times.
+# Rollbacks to the same checkpoint before the run stops: skipping data has not helped.
 MOST_ROLLBACKS = 3
 
 
 class Verdict(NamedTuple):
-    """bad: the steps up to `step` must not be built on, for this reason. halt: a process has to stop."""
+    """The result of a health check.
+
+    Attributes:
+      bad: the run diverged and must not continue from its current state.
+      halt: a process has received SIGTERM.
+      step: the last of the bad steps.
+      reason: why the run is bad, as the first clause of an error message.
+    """
 
     bad: bool
     halt: bool
@@ -26,7 +33,7 @@ class Verdict(NamedTuple):
 
 
 class Health:
-    """Judges the reports of the steps by the config's training.bad_steps, spike and on_bad."""
+    """Checks step reports against `training.bad_steps`, `training.spike` and `training.on_bad`."""
 
     def __init__(self, config: ConfigDict, examples: int = 0):
         self._config, self._examples = config, examples
@@ -34,7 +41,7 @@ class Health:
         self._records = self._replaced = 0.0
 
     def judge(self, reports: Sequence[Report | None]) -> Verdict:
-        """Waits for the steps of these reports."""
+        """Return the verdict on these reports; blocks until their steps have run."""
         halt = False
         for report in reports:
             if report is None:
@@ -46,6 +53,7 @@ class Health:
         return Verdict(False, halt)
 
     def _reason(self, report: Report, bad: int) -> str:
+        """Describe a bad report as the first clause of an error message."""
         last = int(report.step)
         if bool(report.jumped):
             factor = self._config.training.spike
@@ -54,31 +62,34 @@ class Health:
         return f"the loss or its gradient was NaN or infinite at {those}"
 
     def remember(self, step: int, times: int) -> None:
-        """How often an earlier process went back to a checkpoint."""
+        """Set how many times an earlier process rolled back to the checkpoint of `step`."""
         self._rollbacks[step] = times
 
     def times(self, step: int) -> int:
-        """How often the run went back to a checkpoint."""
+        """Return how many times the run rolled back to the checkpoint of `step`."""
         return self._rollbacks[step]
 
     def may_go_back_to(self, step: int) -> bool:
-        """Whether the config wants that, and it was not tried too often."""
+        """Count a rollback to `step` and return whether the config and the limit on rollbacks allow it."""
         self._rollbacks[step] += 1
         return self._config.training.on_bad == "rollback" and self._rollbacks[step] <= MOST_ROLLBACKS
 
     def last_words(self, verdict: Verdict, newest: int | None) -> str:
-        """Why the run stops, and what is left of it."""
-        kept = "no checkpoint was made yet" if newest is None else f"the checkpoint of step {newest} is kept"
-        again = f", after {MOST_ROLLBACKS} returns to it" if self._rollbacks[newest or 0] > MOST_ROLLBACKS else ""
+        """Return the error message of a run that stops; newest: the step of its newest checkpoint."""
+        kept = "no checkpoint was saved yet" if newest is None else f"the checkpoint of step {newest} is kept"
+        again = f", after {MOST_ROLLBACKS} rollbacks to it" if self._rollbacks[newest or 0] > MOST_ROLLBACKS else ""
         return (
             f"{verdict.reason}; {kept}{again}; "
             "try a lower config.optimizer.learning_rate or a smaller config.optimizer.clip in a new --workdir"
         )
 
     def count_records(self, replaced: float, steps: int) -> None:
-        """UserError if more of the records so far than data.max_undecodable had to be replaced; a few are forgiven.
+        """Add the records of the last `steps` steps to the count and check the share of undecodable ones.
 
-        Those few, `data.forgiven`, come again every epoch; one is forgiven where the size of the data is not known.
+        `data.forgiven(examples)` records per epoch are always allowed, or one if the size of the data set is unknown.
+
+        Raises:
+          UserError: more than the share `data.max_undecodable` of all records so far was replaced.
         """
         section = self._config.data
         self._records += steps * section.batch_size

@@ -1,4 +1,4 @@
-"""Evaluations and samples in the course of training."""
+"""Periodic evaluation and sampling during training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vdm_jax.training.state import TrainState
 
 
 def due_looks(run: Run, number: int) -> tuple[bool, bool]:
-    """Whether to evaluate, and to draw samples, after this step, were it not for what is there already."""
+    """Return whether (an evaluation, a sample grid) is due after step `number`, ignoring existing results."""
     section = run.config.training
     inner = 0 < number < section.num_steps
     evaluating = inner and run.method.measured is not None and due(section.get("eval_every", 0), number)
@@ -24,9 +24,15 @@ def due_looks(run: Run, number: int) -> tuple[bool, bool]:
 
 
 def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) -> bool:
-    """Evaluate and draw samples where they are due, or are missing in the directory; whether anything was done.
+    """Evaluate and draw samples if they are due, and return whether anything was done.
 
-    What was trained is saved first, so a run that is ended here comes back to this place.
+    A checkpoint is saved first, so that a run that is killed here resumes at this step.
+
+    Args:
+      run: the run.
+      state: the state after step `number`.
+      number: the step.
+      missing_only: skip results that the working directory already contains.
     """
     evaluating, sampling = due_looks(run, number)
     if missing_only:
@@ -35,7 +41,7 @@ def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) 
             any(row["split"] != TRAIN for row in seen),
             (run.directory / "samples" / f"{samples.stem(run.config, run.method, number)}.png").exists(),
         )
-        # what process 0 sees decides
+        # process 0 decides for all processes
         evaluated, sampled = multihost_utils.broadcast_one_to_all(np.asarray(there))
         evaluating, sampling = evaluating and not evaluated, sampling and not sampled
     if not (evaluating or sampling):
@@ -50,7 +56,7 @@ def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) 
     if sampling:
         try:
             report.sample_grid(run.config, run.method, weights, run.mesh, run.directory, number)
-        except UserError as error:  # a picture that cannot be drawn yet is no reason to stop
+        except UserError as error:  # early in training sampling may fail; training continues
             run.progress.say(f"no samples of step {number}: {error}")
     if not missing_only:
         run.preemption.steps_begin()
@@ -58,7 +64,7 @@ def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) 
 
 
 def evaluate(run: Run, weights: Any, number: int) -> None:
-    """Bits/dim, or what else is measured, in the course of training, on training.eval_examples."""
+    """Evaluate on `training.eval_examples` examples, then write and print the result."""
     config = run.config
     result = report.evaluate(
         config, run.method, weights, run.mesh, number, config.evaluation.weights, config.training.eval_examples
@@ -68,5 +74,5 @@ def evaluate(run: Run, weights: Any, number: int) -> None:
 
 
 def metrics_split(result: dict[str, Any]) -> str:
-    """What lines of an evaluation are told by; those of training say 'train'."""
+    """Return the split name under which the metrics of an evaluation are logged; 'train' is reserved for training."""
     return EVALUATED_TRAIN if result["split"] == TRAIN else str(result["split"])

@@ -1,4 +1,4 @@
-"""Training from a config: one visible loop. The same command on the same directory resumes."""
+"""Training from a config in one visible loop. Running the same command on the same directory resumes."""
 
 from __future__ import annotations
 
@@ -40,12 +40,19 @@ def train(
     flops_of: FlopsOf | None = None,
     frozen: Any = None,
 ) -> TrainState:
-    """Train to training.num_steps, then, if finish, evaluate and sample.
+    """Train to `training.num_steps` and return the final state.
 
-    initial: params to start from, where the directory holds no checkpoint yet. flops_of: what counts the model's
-    floating-point operations of a step, for the share of the chips' peak in the metrics. frozen: the params of the
-    method's frozen parts (`weights.frozen`). Raises Preempted after
-    SIGTERM, when the state is saved.
+    Args:
+      config: the checked config.
+      directory: the working directory; a checkpoint in it is resumed.
+      initial: params to start from if the directory has no checkpoint yet.
+      finish: evaluate and sample after the last step.
+      flops_of: counts the model's floating-point operations per step, for the utilization in the metrics.
+      frozen: the params of the method's frozen parts (`weights.frozen`).
+
+    Raises:
+      Preempted: SIGTERM was received; the state is saved.
+      UserError: the config, the data or the directory cannot be used, or training diverged.
     """
     with contextlib.closing(Preemption()) as preemption:
         return _train(config, directory, initial, finish, preemption, flops_of, frozen or {})
@@ -71,7 +78,7 @@ def _train(
         **conditioning.data_requirements(method.conditions),
     )
     workdir.check_resume(directory, config, dataset.identity)
-    # a GAN needs no split but its own
+    # a GAN uses the training split only
     if method.measured is not None or any(c.needs_evaluation_data for c in method.conditions):
         report.check_data(config, method)
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp)
@@ -116,19 +123,22 @@ def _train(
 
 
 def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainState:
-    """The steps after `start` to the last, with what is due after each; states here are of global arrays."""
+    """Run the steps from `start` to the last, and log, evaluate and save when due.
+
+    `state` and the returned state consist of global arrays.
+    """
     section, program = run.config.training, run.program
     looks(run, state, start, missing_only=True)
     health = run.health
     profile = Profile(run.directory, tuple(section.profile_steps))
     pending, number = None, start
-    compiled: set[tuple[int, Hashable]] = set()  # numbers of steps a call, and their variant
+    compiled: set[tuple[int, Hashable]] = set()  # (steps per call, variant)
     state, frozen = program.enter(state), program.place(run.frozen)
     while number < section.num_steps:
         variant = run.method.variant(number)
         most = min(section.steps_per_call, next_stop(section, number) - number)
         count = alike(run.method.variant, number, most)
-        if compiled and (count, variant) not in compiled:  # compiling takes long, and SIGTERM gives thirty seconds
+        if compiled and (count, variant) not in compiled:  # compilation may outlast the grace period of SIGTERM
             save(run, program.leave(state))
             run.preemption.steps_pause(lambda: checkpoints.finish(run.saver))
         profile.before(number, count)
@@ -143,7 +153,7 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
             watch.restart(number)
             compiled.add((count, variant))
         stopping = number == next_stop(section, number - 1)
-        # The call before this one: two in flight are enough, and its successor's batch is on the device.
+        # Check the previous call only, so that two calls stay in flight.
         verdict = health.judge([pending, newest] if stopping else [pending])
         pending = None if stopping else newest
         profile.after(number, newest)
@@ -160,7 +170,7 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
         if halting:
             checkpoints.finish(run.saver)
             multihost_utils.sync_global_devices("vdm_jax: all processes have stopped")
-            raise Preempted(f"terminated after step {number}, which is saved; the same command goes on from there")
+            raise Preempted(f"terminated after step {number}, which is saved; run the same command to resume")
         if any(due_looks(run, number)) and looks(run, program.leave(state), number):
             watch.restart(number)
     profile.close()
@@ -168,7 +178,7 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
 
 
 def stopwatch(config: ConfigDict, mesh: Mesh, flops_of: FlopsOf | None) -> Stopwatch:
-    """Where the chip is known, one that also reports the share of its peak that the model uses."""
+    """Return a stopwatch, which also reports the model FLOPs utilization if the peak of the chip is known."""
     peak = chips.peak_flops(jax.devices()[0].device_kind, config.model.dtype)
     if peak is None or flops_of is None:
         return Stopwatch(config.data.batch_size)
@@ -176,23 +186,23 @@ def stopwatch(config: ConfigDict, mesh: Mesh, flops_of: FlopsOf | None) -> Stopw
 
 
 def next_stop(section: ConfigDict, number: int) -> int:
-    """The first step after `number` after which something is due, or the last step."""
+    """Return the first step after `number` at which something is due, or the last step of the run."""
     periods = [section.get(f"{what}_every", 0) for what in ("log", "eval", "sample", "checkpoint")]
     return min([section.num_steps, *((number // every + 1) * every for every in periods if every)])
 
 
 def alike(variant: Callable[[int], Hashable], number: int, most: int) -> int:
-    """How many steps after the first `number`, up to `most`, are of one variant and can be one call."""
+    """Return how many steps (1 to `most`) from step `number` on share its variant and can run in one call."""
     return next((n for n in range(1, most) if variant(number + n) != variant(number)), most)
 
 
 def _batch(run: Run) -> dict[str, Any]:
-    """This process's rows of the next batch."""
+    """Return this process's rows of the next batch."""
     return conditioning.batch_of(run.method.conditions, next(run.iterator))
 
 
 def _halt(run: Run) -> Any:
-    """One flag a device, so that the processes of a job learn in the same step that one has to stop."""
+    """Return one flag per device, by which all processes of a job learn at the same step that one must stop."""
     if jax.process_count() == 1:
         return None
     flags = np.full(jax.local_device_count(), run.preemption.requested, np.int32)
@@ -200,7 +210,7 @@ def _halt(run: Run) -> Any:
 
 
 def log(run: Run, state: TrainState, number: int, watch: Stopwatch) -> None:
-    """Means of the metrics since the last line, and the speed."""
+    """Log the means of the metrics since the last log line, and the speed."""
     values = summary(jax.device_get(state.window))
     speed = watch.measure(number)
     run.health.count_records(values[REPLACED], run.config.training.log_every)

@@ -1,4 +1,4 @@
-"""metrics.jsonl, TensorBoard and what a person sees while waiting."""
+"""Writing metrics.jsonl and TensorBoard files, measuring speed, and showing progress."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tqdm import tqdm
 
 from vdm_jax.training.step import BINS, COUNT, COUNT_BY_T, LOSS_BY_T, REPLACED, SKIPPED
 
-# The split that lines of training carry; an evaluation on training images is another.
+# Split names of training lines and of evaluations on the training split.
 TRAIN, EVALUATED_TRAIN = "train", "train_eval"
-# Fields of a line that no two runs agree on.
+# Timing fields, which differ between otherwise identical runs.
 TIMED = ("images_per_second", "seconds_per_step", "waiting_share", "model_flops_utilisation")
 
 
 class MetricsWriter:
-    """One flat JSON object a line, and the same for TensorBoard; only process 0 writes.
+    """Writes metrics as one flat JSON object per line and to TensorBoard; only process 0 writes.
 
-    Objects in a bucket cannot be appended to: there the file is written anew by `flush`, which the loop calls before
-    it saves a checkpoint, so what a resumed run keeps is always there.
+    Objects in a bucket cannot be appended to. There `flush` rewrites the file, and the loop calls it before each
+    checkpoint, so all lines that a resumed run keeps have been written.
     """
 
     def __init__(self, workdir: epath.Path):
@@ -41,7 +41,7 @@ class MetricsWriter:
         self._unwritten, self._text, self._begun = False, "", 0
 
     def begin(self, start_step: int, finished: bool = False) -> None:
-        """Go on after `start_step`: what is said of later steps is cut off (see `truncate`)."""
+        """Continue after `start_step`; lines of later steps are removed (see `truncate`)."""
         if not self._active:
             return
         truncate(self._path, start_step, finished)
@@ -54,16 +54,16 @@ class MetricsWriter:
         self._board = SummaryWriter(
             os.fspath(self._workdir),
             purge_step=start_step + 1 if start_step else None,
-            filename_suffix=f".{self._begun}",  # files are named by the second
+            filename_suffix=f".{self._begun}",  # file names have a resolution of one second
         )
 
     def rewind(self, step: int) -> None:
-        """Steps after `step` will be made again."""
+        """Remove the lines after `step`, because these steps are re-run."""
         self.close()
         self.begin(step)
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Append one line; values that are not finite are written as null."""
+        """Append one line; non-finite values are written as null."""
         if not self._active:
             return
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
@@ -78,7 +78,7 @@ class MetricsWriter:
                 board.add_scalar(f"{split}/{name}", value, step)
 
     def _living_board(self) -> SummaryWriter | None:
-        """TensorBoard's writer is a thread that an error of the disk ends; its queue then blocks whoever fills it."""
+        """Return TensorBoard's writer, or None once its thread has died of a disk error: its queue would then block."""
         if self._board is None or self._board.file_writer.event_writer._worker.is_alive():
             return self._board
         print(f"TensorBoard's file in {self._workdir} cannot be written any more", file=sys.stderr, flush=True)
@@ -86,7 +86,7 @@ class MetricsWriter:
         return None
 
     def flush(self) -> None:
-        """All lines are in the file when this returns."""
+        """Write all pending lines."""
         if board := self._living_board():
             board.flush()
         if self._unwritten:
@@ -94,7 +94,7 @@ class MetricsWriter:
             self._unwritten = False
 
     def close(self) -> None:
-        """Flush both."""
+        """Flush and close both files."""
         self.flush()
         if board := self._living_board():
             board.close()
@@ -108,7 +108,7 @@ def _can_reach_buckets() -> bool:
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file; a half-written one is left out."""
+    """Return the rows of a metrics file; an incomplete line is skipped."""
     if not path.exists():
         return []
     return [row for line in path.read_text().splitlines() if (row := _row(line))]
@@ -123,9 +123,9 @@ def _row(line: str) -> dict[str, Any] | None:
 
 
 def truncate(path: epath.Path, step: int, finished: bool = False) -> None:
-    """Cut a metrics file back to the whole lines of steps ≤ `step`, in one replacement.
+    """Remove the lines of steps after `step` and incomplete lines from a metrics file, atomically.
 
-    finished: no training follows, so the evaluation at `step` is made again and its line goes too.
+    finished: no training follows; the evaluation at `step` is re-run, so its line is removed too.
     """
     if not path.exists():
         return
@@ -143,7 +143,7 @@ def truncate(path: epath.Path, step: int, finished: bool = False) -> None:
 
 
 def summary(window: Mapping[str, Any]) -> dict[str, float]:
-    """The means of a window of metrics; NaN where it holds no step that was applied."""
+    """Return the means of a window of metrics, or NaN if no step in it was applied."""
     count = float(window[COUNT])
     values = {}
     for name, total in window.items():
@@ -161,26 +161,26 @@ def _ratio(total: float, count: float) -> float:
 
 
 class Stopwatch:
-    """The speed of training, leaving out what is not training, and what of it was waiting for images."""
+    """Measures the speed of training and the share of time spent waiting for data."""
 
     def __init__(self, batch: int, flops_per_step: float = 0.0, peak_flops: float = 0.0):
-        """flops_per_step over peak_flops of all devices, where both are known, gives the utilisation."""
+        """Start the clock; nonzero flops_per_step and peak_flops (of all devices) enable the utilization."""
         self._batch, self._flops, self._peak = batch, flops_per_step, peak_flops
         self.restart(0)
 
     def restart(self, step: int) -> None:
-        """Leave out what was before: compiling, evaluating, sampling."""
+        """Restart the clock at `step`, to exclude compilation, evaluation and sampling."""
         self._step, self._since, self._waited = step, time.monotonic(), 0.0
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around whatever waits for the next batch."""
+        """Count the time inside this context as waiting for data."""
         before = time.monotonic()
         yield
         self._waited += time.monotonic() - before
 
     def measure(self, step: int) -> dict[str, float]:
-        """TIMED since the last call, NaN if the clock has seen no step; and start again."""
+        """Return the values of TIMED since the last call, NaN if there was no step, and restart the clock."""
         steps, seconds, waited = step - self._step, max(time.monotonic() - self._since, 1e-9), self._waited
         self.restart(step)
         if steps <= 0:
@@ -192,7 +192,7 @@ class Stopwatch:
 
 
 class Progress:
-    """A bar on a terminal, plain lines in a log; silent on other processes than the first."""
+    """Shows a progress bar on a terminal and plain lines in a log; silent on all processes but process 0."""
 
     def __init__(self, total: int):
         self._total = total
@@ -205,44 +205,44 @@ class Progress:
         return tqdm(total=self._total, initial=start, unit="step", dynamic_ncols=True, disable=hidden)
 
     def begin(self, step: int) -> None:
-        """Count from `step`."""
+        """Restart the bar at `step`."""
         self._bar.close()
         self._bar = self._new_bar(step)
 
     def advance(self, steps: int) -> None:
-        """So many more steps were started."""
+        """Advance the bar by `steps`."""
         self._bar.update(steps)
 
     def show(self, step: int, values: Mapping[str, float], speed: Mapping[str, float]) -> None:
-        """The loss in bits/dim where there is one, or of each phase, images/s, the share of waiting and time left."""
+        """Show bits/dim or the losses, images/s, the share of time spent waiting, and the remaining time."""
         names = [known for known in ("bits_per_dim", "loss") if known in values][:1]
         names = names or [name for name in values if name.endswith("/loss")] or list(values)[:1]
-        told = "  ".join(f"{name} {values[name]:.4f}" for name in names)
+        losses = "  ".join(f"{name} {values[name]:.4f}" for name in names)
         rate, seconds, waiting = (speed[k] for k in TIMED[:3])
         timed = math.isfinite(rate)
         fast = f"{rate:.0f} images/s" if timed else ""
         slow = f"{waiting:.0%} waiting" if timed and waiting >= 0.01 else ""
         if self._terminal:
-            self._bar.set_postfix_str(", ".join(filter(None, [told, fast, slow])))
+            self._bar.set_postfix_str(", ".join(filter(None, [losses, fast, slow])))
         elif not self._quiet:
             left = duration((self._total - step) * seconds) + " left" if timed else ""
             norm = f"grad_norm {values['grad_norm']:.3f}" if "grad_norm" in values else ""
-            what = f"step {step}/{self._total}", told, norm, fast, slow, left
+            what = f"step {step}/{self._total}", losses, norm, fast, slow, left
             print("  ".join(filter(None, what)), flush=True)
 
     def say(self, text: str) -> None:
-        """A line that does not break the bar."""
+        """Print a line without breaking the bar."""
         if not self._quiet:
             tqdm.write(text, file=sys.stderr if self._terminal else sys.stdout)
             sys.stdout.flush()
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar and leave it on the screen."""
         self._bar.close()
 
 
 def duration(seconds: float) -> str:
-    """'1h02m', '3m20s', '12s'."""
+    """Format a duration as '1h02m', '3m20s' or '12s'."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

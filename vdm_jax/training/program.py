@@ -1,4 +1,4 @@
-"""A config and a mesh → the compiled functions of a run, and where their arrays lie."""
+"""The compiled functions of a run and the shardings of their arrays, from a config and a mesh."""
 
 from __future__ import annotations
 
@@ -23,12 +23,20 @@ AXIS = "batch"
 
 
 class Program(NamedTuple):
-    """init: () → first state. step: (state, batches of n steps, halt, frozen parts if any) → (state, Report), the state
-    donated.
+    """The compiled functions of a run.
 
-    step is that of the method's usual variant, variants gives that of each. abstract, shardings: of the state, leaf by
-    leaf. put: a global batch's rows on this process → what step takes. place: frozen parts → the last arguments of
-    step, whose shapes are `frozen`. enter, leave: a state of global arrays → what step takes, and back.
+    Attributes:
+      init: () → the initial state.
+      step: (state, batches of n steps, halt, frozen parts if any) → (state, Report) for the method's usual variant;
+        donates the state.
+      variants: maps a variant to its step.
+      abstract: the shapes and dtypes of the state.
+      shardings: the sharding of each leaf of the state.
+      put: maps this process's rows of a global batch to the input of `step`.
+      enter: maps a state of global arrays to the input of `step`.
+      leave: the inverse of `enter`.
+      place: maps frozen parts to the last arguments of `step`.
+      frozen: the shapes and dtypes of these arguments.
     """
 
     init: Callable[[], TrainState]
@@ -44,7 +52,7 @@ class Program(NamedTuple):
 
 
 def functions(config: ConfigDict, method: Method, mesh: Mesh, compiler_options: Any = None) -> Program:
-    """The program of a config, compiled on first use, for `training.parallelism` 'jit' or 'pmap'."""
+    """Return the program of a config, compiled on first use, for `training.parallelism` 'jit' or 'pmap'."""
     section, total = config.training, config.data.batch_size
     check_coupling(config, method)
     optimizers = {phase.name: optimizer(config, phase.rate) for phase in method.phases}
@@ -74,14 +82,14 @@ def functions(config: ConfigDict, method: Method, mesh: Mesh, compiler_options: 
     init = jax.jit(first, out_shardings=shardings, compiler_options=compiler_options)
     if mapped:
         return _mapped(call_of, init, method.variant(1), abstract, shardings, mesh, frozen)
-    whole, parts, places = devices.replicated(mesh), devices.split(mesh), devices.state_shardings(mesh, frozen)
+    everywhere, parts, places = devices.replicated(mesh), devices.split(mesh), devices.state_shardings(mesh, frozen)
 
     @functools.cache
     def compiled(variant: Hashable) -> Any:
         return jax.jit(
             devices.under(mesh, call_of(variant)),
             in_shardings=(shardings, parts, parts, *([places] if frozen else [])),
-            out_shardings=(shardings, whole),
+            out_shardings=(shardings, everywhere),
             donate_argnums=0,
             compiler_options=compiler_options,
         )
@@ -108,8 +116,8 @@ def _mapped(
     mesh: Mesh,
     frozen: Any,
 ) -> Program:
-    """The same calls under pmap: state without a leading axis of devices, the batch's rows with one."""
-    # In the mesh's order: `axis_index` must count the devices as the processes hold rows.
+    """Return the program under pmap; batches have a leading device axis and the state has none."""
+    # In mesh order, so that `axis_index` matches the rows that each process holds.
     order = list(mesh.devices.flat)
     local = sum(device.process_index == jax.process_index() for device in order)
 
@@ -143,28 +151,28 @@ def _mapped(
 
 
 def check_coupling(config: ConfigDict, method: Method) -> None:
-    """UserError if a loss that couples the batch is to be accumulated over parts of it."""
+    """Raise UserError if a loss that couples the examples of a batch would be accumulated over microbatches."""
     parts, coupled = config.training.accumulate, [phase.name for phase in method.phases if phase.couples_batch]
     if parts > 1 and coupled:
         raise UserError(
-            f"config.training.accumulate={parts} would show the loss of {coupled[0]!r}, which compares the examples of "
-            "a batch, only a part of them at a time; set it to 1, and use more devices or config.model.remat='full'"
+            f"config.training.accumulate={parts} would split the batch, but the loss of {coupled[0]!r} compares all "
+            "examples of a batch; set it to 1, and use more devices or config.model.remat='full' to save memory"
         )
 
 
 def check_parallelism(config: ConfigDict, mesh: Mesh) -> None:
-    """UserError if the config asks for what this number of devices, or pmap, cannot do."""
+    """Raise UserError if the parallelism of a config does not fit the number of devices, or pmap."""
     section = config.training
     if section.parallelism == "pmap" and section.fsdp > 1:
         raise UserError(
-            f"config.training.parallelism='pmap' keeps the state whole on every device, which "
-            f"config.training.fsdp={section.fsdp} does not; use 'jit', or fsdp=1"
+            f"config.training.parallelism='pmap' replicates the state on every device, but "
+            f"config.training.fsdp={section.fsdp} shards it; use 'jit', or fsdp=1"
         )
     rows = config.data.batch_size // mesh.size
     if rows % section.accumulate:
         raise UserError(
-            f"config.training.accumulate={section.accumulate} must divide the {rows} images that each of {mesh.size} "
-            f"devices has of config.data.batch_size={config.data.batch_size}; "
+            f"config.training.accumulate={section.accumulate} must divide the {rows} images per device of "
+            f"config.data.batch_size={config.data.batch_size} on {mesh.size} devices; "
             f"try {devices.largest_divisor(rows, section.accumulate)}"
         )
     if len(section.profile_steps) != 2 or section.profile_steps[0] > section.profile_steps[1]:
@@ -175,7 +183,7 @@ def check_parallelism(config: ConfigDict, mesh: Mesh) -> None:
 
 
 def abstract_batch(config: ConfigDict, method: Method) -> dict[str, Any]:
-    """A global batch of the config."""
+    """Return the shapes and dtypes of a global batch."""
     size, shape = config.data.batch_size, tuple(config.data.shape)
     dtype = np.uint8 if config.data.vocabulary else np.float32
     return {

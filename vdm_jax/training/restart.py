@@ -1,4 +1,4 @@
-"""Where a run begins, and where it goes back to."""
+"""The first state of a run, and rollback after divergence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ ROLLBACK = "rollback.json"
 
 
 def recover(run: Run, verdict: Verdict, number: int) -> tuple[TrainState, int]:
-    """Go back to the newest checkpoint and on with the data after that of step `number`, or stop."""
+    """Roll back to the latest checkpoint and skip the data up to step `number`.
+
+    Returns:
+      The restored state and its step.
+
+    Raises:
+      UserError: there is no checkpoint, or `training.on_bad` or the limit on rollbacks forbids it.
+    """
     health = run.health
     checkpoints.finish(run.saver)
     newest = run.saver.latest_step()
@@ -34,35 +41,38 @@ def recover(run: Run, verdict: Verdict, number: int) -> tuple[TrainState, int]:
         raise UserError(health.last_words(verdict, None))
     state, step = restored
     run.iterator.set_state(position)
-    if jax.process_index() == 0:  # a run that is killed before its next checkpoint goes on in the same way
+    if jax.process_index() == 0:  # a run that is killed before its next checkpoint skips the same data
         record = {"step": step, "position": position, "times": health.times(step)}
         workdir.write_json(run.directory / ROLLBACK, record)
     run.writer.rewind(step)
     run.progress.begin(step)
-    run.progress.say(f"{verdict.reason}; back to step {step}, and on with the images after those of step {number}")
+    run.progress.say(f"{verdict.reason}; rolled back to step {step}; continuing with the images after step {number}")
     return _after_rollback(state), step
 
 
 def _after_rollback(state: TrainState) -> TrainState:
-    """What was bad before does not count for the new images."""
+    """Reset the counter of bad steps after a rollback."""
     return state._replace(bad=jax.numpy.zeros_like(state.bad))
 
 
 def _abstract(program: Program) -> TrainState:
-    """Shapes, dtypes and places of the state, for restoring."""
+    """Return the shapes, dtypes and shardings of the state, for restoring."""
     place = lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s)
     return jax.tree.map(place, program.abstract, program.shardings)
 
 
 def first_state(run: Run, initial: Any) -> tuple[TrainState, int]:
-    """The newest whole checkpoint, else the initial state, with the subtrees of other weights if they are given."""
+    """Return the newest valid checkpoint and its step, or the initial state and 0.
+
+    initial: subtrees of params that replace the initialization if there is no checkpoint, or None.
+    """
     restored = checkpoints.restore_newest(run.saver, _abstract(run.program), run.iterator, run.progress.say)
     if restored is not None:
         return _rolled_back(run, *restored)
     state = run.program.init()
     if initial is not None:
         initial = {**state.params, **initial}
-        # Copies: the first step donates its state, and `initial` is the caller's.
+        # Copies, because the first step donates its state and `initial` belongs to the caller.
         params, ema = (
             devices.put_state(jax.tree.map(jax.numpy.copy, initial), run.program.shardings.params) for _ in range(2)
         )
@@ -73,7 +83,7 @@ def first_state(run: Run, initial: Any) -> tuple[TrainState, int]:
 
 
 def _rolled_back(run: Run, state: TrainState, step: int) -> tuple[TrainState, int]:
-    """A restored state; with the images that come after a rollback, if this step was gone back to."""
+    """Apply the record of an earlier rollback to this step, if there is one, to a restored state."""
     path = run.directory / ROLLBACK
     record = json.loads(path.read_text()) if path.exists() else {}
     if record.get("step") != step:
@@ -84,7 +94,7 @@ def _rolled_back(run: Run, state: TrainState, step: int) -> tuple[TrainState, in
 
 
 def same_everywhere(run: Run, dataset: data.Dataset) -> None:
-    """UserError if the processes of a job do not see the same config, data and checkpoints."""
+    """Raise UserError if the processes of a job have different configs, data or checkpoints."""
     seen = {
         "config": json.dumps(run.config.to_dict(), sort_keys=True),
         "data set": json.dumps(dataset.identity, sort_keys=True),
@@ -95,6 +105,6 @@ def same_everywhere(run: Run, dataset: data.Dataset) -> None:
     different = [name for name, column in zip(seen, everywhere.T, strict=True) if len(set(column)) > 1]
     if different:
         raise UserError(
-            f"the processes of this job see another {' and '.join(different)} each; give them the same command, "
-            "and a --workdir and data that all of them see"
+            f"the processes of this job differ in {' and '.join(different)}; start them with the same command, "
+            "and a --workdir and data that all of them can read"
         )

@@ -1,4 +1,4 @@
-"""What the steps of one run share, and the checkpoint they end in."""
+"""The objects that all steps of a run share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vdm_jax.training.state import TrainState
 
 
 class Run(NamedTuple):
-    """What the steps of one run share."""
+    """The objects that all steps of a run share."""
 
     config: ConfigDict
     directory: epath.Path
@@ -37,16 +37,16 @@ class Run(NamedTuple):
 
 
 def due(every: int, step: int) -> bool:
-    """Every so many steps; never if 0."""
+    """Return True every `every` steps, and never if `every` is 0."""
     return every > 0 and step % every == 0
 
 
 def save(run: Run, state: TrainState) -> None:
-    """A checkpoint, once the metrics up to it are written."""
+    """Flush the metrics, then save a checkpoint."""
     run.writer.flush()
     checkpoints.save(run.saver, state, run.iterator)
 
 
 def averaged(run: Run, state: TrainState) -> Any:
-    """The weights that evaluation.weights asks for, with the frozen parts."""
+    """Return the weights selected by `evaluation.weights`, with the frozen parts."""
     return {**run.frozen, **(state.ema if run.config.evaluation.weights == "ema" else state.params)}

@@ -1,4 +1,4 @@
-"""Everything a run is, as one pytree: what is checkpointed and what a step maps to the next."""
+"""The train state: the pytree that a step updates and a checkpoint stores."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from vdm_jax.core.method import Method, Phase
 
 
 class TrainState(NamedTuple):
-    """step: steps done, int32. ema: average of params. opt_state: by phase. extra: of the method.
+    """The state of a run.
 
-    window: sums of the metrics since the last logged step, so that a resumed run logs the same
-    numbers. bad: steps in a row that were not applied. typical: running mean of the loss.
+    Attributes:
+      step: the number of completed steps, int32.
+      params: the trained parameters.
+      ema: the exponential moving average of params.
+      opt_state: the optimizer state of each phase.
+      extra: additional state of the method.
+      window: sums of the metrics since the last log line, so that a resumed run logs the same numbers.
+      bad: the number of consecutive steps that were not applied.
+      typical: the running mean of the loss.
     """
 
     step: Array
@@ -30,7 +37,7 @@ class TrainState(NamedTuple):
 
 
 def trained(phase: Phase, params: Any) -> Any:
-    """The subtrees a phase updates."""
+    """Return the subtrees of params that a phase trains."""
     return {name: params[name] for name in phase.trains}
 
 
@@ -40,9 +47,9 @@ def init_state(
     metrics: dict[str, jax.ShapeDtypeStruct],
     seed: int,
 ) -> TrainState:
-    """The state before the first step; pure, to be run under jit or eval_shape."""
+    """Return the state before the first step; pure, for use under jit or eval_shape."""
     params = method.init(jax.random.fold_in(jax.random.key(seed), 0))
-    # A weakly typed leaf (jnp.full and Python numbers make them) would compile the step again.
+    # A weakly typed leaf, as from jnp.full or Python numbers, would make the step recompile.
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -57,5 +64,5 @@ def init_state(
 
 
 def num_parameters(tree: Any) -> int:
-    """Number of scalars in a tree of arrays or shapes."""
+    """Return the number of scalars in a pytree of arrays or shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

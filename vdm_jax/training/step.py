@@ -1,8 +1,8 @@
 """The train step: a pure function of (state, global batch).
 
 Keys are derived as seed → step → phase → purpose → position in the global batch, so resuming needs no
-RNG state and the same step draws the same noise on any number of devices. Under `jit` the step sees the
-whole global batch; under `pmap` the rows of one device, with the collectives written here.
+RNG state and the same step draws the same noise on any number of devices. Under `jit` the step processes the
+global batch; under `pmap` it processes the rows of one device and calls the collectives explicitly.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from vdm_jax.keys import example_keys
 from vdm_jax.optimizer import ema_update
 from vdm_jax.training.state import TrainState, trained
 
-# Metrics that are not means over the window: how many steps are in it (a resumed run may have another
-# log_every than the one that began it), how many were not applied, records that could not be decoded,
-# and the loss in equal bins of t.
+# Metrics that are not means over the window: the number of applied steps in it (log_every may change when a
+# run resumes), the number of skipped steps, the number of replaced records, and the loss in equal bins of t.
 COUNT, SKIPPED, REPLACED = "steps_averaged", "skipped_steps", "replaced_records"
 LOSS_BY_T, COUNT_BY_T = "loss_by_t", "count_by_t"
 BINS = 10
-# Steps before a spike is looked for: the running mean of the loss has to settle.
+# Steps before spikes are detected, while the running mean of the loss settles.
 SETTLING_STEPS = 50
 NOTHING: Mapping[str, Any] = {}  # no frozen parts
 
 
 class Report(NamedTuple):
-    """What the host looks at after a call.
+    """The outputs of a call that the host reads.
 
-    loss: of its last step, all phases. bad: the most steps in a row that were not applied, `bad_steps` after a spike;
-    step: the last of those; jumped: whether it was a spike. halt: whether any process was asked to stop.
+    Attributes:
+      loss: the loss of the last step, summed over phases.
+      bad: the largest number of consecutive steps that were not applied; `bad_steps` after a spike.
+      step: the last of these steps.
+      jumped: whether the loss spiked at that step.
+      halt: whether any process has received SIGTERM.
     """
 
     loss: Array
@@ -51,7 +54,7 @@ TrainCall = Callable[..., tuple[TrainState, Report]]
 
 
 def context_for(seed: int, step: Array, phase: int, total: int, axis: str | None = None, rows: int = 0) -> Context:
-    """Keys and positions of the whole global batch, or of this device's `rows` along the mapped `axis`."""
+    """Return keys and positions of the global batch, or of this device's `rows` along the mapped `axis`."""
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step + 1), phase)
     index = jnp.arange(total)
     if axis:
@@ -62,20 +65,27 @@ def context_for(seed: int, step: Array, phase: int, total: int, axis: str | None
 
 
 def strided(tree: Any, parts: int) -> Any:
-    """[b, …] → [parts, b / parts, …]: part j holds the rows j, j + parts, …
+    """Reshape leaves [b, …] to [parts, b / parts, …], where part j has the rows j, j + parts, ….
 
-    Neighbouring rows stay on their device, so cutting a split batch this way moves nothing.
+    Adjacent rows stay on their device, so this moves no data of a sharded batch.
     """
     return jax.tree.map(lambda a: a.reshape(a.shape[0] // parts, parts, *a.shape[1:]).swapaxes(0, 1), tree)
 
 
 def unstrided(tree: Any) -> Any:
-    """The inverse of `strided`: [parts, b / parts, …] → [b, …]."""
+    """Invert `strided`: reshape leaves [parts, b / parts, …] to [b, …]."""
     return jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(-1, *a.shape[2:]), tree)
 
 
 class Gradients(NamedTuple):
-    """loss: sum over these rows, divided by the global batch; grads: of that; aux: per example."""
+    """The loss and gradients of one phase.
+
+    Attributes:
+      loss: the sum over these rows divided by the size of the global batch, [].
+      per_example: the loss of each row, [b].
+      aux: auxiliary values of each row, [b] each.
+      grads: the gradients of `loss`.
+    """
 
     loss: Array
     per_example: Array
@@ -85,8 +95,8 @@ class Gradients(NamedTuple):
 
 def _gradients(phase: Phase, params: Any, extra: Any, batch: Batch, context: Context) -> Gradients:
     def scalar(part: Any) -> tuple[Array, tuple[Array, dict[str, Array]]]:
-        whole = {**jax.lax.stop_gradient(params), **part}
-        per_example, aux = phase.loss(whole, extra, batch, context)
+        merged = {**jax.lax.stop_gradient(params), **part}
+        per_example, aux = phase.loss(merged, extra, batch, context)
         return jnp.sum(per_example) / context.total, (per_example, aux)
 
     (loss, (per_example, aux)), grads = jax.value_and_grad(scalar, has_aux=True)(trained(phase, params))
@@ -94,7 +104,7 @@ def _gradients(phase: Phase, params: Any, extra: Any, batch: Batch, context: Con
 
 
 def accumulated(phase: Phase, params: Any, extra: Any, batch: Batch, context: Context, parts: int) -> Gradients:
-    """The gradients of the whole batch, from `parts` microbatches one after the other."""
+    """Return the gradients of a batch, accumulated over `parts` microbatches."""
     if parts == 1:
         return _gradients(phase, params, extra, batch, context)
 
@@ -103,8 +113,8 @@ def accumulated(phase: Phase, params: Any, extra: Any, batch: Batch, context: Co
         return _gradients(phase, params, extra, rows, context._replace(keys=keys, index=index))
 
     def add(total: Any, part: tuple[Batch, Array, Array]) -> tuple[Any, tuple[Array, dict[str, Array]]]:
-        found = of_part(part)
-        return jax.tree.map(jnp.add, total, (found.loss, found.grads)), (found.per_example, found.aux)
+        new = of_part(part)
+        return jax.tree.map(jnp.add, total, (new.loss, new.grads)), (new.per_example, new.aux)
 
     pieces = strided((batch, context.keys, context.index), parts)
     shapes = jax.eval_shape(of_part, jax.tree.map(lambda a: a[0], pieces))
@@ -128,11 +138,23 @@ def make_train_step(
     axis: str | None = None,
     variant: Hashable = None,
 ) -> TrainStep:
-    """(state, batch) → (state after one step, Report). To be wrapped by jit or pmap at the edge.
+    """Return the pure step (state, batch, frozen parts) → (state, Report), to be wrapped by jit or pmap.
 
-    A step whose loss or gradient is not finite, or whose loss is more than `spike` times its running
-    mean, is counted but not applied. axis: the name that `pmap` maps the batch over. variant: of the method, for which
-    this is the step; the loss of an unusual one (lazy R1) has no spikes and no part in the running mean.
+    A step whose loss or gradient is not finite, or whose loss exceeds `spike` times its running mean, is counted
+    but not applied.
+
+    Args:
+      method: the method to train.
+      optimizers: the optimizer of each phase.
+      seed: the seed of all noise.
+      total: the size of the global batch.
+      ema_decay: the decay of the moving average of params.
+      log_every: the length of the window of metrics in steps.
+      accumulate: the number of microbatches.
+      bad_steps: the value of `Report.bad` after a spike.
+      spike: the factor over the running mean of the loss; 0 disables the check.
+      axis: the name of the axis that `pmap` maps over, or None.
+      variant: the variant of the method; an unusual one (lazy R1) is excluded from spikes and the running mean.
     """
     add_up = (lambda tree: jax.lax.psum(tree, axis)) if axis else (lambda tree: tree)
     fast = {name for phase in method.phases if not phase.averaged for name in phase.trains}
@@ -143,20 +165,20 @@ def make_train_step(
         params, extra, opt_state = state.params, state.extra, dict(state.opt_state)
         metrics: dict[str, Array] = {}
         finite = jnp.asarray(True)
-        objective = jnp.zeros(())  # of all phases
+        objective = jnp.zeros(())  # summed over phases
         for number, phase in enumerate(method.phases):
             context = context_for(seed, state.step, number, total, axis, batch["x"].shape[0])
             context = context._replace(variant=variant)
-            found = accumulated(phase, {**frozen, **params}, extra, batch, context, accumulate)
-            sums = metric_sums(found)
-            loss, grads, sums = add_up((found.loss, found.grads, sums))
+            result = accumulated(phase, {**frozen, **params}, extra, batch, context, accumulate)
+            sums = metric_sums(result)
+            loss, grads, sums = add_up((result.loss, result.grads, sums))
             objective += loss
             finite &= jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
             updates, opt_state[phase.name] = optimizers[phase.name].update(
                 grads, opt_state[phase.name], trained(phase, params)
             )
             params = {**params, **optax.apply_updates(trained(phase, params), updates)}
-            extra = method.update_extra(extra, jax.tree.map(context.gather, found.aux))
+            extra = method.update_extra(extra, jax.tree.map(context.gather, result.aux))
             metrics |= named(phase, {"loss": loss, **norms(grads), **means(sums, total)}, len(method.phases))
         metrics |= method.describe(params)
         replaced = add_up(records_replaced(batch))
@@ -180,7 +202,7 @@ def make_train_step(
 
 
 def make_train_call(step: TrainStep, axis: str | None = None) -> TrainCall:
-    """(state, the batches of n steps, halt [devices] or None, frozen parts) → (state, Report): n steps by one scan."""
+    """Return (state, batches, halt [devices] or None, frozen parts) → (state, Report), one step per batch in a scan."""
 
     def call(
         state: TrainState, batches: tuple[Batch, ...], halt: Array | None, frozen: Mapping[str, Any] = NOTHING
@@ -197,35 +219,35 @@ def make_train_call(step: TrainStep, axis: str | None = None) -> TrainCall:
             report = jax.tree.map(lambda values: values[worst], reports)._replace(loss=reports.loss[-1])
         if halt is None:
             return state, report
-        asked = jnp.max(halt)
-        return state, report._replace(halt=jax.lax.pmax(asked, axis) if axis else asked)
+        halting = jnp.max(halt)
+        return state, report._replace(halt=jax.lax.pmax(halting, axis) if axis else halting)
 
     return call
 
 
 def records_replaced(batch: Batch) -> Array:
-    """How many of these rows stand for records that could not be decoded."""
+    """Return how many of these rows replace a record that could not be decoded."""
     replaced = batch.get("replaced")
     return jnp.zeros(()) if replaced is None else jnp.sum(replaced.astype(jnp.float32))
 
 
-def metric_sums(found: Gradients) -> dict[str, Array]:
-    """Sums over these rows of what a log line shows."""
-    sums = {k: jnp.sum(v) for k, v in found.aux.items() if k != "t"}
-    if "t" in found.aux:
-        inside = jnp.clip(jnp.floor(found.aux["t"] * BINS), 0, BINS - 1).astype(jnp.int32)
-        here = (inside[:, None] == jnp.arange(BINS)[None, :]).astype(found.per_example.dtype)
-        sums |= {LOSS_BY_T: jnp.sum(here * found.per_example[:, None], 0), COUNT_BY_T: jnp.sum(here, 0)}
+def metric_sums(gradients: Gradients) -> dict[str, Array]:
+    """Return the sums over these rows of the logged values."""
+    sums = {k: jnp.sum(v) for k, v in gradients.aux.items() if k != "t"}
+    if "t" in gradients.aux:
+        inside = jnp.clip(jnp.floor(gradients.aux["t"] * BINS), 0, BINS - 1).astype(jnp.int32)
+        here = (inside[:, None] == jnp.arange(BINS)[None, :]).astype(gradients.per_example.dtype)
+        sums |= {LOSS_BY_T: jnp.sum(here * gradients.per_example[:, None], 0), COUNT_BY_T: jnp.sum(here, 0)}
     return sums
 
 
 def means(sums: dict[str, Array], total: int) -> dict[str, Array]:
-    """Means over the global batch; what is counted stays a sum."""
+    """Return means over the global batch; counts remain sums."""
     return {k: v if k in (LOSS_BY_T, COUNT_BY_T) else v / total for k, v in sums.items()}
 
 
 def norms(grads: dict[str, Any]) -> dict[str, Array]:
-    """'grad_norm' of what is clipped jointly, before it is; 'grad_norm_schedule' of the schedule's leaves."""
+    """Return 'grad_norm' before clipping, without the schedule, and 'grad_norm_schedule' if a schedule is trained."""
     values = {"grad_norm": optax.global_norm({k: v for k, v in grads.items() if k != "schedule"})}
     if jax.tree.leaves(grads.get("schedule", {})):
         values["grad_norm_schedule"] = optax.global_norm(grads["schedule"])
@@ -233,28 +255,28 @@ def norms(grads: dict[str, Any]) -> dict[str, Array]:
 
 
 def named(phase: Phase, values: dict[str, Array], phases: int) -> dict[str, Array]:
-    """Metrics of one phase; prefixed by its name where there are several."""
+    """Prefix the metrics of a phase by its name if there are several phases."""
     return values if phases == 1 else {f"{phase.name}/{k}": v for k, v in values.items()}
 
 
 def add_to_window(
     state: TrainState, metrics: dict[str, Array], replaced: Array, good: Array, log_every: int
 ) -> dict[str, Array]:
-    """The sums since the last log line, with this step's metrics if it was applied."""
+    """Return the window of metrics with this step added; its metrics count only if it was applied."""
     fresh = state.step % log_every == 0
     metrics = {k: jnp.where(good, v, jnp.zeros_like(v)) for k, v in metrics.items()}
-    # of skipped steps too
+    # these count skipped steps too
     metrics |= {COUNT: good.astype(jnp.float32), SKIPPED: (~good).astype(jnp.float32), REPLACED: replaced}
     return {k: jnp.where(fresh, jnp.zeros_like(v), state.window[k]) + v for k, v in metrics.items()}
 
 
 def frozen_like(method: Method) -> dict[str, Any]:
-    """Parts of the right shapes in the place of the frozen ones; to be traced."""
+    """Return initialized parts in place of the frozen ones, for tracing only."""
     return {name: part.init(jax.random.key(0)) for name, part in method.frozen.items()}
 
 
 def metric_shapes(method: Method, batch: Any, total: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """What a step reports, found without running it."""
+    """Return the shapes and dtypes of the metrics of a step, without running it."""
 
     def probe(batch: Batch) -> dict[str, Array]:
         params = {**frozen_like(method), **method.init(jax.random.key(0))}
@@ -262,8 +284,8 @@ def metric_shapes(method: Method, batch: Any, total: int) -> dict[str, jax.Shape
         for number, phase in enumerate(method.phases):
             context = context_for(0, jnp.zeros((), jnp.int32), number, total)
             per_example, aux = phase.loss(params, method.init_extra(params), batch, context)
-            found = Gradients(jnp.mean(per_example), per_example, aux, trained(phase, params))
-            values = {"loss": found.loss, **norms(found.grads), **means(metric_sums(found), total)}
+            result = Gradients(jnp.mean(per_example), per_example, aux, trained(phase, params))
+            values = {"loss": result.loss, **norms(result.grads), **means(metric_sums(result), total)}
             metrics |= named(phase, values, len(method.phases))
         return metrics | method.describe(params) | {name: jnp.zeros(()) for name in (COUNT, SKIPPED, REPLACED)}
 
