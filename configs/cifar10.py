@@ -13,7 +13,7 @@ one accelerator. The batch size of the paper is recalled, not read; all settings
 
 Variants: `T10` `T100` `T250` `T500` `T1000` `no_fourier` `fixed` `monotone` `minimise_variance`
 `simple`, `mini` for two CPU cores, and `recipe`, other initial weights and optimiser for the mini size
-(experiments/recipe.py: 3.45 bits/dim after 900 steps on a subset). They combine: `cifar10.py:mini,recipe`.
+(experiments/vdm/recipe.py: 3.45 bits/dim after 900 steps on a subset). They combine: `cifar10.py:mini,recipe`.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ original's command, networks and metric for this data set were never released, o
 discriminator, so the settings here are CIFAR-10's without flips; what differs from those is ours.
 
 Variants: `gan` (one step, no R1) and `no_latent`; `mini`, averages of 2 × 2 pixels and small networks for two CPU
-cores. They combine: `gan,mini`. Numbers: `experiments/stacked_mnist.py`.
+cores. They combine: `gan,mini`. Numbers: `experiments/ddgan/stacked_mnist.py`.
 Cost: 77 GFLOP an image and step, 3.0e18 FLOP; at an assumed 300 TFLOP/s, 3 hours of one accelerator.
 Slices: not yet planned.
 """

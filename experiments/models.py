@@ -24,7 +24,7 @@ from vdm_jax.evaluation import report
 from vdm_jax.runtime import checkpoints, devices
 from vdm_jax.training.loop import train
 
-FILES = {"mini": "experiments/mini.py", "paper": "configs/cifar10.py"}
+FILES = {"mini": "experiments/vdm/mini.py", "paper": "configs/cifar10.py"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # compared by identity, so that it can be a cache key

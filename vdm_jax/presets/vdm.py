@@ -56,7 +56,7 @@ def vdm_images(name: str, size: int, *, width: int, depth: int) -> ConfigDict:
     return config
 
 
-# A faster start for the same network, for the mini size (experiments/recipe.py). At depth 32 and width 128 these
+# A faster start for the same network, for the mini size (experiments/vdm/recipe.py). At depth 32 and width 128 these
 # rates were unstable in a short stress run and 1e-3 was not: there take ≤ 1e-3 and ≥ 1,000 steps of warm-up.
 VDM_RECIPE: dict[str, Any] = {
     "model.residual": "pixel",

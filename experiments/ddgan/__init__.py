@@ -1,0 +1,1 @@
+"""Experiments on Denoising Diffusion GANs."""

@@ -1,0 +1,1 @@
+"""Experiments on DDPM and Improved DDPM."""

@@ -1,0 +1,1 @@
+"""Experiments on guidance by a classifier and without one."""
