@@ -49,7 +49,7 @@ def test_trajectory_has_every_state(model: Any) -> None:
 
 
 def test_weights_without_a_config_are_a_sentence(tmp_path: Any) -> None:
-    with pytest.raises(UserError, match=r"holds no config\.json; say which config it belongs to"):
+    with pytest.raises(UserError, match=r"holds no config\.json; pass its config, e.g. config="):
         api.load(str(epath.Path(tmp_path)))
 
 
@@ -65,5 +65,5 @@ def test_editing_goes_from_a_new_sample_to_the_image(model: Any) -> None:
     assert np.all(half[:, 1] != given[:, 1]) and np.all(half[:, 1] != new[:, 1])
     other = model.vary(given + 1, 0.25, seed=3, num_steps=4) - model.vary(given, 0.25, seed=3, num_steps=4)
     assert np.all(np.abs(other) > 1e-3)  # what is noised a little remains what it was
-    with pytest.raises(UserError, match=r"strength=0 is the share of the steps"):
+    with pytest.raises(UserError, match=r"strength=0 is the fraction of the steps"):
         model.vary(given, 0)

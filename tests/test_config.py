@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from vdm_jax import config as configs
-from vdm_jax import main
 from vdm_jax.config import (
     base,
     check,
@@ -23,6 +22,7 @@ from vdm_jax.config import (
     flatten,
     from_saved,
     load,
+    overrides,
     packaged,
     with_variant,
 )
@@ -415,7 +415,7 @@ def test_what_chooses_parts_comes_first_in_any_order() -> None:
         ordered = {name: changes[name] for name in order}
         made += [choose(base(), ordered), with_variant(base(), "v", {"v": ordered})]
         made.append(base())
-        main.override(made[-1], [f"--config.{name}={value}" for name, value in ordered.items()])
+        overrides.apply(made[-1], [f"--config.{name}={value}" for name, value in ordered.items()])
     assert all(config == made[0] for config in made)
     held = dict(flatten(made[0]))
     assert held.items() >= changes.items() and held["model.rescale_time"] is False
@@ -435,7 +435,7 @@ def test_fields_of_other_parts_are_refused_with_the_part_that_has_them() -> None
     for name, field in others.items():
         value = field.default or {int: 3, float: 0.5, str: "x", bool: True, tuple: "('flip',)"}[type(field.default)]
         with pytest.raises(UserError) as raised:
-            main.override(config, [f"--config.{name}={value}"])
+            overrides.apply(config, [f"--config.{name}={value}"])
         said = str(raised.value)
         assert said.startswith(f"config.{name}: config.") and "\n" not in said
         assert "has no such field; it belongs to " in said
@@ -574,9 +574,9 @@ def test_renamed_fields_are_known_by_both_names(monkeypatch: pytest.MonkeyPatch)
     assert from_saved(saved) == config and differences(saved, config) == []
     assert with_variant(base(), "v", {"v": {"model.channels": 32}}) == config
     made = base()
-    overrides, rest = main.split_overrides(["--config.model.channels", "32", "--config.model.attend", "x"])
+    arguments, rest = overrides.split(["--config.model.channels", "32", "--config.model.attend", "x"])
     assert rest == ["x"]
-    main.override(made, overrides)
+    overrides.apply(made, arguments)
     assert made.model.width == 32 and made.model.attention is True
 
 
@@ -601,7 +601,7 @@ def test_parts_may_be_chosen_by_assignment_in_a_file(tmp_path: pathlib.Path) -> 
 
 
 def test_fields_of_a_config_are_described_by_section() -> None:
-    lines = main.describe(base()).splitlines()
+    lines = overrides.describe(base()).splitlines()
     assert lines[0].startswith("  --config.method='vdm': the paper's family")
     assert [line for line in lines if line.endswith(":")] == [f"{name}:" for name in config_registry.SECTIONS]
     assert (

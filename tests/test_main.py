@@ -22,6 +22,7 @@ from absl.testing import flagsaver
 import vdm_jax
 from vdm_jax import config as configs
 from vdm_jax import main, modes
+from vdm_jax.config import overrides
 
 TINY = (
     "--config=configs/swirl.py:smoke",
@@ -122,11 +123,11 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
 def test_overrides_in_every_spelling() -> None:
     before = ("--config", "a.py", "--config.model.width", "64", "-config.model.depth=2", "--workdir=w")
     after = ("--config.model.attention", "--noconfig.model.fourier_damping", "--config.data.augment=('flip',)", "x")
-    overrides, rest = main.split_overrides([*before, *after])
+    arguments, rest = overrides.split([*before, *after])
     assert rest == ["--config", "a.py", "--workdir=w", "x"]
     config = configs.base()
     config.model.fourier_damping = True
-    main.override(config, [*overrides, "--config.optimizer.learning_rate=1", "--config.data.shape=(4,4,1)"])
+    overrides.apply(config, [*arguments, "--config.optimizer.learning_rate=1", "--config.data.shape=(4,4,1)"])
     model = config.model
     assert (model.width, model.depth, model.attention, model.fourier_damping) == (64, 2, True, False)
     assert config.data.augment == ("flip",) and config.data.shape == (4, 4, 1)
@@ -183,7 +184,7 @@ def test_directory_remembers_its_config(run: pathlib.Path, capfd: pytest.Capture
 def test_result_that_is_none_of_ours_is_a_sentence(tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "eval.json").write_text("[]")
     assert call(*TINY, f"--workdir={tmp_path}", "--mode=inspect") == 2
-    assert "eval.json is not what --mode=eval writes" in capfd.readouterr().err
+    assert "eval.json is not a result of --mode=eval" in capfd.readouterr().err
 
 
 def test_weights_of_a_run_are_evaluated_elsewhere(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -197,11 +198,11 @@ def test_weights_of_a_run_are_evaluated_elsewhere(run: pathlib.Path, tmp_path: p
 @pytest.mark.parametrize(
     ("error", "status", "sentence"),
     [
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from where"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again to continue"),
         (
             OSError(errno.ENOSPC, "No space left on device", "/d/x"),
             2,
-            "No space left on device: /d/x; once that is mended the same",
+            "No space left on device: /d/x; when that is fixed, run the same command",
         ),
     ],
 )

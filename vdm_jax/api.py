@@ -1,4 +1,4 @@
-"""A trained model in a notebook: `model = vdm_jax.load(path)`; no flags, no global state."""
+"""Trained models in a notebook: `model = vdm_jax.load(path)`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,19 @@ from vdm_jax.methods import classifier_guidance
 from vdm_jax.runtime import workdir
 
 Labels = int | np.ndarray | None
-# w of the one condition that can be guided, or of several by name; numbers or [count]
+# w of the only guidable condition, or of several by name; numbers or [count]
 Weights = float | np.ndarray | Mapping[str, float | np.ndarray]
 
 
 class Model(NamedTuple):
-    """Parameters with the functions that go with them. Images are integer levels [N, H, W, C]."""
+    """A method with its parameters. Images are integer values [N, H, W, C], 0 to `vocabulary` − 1.
+
+    Attributes:
+      config: the config of the run, or of published weights.
+      method: the functions of the method.
+      params: the parameters, averaged if `evaluation.weights` is 'ema'.
+      step: the training step of the parameters.
+    """
 
     config: ConfigDict
     method: Method
@@ -50,18 +57,26 @@ class Model(NamedTuple):
         trajectory: bool = False,
         **conditions: Any,
     ) -> Any:
-        """`count` samples [count, …]; with trajectory also the latents z_s [num_steps, count, …].
-
-        Sample k depends on (seed, k) and what it is conditioned on alone.
+        """Draw samples. Sample k depends only on (seed, k) and its conditions.
 
         Args:
-          sampler: 'ancestral', 'ddim', 'euler', 'heun', 'adaptive'; that of the config unless it is set.
-          guidance_weight: w of classifier-free guidance, (1 + w) ε̂_c − w ε̂_∅, of all samples or [count]; a "guidance
-            scale" s is w = s − 1. A mapping from names where several conditions can be guided.
-          classifier: a noisy one of the same images and levels, whose ∇ log p(label|z) times classifier_scale, of all
-            samples or [count], is added to the score.
-          conditions: values by the name of the condition: label=3 of all samples or [count] (without one that of the
-            config, or the classes in turn); low_resolution=images [count, side, side, C] that an upsampler enlarges.
+          count: number of samples.
+          seed: seed of the noise.
+          num_steps: number of sampling steps; None for that of the config.
+          sampler: 'ancestral', 'ddim', 'euler', 'heun' or 'adaptive'; None for that of the config.
+          guidance_weight: w of classifier-free guidance, (1 + w) ε̂_c − w ε̂_∅; one number or [count]. A "guidance scale"
+            s is w = s − 1. For a model with several guidable conditions, a mapping from their names.
+          classifier: a classifier of noisy images, of the same data and noise levels. Its ∇ log p(label|z) times
+            `classifier_scale` (one number or [count]) is added to the score.
+          trajectory: also return the latents z_s [num_steps, count, …].
+          conditions: values by name of the condition, such as label=3 or label=[count] (default: that of the config,
+            or the classes in turn) and low_resolution=[count, side, side, C], the images that an upsampler enlarges.
+
+        Returns:
+          Samples [count, …], or (samples, latents) with `trajectory`.
+
+        Raises:
+          UserError: the method draws no samples, a condition is missing or unknown, or a sample is not finite.
         """
         model = self._with({"sampling.sampler": sampler, "sampling.num_steps": num_steps})
         if model.method.sample is None:
@@ -94,18 +109,24 @@ class Model(NamedTuple):
         labels: Labels = None,
         **conditions: Any,
     ) -> np.ndarray:
-        """Images that keep their known pixels and have new ones elsewhere, [N, …] (see `diffusion.editing`).
+        """Replace the unknown pixels of images by samples (see `diffusion.editing`).
 
         Args:
-          known: bool, [N, H, W, C] or what broadcasts to it.
-          repeats: how often each transition is taken; more of them improve coherence with the known pixels.
-          labels, conditions: as for `sample`; an upsampler's low_resolution has to be given, since the means of
-            `images` would reveal the pixels that are to be replaced.
+          images: integer values [N, H, W, C].
+          known: bool, broadcastable to the shape of `images`; True where a pixel is kept.
+          seed: seed of the noise.
+          num_steps: number of sampling steps; None for that of the config.
+          repeats: how often each transition is resampled (RePaint); more improve coherence with the known pixels.
+          labels, conditions: as for `sample`. An upsampler needs low_resolution, since the means of `images` would
+            reveal the pixels to replace.
+
+        Returns:
+          Images [N, H, W, C] that equal `images` where `known` is True.
         """
         x = inputs.images(self.config, images)
         for c in self.method.conditions:
             if c.needs_evaluation_data and conditions.get(c.name) is None:
-                raise UserError(f"an upsampler's new pixels are those of a small image: give inpaint its {c.name}")
+                raise UserError(f"inpainting by an upsampler needs the small images: pass {c.name}")
         mask = jnp.broadcast_to(jnp.asarray(known, bool), x.shape)
         edited = lambda step, f: editing.resampled(editing.inpaint(step, f, mask), repeats)
         return np.where(mask, images, self._edited(x, edited, 1.0, seed, num_steps, labels, conditions))
@@ -119,10 +140,17 @@ class Model(NamedTuple):
         num_steps: int | None = None,
         labels: Labels = None,
     ) -> np.ndarray:
-        """Images like the given ones, [N, …]: noised by `strength` in (0, 1], the share of the steps that are run,
-        and denoised again (SDEdit, Meng et al. 2022)."""
+        """Return variations of images: noise them, then denoise them again (SDEdit, Meng et al. 2022).
+
+        Args:
+          images: integer values [N, H, W, C].
+          strength: the fraction of the sampling steps to run, in (0, 1]; 1 starts from pure noise.
+          seed: seed of the noise.
+          num_steps: number of steps of the full sampler; None for that of the config.
+          labels: as for `sample`.
+        """
         if not 0 < strength <= 1:
-            raise UserError(f"strength={strength} is the share of the steps to run, more than 0 and at most 1")
+            raise UserError(f"strength={strength} is the fraction of the steps to run; it must be in (0, 1]")
         return self._edited(inputs.images(self.config, images), lambda step, f: step, strength, seed, num_steps, labels)
 
     def bits_per_dim(
@@ -135,11 +163,20 @@ class Model(NamedTuple):
         estimator: str | None = None,
         num_timesteps: int | None = None,
     ) -> dict[str, np.ndarray]:
-        """Terms of the bound on −log₂ p(x)/D, of −log₂ p(x|label)/D if there are classes; each [N], a mean over passes.
+        """Evaluate the bound on −log₂ p(x)/D, or on −log₂ p(x|label)/D for a model with classes, in bits/dim.
 
-        estimator: 'vlb' (num_timesteps = 0 for continuous time) or 'ode'. 'total' is the sum of the terms:
-        'reconstruction', 'prior' and 'diffusion' of 'vlb', 'encoder', 'flow' and 'reconstruction' of 'ode'.
-        Beside them, no part of the sum: 't' and 'error' = ‖ε − ε̂‖²/D there, or the ODE's 'evaluations'.
+        Args:
+          images: integer values [N, H, W, C].
+          labels: int [N] or one label, for a model with classes.
+          seed: seed of the noise.
+          passes: number of passes to average over.
+          estimator: 'vlb' or 'ode' (the probability flow); None for that of the config.
+          num_timesteps: T of the discrete-time bound, 0 for continuous time; None for that of the config.
+
+        Returns:
+          Terms by name, each [N], averaged over passes. 'total' is the sum of 'reconstruction', 'prior' and 'diffusion'
+          ('vlb'), or of 'encoder', 'flow' and 'reconstruction' ('ode'). Not part of the sum: 't' and
+          'error' = ‖ε − ε̂‖²/D at t ('vlb'), 'evaluations' of the network ('ode').
         """
         changes = {"evaluation.estimator": estimator, "evaluation.num_timesteps": num_timesteps}
         method = self._with(changes).method
@@ -156,30 +193,30 @@ class Model(NamedTuple):
         return {k: np.mean([np.asarray(row[k]) for row in rows], axis=0) for k in rows[0]}
 
     def noise(self, images: np.ndarray, gamma: float, *, seed: int = 0) -> Array:
-        """z_t = α f + σ ε at γ = −log SNR, [N, …]; γ within the schedule's range."""
+        """Return z_t = α f + σ ε [N, …] of images at γ = −log SNR, a number within the range of the schedule."""
         ode, f = self._ode(gamma), self.method.encode(inputs.images(self.config, images))
         keys = example_keys(jax.random.key(seed), jnp.arange(len(images)))
         eps = jax.vmap(lambda k: jax.random.normal(k, f.shape[1:]))(keys)
         return q_sample(f, eps, ode.level_of(jnp.asarray(gamma)))
 
     def denoise(self, z: Array, gamma: float, labels: Labels = None) -> Prediction:
-        """x̂ (in [−1, 1], bin centres) and ε̂ of latents z [N, …] at γ = −log SNR within the schedule's range."""
+        """Return x̂ (in [−1, 1], bin centers) and ε̂ of latents z [N, …] at γ = −log SNR, within the schedule's range."""
         ode = self._ode(gamma)
         run = jax.jit(lambda z, g, cond: ode.predict(z, ode.level_of(g), cond))
         return run(jnp.asarray(z), jnp.asarray(gamma), self._columns(labels, len(z)))
 
     def encode(self, images: np.ndarray, labels: Labels = None) -> Array:
-        """Latents z_1 of images along the probability-flow ODE, [N, …].
+        """Return the latents z_1 [N, …] of images along the probability-flow ODE.
 
-        Starts at the mean of q(z_0|x), without its noise, so the latents are narrower than N(0, I);
-        `decode` gives the images back.
+        The ODE starts at the mean of q(z_0|x), without its noise, so the latents are narrower than N(0, I). `decode`
+        recovers the images.
         """
         ode, f = self._ode(), self.method.encode(inputs.images(self.config, images))
         z_0 = ode.level_of(ode.gamma_0).alpha * f
         return jax.jit(lambda z, cond: likelihood.encode(ode, z, cond))(z_0, self._columns(labels, len(z_0)))
 
     def decode(self, latents: Array, labels: Labels = None) -> np.ndarray:
-        """Latents z_1 → images, the inverse of `encode`."""
+        """Return the images [N, …] of latents z_1 [N, …]; the inverse of `encode`."""
         ode = self._ode()
         run = jax.jit(lambda z, cond: likelihood.decode(ode, z, cond))
         z_0 = run(latents, self._columns(labels, len(latents)))
@@ -187,12 +224,12 @@ class Model(NamedTuple):
 
     @property
     def schedule(self) -> Any:
-        """γ(t) with .gamma(t), .dgamma(t) and .delta(t, dt)."""
+        """The noise schedule γ(t), with methods gamma(t), dgamma(t) and delta(t, dt)."""
         return self.method.schedule(self.params)
 
     @property
     def vocabulary(self) -> int | None:
-        """Number of levels of a value; None for continuous data."""
+        """Number of values of a pixel; None for continuous data."""
         return self.config.data.vocabulary or None
 
     def _edited(
@@ -205,14 +242,14 @@ class Model(NamedTuple):
         labels: Labels,
         conditions: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
-        """What the wrapped sampler makes of images [N, …], noised by a share of its steps; of pure noise at 1.
+        """Run a wrapped sampler from images [N, …] noised by a fraction `strength` of its steps, from pure noise at 1.
 
         conditions: values that are not computed from the images.
         """
         edited = self._with({"sampling.num_steps": num_steps})
         chain_of, count = edited.method.chain, edited.config.sampling.num_steps
         if chain_of is None:
-            raise UserError(f"a model of method {self.config.method!r} has no steps to edit by")
+            raise UserError(f"a model of method {self.config.method!r} has no sampling steps, so it cannot edit images")
         keys = example_keys(jax.random.key(seed), jnp.arange(len(x)))
 
         def run(params: Any, x: Array, cond: Any) -> Array:
@@ -230,14 +267,14 @@ class Model(NamedTuple):
         return samples
 
     def _columns(self, labels: Labels, count: int, conditions: Mapping[str, Any] | None = None) -> dict[str, Array]:
-        """Values of the conditions that are not computed from the images, or were given."""
+        """Return the values of conditions that are passed by the caller or not computed from the images."""
         known = {k: v for k, v in (conditions or {}).items() if v is not None}
         given = {**({} if labels is None else {"label": labels}), **known}
         columns = [c for c in self.method.conditions if c.name in given or c.spec(1) is not None]
         return conditioning.from_user(columns, given, count, self.method.encode)
 
     def _ode(self, gamma: float | None = None) -> likelihood.ODE:
-        """The probability flow; UserError if γ is not on it."""
+        """Return the probability flow; UserError if there is none or γ is outside its range."""
         if self.method.ode is None:
             raise UserError(f"{self.config.method} has no probability flow")
         ode: likelihood.ODE = self.method.ode(self.params)
@@ -248,13 +285,13 @@ class Model(NamedTuple):
         return ode
 
     def _guided(self, classifier: Model, scale: np.ndarray) -> Model:
-        """This model with samples that a classifier guides."""
+        """Return this model with its samples guided by a classifier."""
         frozen.check_classifier(self.config, classifier.config, "that was given")
         method = classifier_guidance.build(self.config, classifier.config, jnp.asarray(scale))
         return self._replace(method=method, params={**self.params, classifier_guidance.CLASSIFIER: classifier.params})
 
     def _with(self, changes: dict[str, Any]) -> Model:
-        """This model under other settings of sampling and evaluation; None leaves a field."""
+        """Return this model with other settings of sampling and evaluation; None leaves a field unchanged."""
         config = ConfigDict(self.config.to_dict())
         configs.choose(config, {name: value for name, value in changes.items() if value is not None})
         configs.check(config)
@@ -262,16 +299,21 @@ class Model(NamedTuple):
 
 
 def _requested(method: Method, config: ConfigDict, count: int) -> dict[str, Any]:
-    """Values that `sampling` asks for, of conditions that a user may set."""
+    """Return the values that the `sampling` section of the config requests, of conditions that a caller may set."""
     chosen = [c for c in method.conditions if c.chosen]
     return conditioning.requests(chosen, config, count)
 
 
 def load(path: str, config: ConfigDict | str | None = None) -> Model:
-    """A model from a working directory, one of its checkpoints, or published weights.
+    """Load a model.
 
-    config: only for weights that come without one: a ConfigDict, or the name of a packaged config
-    with its variants, such as 'configs/cifar10.py'.
+    Args:
+      path: a working directory, one of its checkpoints, or a file of published weights.
+      config: for weights without a config.json: a ConfigDict, or the name of a config with its variants, such as
+        'configs/cifar10.py'.
+
+    Raises:
+      UserError: there is no config, or the weights do not fit it.
     """
     if isinstance(config, str):
         config = configs.load(config)
@@ -279,7 +321,7 @@ def load(path: str, config: ConfigDict | str | None = None) -> Model:
         owner, _ = weights.place(path)
         saved = workdir.saved_config(owner) if owner.is_dir() else None
         if saved is None:
-            raise UserError(f"{path} holds no config.json; say which config it belongs to, e.g. 'configs/cifar10.py'")
+            raise UserError(f"{path} holds no config.json; pass its config, e.g. config='configs/cifar10.py'")
         config = configs.from_saved(saved)
     configs.check(config)
     method = methods.build(config)

@@ -1,4 +1,4 @@
-"""What a notebook passes to a model, checked: one sentence for what cannot be."""
+"""Checks of the arrays that a notebook passes to a model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vdm_jax.errors import UserError
 
 
 def images(config: ConfigDict, given: np.ndarray) -> Array:
-    """Images [N, …] of the model's shape and levels."""
+    """Return images [N, …] as an array; UserError unless they have the model's shape and range of values."""
     shape, levels, given = tuple(config.data.shape), config.data.vocabulary, np.asarray(given)
     if given.shape[1:] != shape:
-        raise UserError(f"images of shape {given.shape[1:]} given, the model is for {shape}")
+        raise UserError(f"the images have shape {given.shape[1:]}, and the model is for {shape}")
     if levels and given.size and (given.min() < 0 or given.max() >= levels):
-        raise UserError(f"images must be levels 0 to {levels - 1}, these go to {given.max()}")
+        raise UserError(f"images must have values from 0 to {levels - 1}, and these go up to {given.max()}")
     return jnp.asarray(given)

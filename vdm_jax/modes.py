@@ -1,4 +1,4 @@
-"""What each --mode does with a checked config, a working directory and perhaps other weights."""
+"""The modes of the command line: each takes a checked config, a working directory and, optionally, weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ Earlier = Sequence[tuple[epath.Path, ConfigDict]]
 
 
 def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
-    """Train or resume, then evaluate and sample."""
+    """Train or resume, then evaluate and sample.
+
+    Args:
+      config: the checked config.
+      directory: the working directory.
+      path: weights to start from, or None; ignored if the directory has checkpoints.
+    """
     workdir.check_same(directory, config)
     resuming = checkpoints.steps(directory)
     if path and resuming:
@@ -48,28 +54,28 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
 
 
 def _for_samples_alone(config: ConfigDict, what: str) -> None:
-    """UserError for what --mode=sample alone has a use for."""
+    """Raise UserError for fields that only --mode=sample uses."""
     for name in ("classifier", "low_resolution"):
         if config.sampling.get(name):
-            raise UserError(f"config.sampling.{name} is for --mode=sample; {what} has no use for it, leave it out")
+            raise UserError(f"config.sampling.{name} is used only by --mode=sample; leave it out of {what}")
 
 
 def _prepare(config: ConfigDict, directory: epath.Path, path: str | None, method: Method) -> tuple[Any, int, Any]:
-    """(params, step, mesh) for eval and sample; a new directory is claimed once all is well."""
+    """Return (params, step, mesh) for eval and sample; write config.json into a new directory once all checks pass."""
     workdir.check_same(directory, config)
     params, step = weights.load(path or str(directory), config, methods.build(config))
     params = {**frozen.load_parts(method, training=False), **params}
     if path and checkpoints.steps(directory):
-        raise UserError(f"{directory} has results of its own checkpoints; use another --workdir for --weights={path}")
+        raise UserError(f"{directory} holds results of its own checkpoints; use another --workdir for --weights={path}")
     mesh = devices.make_mesh(jax.device_count())  # evaluation and sampling pad their batches
     if workdir.saved_config(directory) is None:
         workdir.claim(directory, config)
-    whole = jax.tree.map(lambda _: devices.replicated(mesh), params)
-    return devices.put_state(params, whole), step, mesh
+    replicated = jax.tree.map(lambda _: devices.replicated(mesh), params)
+    return devices.put_state(params, replicated), step, mesh
 
 
 def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
-    """Bits/dim, or what else the method measures, over the split, into eval.json."""
+    """Run the method's evaluators over the split and write eval.json."""
     if (distill := config.training.get("distill", "none")) != "none":
         raise UserError(
             f"config.training.distill={distill!r}: a student has no likelihood; use --mode=sample, or "
@@ -79,7 +85,7 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
     frozen.named_by(None, config, workdir.saved_config(directory))
     method = methods.build(config)
     if not method.evaluators:
-        raise UserError(f"config.method={config.method!r} has nothing to evaluate; use --mode=sample")
+        raise UserError(f"config.method={config.method!r} has no evaluator; use --mode=sample")
     report.check_data(config, method)
     params, step, mesh = _prepare(config, directory, path, method)
     report.write_evaluation(config, method, params, mesh, directory, step, source=path, sets=True)
@@ -119,7 +125,7 @@ def _sampled(config: ConfigDict, directory: epath.Path) -> Method:
 
 
 def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
-    """What a config builds and what a directory holds; changes nothing."""
+    """Print what a config builds and what a working directory holds, without changing anything."""
     method = methods.build(config)
     shapes = jax.eval_shape(method.init, jax.random.key(0))
     print(f"config      {config.method} on {config.data.name}, examples of shape {tuple(config.data.shape)}")
@@ -136,15 +142,15 @@ def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> 
     for split in dict.fromkeys(row["split"] for row in rows):
         last = [row for row in rows if row["split"] == split][-1]
         names = [measured] if measured in last else [n for n in last if n == "loss" or n.endswith("/loss")]
-        told = ", ".join(f"{words(n)} {last[n]}" for n in names)
-        print(f"metrics     {split}, step {last['step']}: {told}")
+        shown = ", ".join(f"{words(n)} {last[n]}" for n in names)
+        print(f"metrics     {split}, step {last['step']}: {shown}")
     path_of_result = directory / "eval.json"
     if path_of_result.exists():
         try:
             for line in report.sentences(json.loads(path_of_result.read_text())):
                 print(f"eval        {line}")
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path_of_result} is not what --mode=eval writes; make it again") from error
+            raise UserError(f"{path_of_result} is not a result of --mode=eval; run --mode=eval again") from error
 
 
 RUN: dict[str, Callable[[ConfigDict, epath.Path, str | None], None]] = {

@@ -107,7 +107,7 @@ def test_what_is_no_file_of_samples_is_refused(tmp_path: Any) -> None:
             requested(settings(**LEVELS, sampling__low_resolution=str(tmp_path / name)), 4)
     with pytest.raises(UserError, match=r"low_resolution='' gives this upsampler nothing to enlarge"):
         modes.run_sample(settings(**LEVELS), epath.Path(tmp_path / "run"), None)
-    with pytest.raises(UserError, match=r"config\.sampling\.low_resolution is for --mode=sample; training has no use"):
+    with pytest.raises(UserError, match=r"config\.sampling\.low_resolution is used only by --mode=sample; leave"):
         modes.run_train(settings(**LEVELS, sampling__low_resolution="x.npz"), epath.Path(tmp_path / "run"), None)
 
 
