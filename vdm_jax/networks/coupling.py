@@ -1,4 +1,4 @@
-"""Coupling network of a normalizing flow: log-scale and shift of half of the values, from the other half and an image."""
+"""Coupling network of a normalizing flow: log-scale and shift of half of the values, from the others and an image."""
 
 from __future__ import annotations
 
