@@ -45,7 +45,7 @@ def test_a_run_of_ours_is_tuned_to_labels_and_back(tmp_path: Any) -> None:
     with pytest.raises(UserError, match=r"belong to another model \(model\.num_classes: 0 there, 3 here\)|num_classes"):
         weights.load(str(tmp_path), told, methods.build(told))
     params, note = weights.to_start_from(str(tmp_path), told, methods.build(told))
-    assert note == f"{tmp_path} knows 0 labels; the vectors of 3 labels start anew"
+    assert note == f"{tmp_path} has 0 classes; the embeddings of 3 classes are initialized from scratch"
     classes = params["network"].pop("classes")["embedding"]
     assert classes.shape[0] == 3 and not np.any(classes)
     jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(state.ema))
@@ -59,7 +59,7 @@ def test_published_weights_are_tuned_to_other_labels(tmp_path: Any) -> None:
     path, made, theirs = published(tmp_path)
     made.model.num_classes = 4
     params, note = weights.to_start_from(path, made, methods.build(made))
-    assert note.endswith("knows 10 labels; the vectors of 4 labels start anew")
+    assert note.endswith("has 10 classes; the embeddings of 4 classes are initialized from scratch")
     new, old = params["network"].pop("classes")["embedding"], theirs["network"].pop("classes")["embedding"]
     assert new.shape == (4, old.shape[1]) and abs(np.std(new) - 1) < 0.2
     jax.tree.map(np.testing.assert_array_equal, params["network"], theirs["network"])
@@ -70,7 +70,7 @@ def test_a_null_class_is_added_beside_the_others(tmp_path: Any) -> None:
     path, made, theirs = published(tmp_path)
     choose(made, {"model.null_class": True, "training.label_dropout": 0.1})
     params, note = weights.to_start_from(path, made, methods.build(made))
-    assert note.endswith("knows 10 labels; that of none starts anew")
+    assert note.endswith("has 10 classes; the embedding of the null class is initialized from scratch")
     new = params["network"]["classes"]["embedding"]
     np.testing.assert_array_equal(new[:10], theirs["network"]["classes"]["embedding"])
     assert len(new) == 11 and np.any(new[10])

@@ -1,4 +1,4 @@
-"""Frozen parts of a model: found by their paths, checked against it, and loaded."""
+"""Resolve, check and load the frozen parts of a model, such as a teacher or a guiding classifier."""
 
 from __future__ import annotations
 
@@ -21,28 +21,42 @@ from vdm_jax.weights import load, place
 
 
 def load_parts(method: Method, training: bool = True) -> dict[str, Any]:
-    """The params of the method's frozen parts, from their paths; UserError if one is missing or does not fit.
+    """Load the params of the frozen parts of a method from their paths.
 
-    training: False leaves out those that only losses use.
+    Args:
+        method: The method.
+        training: False to omit the parts that only losses use.
+
+    Returns:
+        A dictionary from the names of the parts to their params.
+
+    Raises:
+        UserError: A path is missing, or the weights do not fit.
     """
-    found = {}
+    parts = {}
     for name, part in method.frozen.items():
         if part.training_only and not training:
             continue
         if not part.path:
             raise UserError(
-                f"config.{part.field} is missing: this model needs {part.what}; give its working directory there, or "
-                "as --weights of a new run"
+                f"config.{part.field} is missing: this model needs {part.what}; set it to its working directory, "
+                "or pass that as --weights of a new run"
             )
-        of = configs.choose(ConfigDict(part.config.to_dict()), {})  # with the fields of its own parts alone
-        found[name] = part.select(load(part.path, of, methods.build(of))[0])
-    return found
+        config = configs.choose(ConfigDict(part.config.to_dict()), {})  # only with the fields of the part
+        parts[name] = part.select(load(part.path, config, methods.build(config))[0])
+    return parts
 
 
 def named_by(path: str | None, config: ConfigDict, saved: Mapping[str, Any] | None) -> tuple[str | None, bool]:
-    """Fill the paths of frozen parts that the config leaves out, from --weights or what a directory was made with.
+    """Set the empty paths of frozen parts of a config, in place, from the saved config or --weights.
 
-    Returns (what --weights still has to give, whether the path named a frozen part).
+    Args:
+        path: The path of --weights, or None.
+        config: The config of the run.
+        saved: The config that is saved in the working directory, or None.
+
+    Returns:
+        (the path that --weights still refers to, or None; True if `path` was used for a frozen part).
     """
     for part in methods.build(config).frozen.values():
         if part.path:
@@ -56,7 +70,11 @@ def named_by(path: str | None, config: ConfigDict, saved: Mapping[str, Any] | No
 
 
 def classifier_of(config: ConfigDict) -> ConfigDict | None:
-    """The config of the classifier that guides samples, if one does; UserError if it cannot guide them."""
+    """Return the config of the classifier that guides sampling, or None without classifier guidance.
+
+    Raises:
+        UserError: The config of the classifier is not known, or the classifier cannot guide the model.
+    """
     path = configs.value(config, "sampling.classifier", "")
     if not path:
         return None
@@ -64,54 +82,63 @@ def classifier_of(config: ConfigDict) -> ConfigDict | None:
     saved = None if named else workdir.saved_config(place(path)[0])
     if not named and saved is None:
         raise UserError(
-            f"config.sampling.classifier={path!r} is no working directory; for published weights say their config, "
+            f"config.sampling.classifier={path!r} is not a working directory; for published weights set their config, "
             "such as --config.sampling.classifier_config=configs/adm_imagenet64.py:classifier"
         )
-    judge = configs.load(named) if saved is None else configs.from_saved(saved)
-    configs.check(judge)
-    check_classifier(config, judge, path)
-    return judge
+    classifier = configs.load(named) if saved is None else configs.from_saved(saved)
+    configs.check(classifier)
+    check_classifier(config, classifier, path)
+    return classifier
 
 
 def check_classifier(config: ConfigDict, judge: ConfigDict, path: str) -> None:
-    """Raise UserError unless the classifier at `path`, of the config `judge`, can guide samples of the config."""
+    """Check that a classifier can guide the model of a config.
+
+    Args:
+        config: The config of the model.
+        judge: The config of the classifier.
+        path: The path of the classifier, for error messages.
+
+    Raises:
+        UserError: The classifier cannot guide the model; names the field.
+    """
     if config.method != "ddpm":
         raise UserError(
-            f"config.sampling.classifier guides the levels of a table, and config.method={config.method!r} has none; "
-            "give it the weights of a DDPM"
+            f"config.sampling.classifier needs a table of noise levels, and config.method={config.method!r} has none; "
+            "use a model with config.method='ddpm'"
         )
     if judge.method != "classifier":
         raise UserError(
-            f"config.sampling.classifier={path!r} has config.method={judge.method!r}; a guide has to be trained on "
-            "noisy images, by config.method='classifier'"
+            f"config.sampling.classifier={path!r} has config.method={judge.method!r}; a classifier for guidance "
+            "has to be trained on noisy images, with config.method='classifier'"
         )
     ours, theirs = dict(flatten(config)), dict(flatten(judge))
     for name in _shared(config):
         if name in ours and name in theirs and ours[name] != theirs[name]:
             raise UserError(
-                f"config.{name}={ours[name]!r}, but the classifier {path!r} was trained with {theirs[name]!r}; it "
-                "guides models of its own images and levels alone"
+                f"config.{name}={ours[name]!r}, but the classifier {path!r} was trained with {theirs[name]!r}; "
+                "use a classifier of the same images and noise levels"
             )
     count = len(ddpm.betas_of(config))
     if not np.array_equal(networks.time_input(config, count), networks.time_input(judge, count)):
         raise UserError(
-            f"config.model.network={config.model.network!r} is told t, but the classifier {path!r} the number of a "
-            "level; it guides models of config.model.network='multiscale'"
+            f"config.model.network={config.model.network!r} has the time input t, but the classifier {path!r} has the "
+            "index of a noise level; set config.model.network='multiscale'"
         )
     classes = config.model.get("num_classes", 0)
     if classes and classes != judge.model.num_classes:
         raise UserError(
-            f"config.model.num_classes={classes}, but the classifier {path!r} knows {judge.model.num_classes} classes; "
-            "take one of the same data"
+            f"config.model.num_classes={classes}, but the classifier {path!r} has {judge.model.num_classes} classes; "
+            "use a classifier of the same data set"
         )
     if (label := value(config, "sampling.label", -1)) >= judge.model.num_classes:
         raise UserError(
-            f"config.sampling.label={label} is none of the {judge.model.num_classes} labels that the "
-            f"classifier {path!r} knows"
+            f"config.sampling.label={label} is not one of the {judge.model.num_classes} classes of the classifier "
+            f"{path!r}; set it to a smaller label"
         )
 
 
 def _shared(config: ConfigDict) -> tuple[str, ...]:
-    """What a classifier shares with what it guides: the images, the levels and the network's time input."""
+    """Return the fields that must agree: those of the images, the noise levels and the network's time input."""
     decisive = [name for name, field in active(dict(flatten(config))).items() if field.decisive]
     return (*(name for name in decisive if name.startswith(("data.", "schedule."))), "model.rescale_time")

@@ -1,4 +1,4 @@
-"""Weights from a path: a working directory of ours, one of its checkpoints, or a published file."""
+"""Load weights from a working directory, one of its checkpoints, or a published file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.runtime import checkpoints, workdir
 
-CLASSES = "classes"  # what a network calls the vectors of its labels
-# A variance that is not learned, now or then.
+CLASSES = "classes"  # name of a network's class embeddings among its parameters
+# Differences between variances that are not learned, which do not change the model.
 _FIXED = ("model.variance: 'posterior'", "model.variance: 'beta'")
 
 
 def place(path: str) -> tuple[epath.Path, int | None]:
-    """(working directory or published file, the step of one of its checkpoints) that a path means."""
+    """Resolve a path to weights.
+
+    Returns:
+        (working directory or published file, step of the checkpoint in the path or None).
+    """
     location = epath.Path(path).expanduser()
     if location.name == "checkpoints":
         return location.parent, None
@@ -33,13 +37,25 @@ def place(path: str) -> tuple[epath.Path, int | None]:
 
 
 def saved_config(path: str) -> Any:
-    """What a working directory at a path, or of a checkpoint there, says of its model; None for published files."""
+    """Return the saved config of the working directory of a path, or None for published files."""
     location, _ = place(path)
     return workdir.saved_config(location) if location.is_dir() else None
 
 
 def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
-    """(params on one device, step they were saved at); UserError if they do not belong to the config."""
+    """Load the weights at a path, EMA or raw according to `evaluation.weights`.
+
+    Args:
+        path: A working directory, one of its checkpoints, or a published file.
+        config: The config of the run.
+        method: The method of the config.
+
+    Returns:
+        (params on one device, the step at which they were saved).
+
+    Raises:
+        UserError: There are no weights at the path, or they do not belong to the config.
+    """
     location, step = place(path)
     if not workdir.exists(location) and not formats.is_prefix(path):
         raise UserError(f"no weights at {path}; give a working directory, one of its checkpoints, or a published file")
@@ -56,22 +72,33 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
 
 
 def _decides(difference: str, config: ConfigDict) -> bool:
-    """Whether what weights mean depends on a field that differs; it may on one that is unknown."""
+    """Return True if the field of a difference changes the model, or is unknown."""
     field = configs.active(dict(configs.flatten(config))).get(difference.partition(": ")[0])
     return field is None or field.decisive
 
 
 def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, str]:
-    """(params for a new run, a sentence if they are not all from `path`).
+    """Load weights to initialize a training run, allowing a different number of classes.
 
-    As `load`, but the labels may be others: then the vectors of classes start as those of a new network do (the null
-    class's alone, where it is all that is new), and the rest is from `path`.
+    If the classes of the weights differ from those of the config, the class embeddings are initialized as in a new
+    network, or only that of the null class if the null class is the only difference. All other params are from `path`.
+
+    Args:
+        path: As in `load`.
+        config: The config of the new run.
+        method: The method of the config.
+
+    Returns:
+        (params, a sentence for the log that names the params that are not from `path`, or '').
+
+    Raises:
+        UserError: As `load`.
     """
     theirs, ours = _classes_of(path, config), _known(config)
     if theirs is None or theirs == ours:
         params, _ = load(path, config, method)
         missing = sorted({name for phase in method.phases for name in phase.trains} - params.keys())
-        return params, f"{path} holds no {' and no '.join(missing)}, which starts anew" if missing else ""
+        return params, f"{path} has no {' and no '.join(missing)}; it is initialized from scratch" if missing else ""
     null = {"model.null_class": theirs[1]} if theirs[0] else {}
     other = configs.choose(ConfigDict(config.to_dict()), {"model.num_classes": theirs[0], **null})
     params, _ = load(path, other, methods.build(other))
@@ -80,21 +107,24 @@ def to_start_from(path: str, config: ConfigDict, method: Method) -> tuple[Any, s
     only_null = theirs == (ours[0], False) and ours[0] > 0
     if sum(ours):
         new = jax.jit(lambda: method.init(jax.random.key(config.training.seed))["network"][CLASSES])()
-        beside = lambda old, new: jnp.concatenate([old, new[-1:]])
-        network[CLASSES] = jax.tree.map(beside, known, new) if only_null else new
-    told = lambda classes: f"{classes[0]} labels{' and none' if classes[1] else ''}"
-    anew = "that of none starts" if only_null else f"the vectors of {told(ours)} start"
-    return {**params, "network": network}, f"{path} knows {told(theirs)}; {anew} anew"
+        extend = lambda old, new: jnp.concatenate([old, new[-1:]])
+        network[CLASSES] = jax.tree.map(extend, known, new) if only_null else new
+    words = lambda classes: f"{classes[0]} classes{' and the null class' if classes[1] else ''}"
+    reset = "the embedding of the null class is" if only_null else f"the embeddings of {words(ours)} are"
+    return {**params, "network": network}, f"{path} has {words(theirs)}; {reset} initialized from scratch"
 
 
 def _known(config: ConfigDict) -> tuple[int, bool]:
-    """(labels, whether there is a null class) of a config."""
+    """Return (number of classes, True with a null class) of a config."""
     return configs.value(config, "model.num_classes", 0), bool(configs.value(config, "model.null_class", False))
 
 
 def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:
-    """(labels, whether there is a null class) of the weights at a path; None where none can be told from the others:
-    of another method, or a method or a format that knows no labels."""
+    """Return (number of classes, True with a null class) of the weights at a path.
+
+    The result is None if the number of classes is not known: for another method, or for a method or a format without
+    classes.
+    """
     if config.method not in ("vdm", "ddpm", "sde"):
         return None
     if (saved := saved_config(path)) is not None:

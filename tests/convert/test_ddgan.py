@@ -222,7 +222,7 @@ def test_released_files_load_and_others_are_one_sentence(tmp_path: Path) -> None
         np.testing.assert_array_equal(leaf, flatten_dict(params)[path])
 
     _, note = weights.to_start_from(str(tmp_path / "netG_1200.pth"), config, methods.build(config))
-    assert note == f"{tmp_path / 'netG_1200.pth'} holds no discriminator, which starts anew"
+    assert note == f"{tmp_path / 'netG_1200.pth'} has no discriminator; it is initialized from scratch"
 
     state = {f"netG_dict.{k}": v for k, v in generator.items()} | {
         f"netD_dict.{k}": v for k, v in discriminator.items()

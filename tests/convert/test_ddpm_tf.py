@@ -147,7 +147,7 @@ WRONG = {
     "model/temb/dense1/b of shape .256,. is missing": {"model/temb/dense1/b": None},
     "model/mid/attn_2/q/W of shape .* is not expected": {"model/mid/attn_2/q/W": np.zeros((3, 3), np.float32)},
     "model/temb/dense0/W has the shape .256, 64.": {"model/temb/dense0/W": np.zeros((256, 64), np.float32)},
-    "leaf model/conv_in/b of the weights is no array of floats": {"model/conv_in/b": np.zeros(64, int)},
+    "leaf model/conv_in/b of the weights is not an array of floats": {"model/conv_in/b": np.zeros(64, int)},
     "no usable leaf model/conv_in/W": {"model/conv_in/W": None},
 }
 

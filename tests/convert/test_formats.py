@@ -189,7 +189,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
     reader = {"classifier": {"torch_zip": lambda path, config, like: (params, 7)}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(formats, "_READERS", reader)
-        with pytest.raises(UserError, match=r"weights\.pt has NaN or infinite numbers in what becomes classifier/b"):
+        with pytest.raises(UserError, match=r"weights\.pt has NaN or infinite numbers in the leaf classifier/b"):
             formats.load(str(tmp_path / "weights.pt"), made, None)
 
 
@@ -215,7 +215,7 @@ def test_guided_diffusion_s_classifier_becomes_the_parameters_of_the_config(tmp_
     path, params, like = saved(tmp_path, made, lambda p: guided_diffusion.to_original(p, s, (8, 8, 3), "legacy", 7))
     jax.tree.map(np.testing.assert_array_equal, formats.load(path, made, like)[0], params)
     configs.choose(made, {"method": "ddpm", "schedule.kind": "ddpm_cosine"})
-    with pytest.raises(UserError, match="the weights are a classifier's, and a U-Net's are asked for"):
+    with pytest.raises(UserError, match="the weights are a classifier's, and a U-Net's are required"):
         formats.load(path, made, like)
 
 

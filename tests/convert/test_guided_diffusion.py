@@ -271,7 +271,7 @@ def test_refusal_names_the_field_and_the_first_key_that_differs(name: str, field
 
 
 def test_a_classifier_is_no_diffusion_model() -> None:
-    assert "the weights are a classifier's, and a U-Net's are asked for" in refused("classifier", classes=0)
+    assert "the weights are a classifier's, and a U-Net's are required" in refused("classifier", classes=0)
     assert "the weights are a U-Net's, and a classifier's" in refused("unconditional", classes=CLASSES)
 
 
@@ -280,7 +280,7 @@ def test_the_order_is_never_guessed() -> None:
     small, large = ADM(width=192, depth=3, multipliers=(1.0, 2.0, 3.0, 4.0)), ADM(width=256, multipliers=LARGE)
     for s, right, wrong in ((small, "new", "legacy"), (large, "legacy", "new")):
         original.check_order(s, right)
-        with pytest.raises(UserError, match=f"in the order '{right}' and would give noise"):
+        with pytest.raises(UserError, match=f"in the order '{right}' and would produce noise"):
             original.check_order(s, wrong)
     for order in original.ORDERS:  # nothing released has these sizes
         original.check_order(CONDITIONAL, order)

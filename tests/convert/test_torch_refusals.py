@@ -78,8 +78,8 @@ GLOBALS = {
 
 @pytest.mark.parametrize("kind", GLOBALS)
 def test_every_global_but_those_of_tensors_is_refused(refused: Callable, kind: str) -> None:
-    assert "asks for" in refused(archive(program({"x": GLOBALS[kind]})))
-    assert "asks for" in refused(archive(program({"x": GLOBALS[kind] + b")R"})))
+    assert "refers to" in refused(archive(program({"x": GLOBALS[kind]})))
+    assert "refers to" in refused(archive(program({"x": GLOBALS[kind] + b")R"})))
 
 
 INSTRUCTIONS = {
@@ -276,19 +276,19 @@ def claims(size: int) -> bytes:
 
 
 FILES = {
-    "empty": (b"", "does not begin"),
-    "text": (b"hello", "does not begin"),
-    "a pickle": (pickle.dumps({}), "does not begin"),
+    "empty": (b"", "does not start"),
+    "text": (b"hello", "does not start"),
+    "a pickle": (pickle.dumps({}), "does not start"),
     "only the magic number": (b"PK\x03\x04", "damaged"),
     "cut short": (archive()[:-30], "damaged"),
-    "an empty zip archive": (b"PK\x05\x06" + bytes(18), "does not begin"),
+    "an empty zip archive": (b"PK\x05\x06" + bytes(18), "does not start"),
     "compressed": (archive(compression=zipfile.ZIP_DEFLATED), "something other than PyTorch"),
     "a zip bomb": (archive(None, {"0": bytes(10**7)}, compression=zipfile.ZIP_DEFLATED), "other than PyTorch"),
     "no pickle": (archive(root="a/b/"), "no data.pkl"),
     "two pickles": (archive(others={"/../b/data.pkl": b""}, root="archive"), "no data.pkl"),
     "TorchScript": (archive(others={"constants.pkl": b"", "code/__torch__.py": b"x"}), "torch.jit.load"),
     "a member that is short": (archive(None, {"0": bytes(23)}), "23 bytes"),
-    "a member that is missing": (archive(None, {}), "lacks the numbers"),
+    "a member that is missing": (archive(None, {}), "lacks the storage"),
     "a member twice": (None, "one name"),
     "members on top of each other": (None, "more bytes than the file has"),
     "a directory that claims much": (claims(2**31), "more bytes than the file has"),
@@ -296,7 +296,7 @@ FILES = {
     "another byte order": (archive(others={"byteorder": b"middle"}), "'middle'"),
     "a long byte order": (archive(others={"byteorder": b"little" * 100}), "neither little nor big"),
     "numbers that changed": (patched(bytes(24), bytes(23) + b"\x01"), "damaged"),
-    "a name with a line break": (archive(program({"a\nb\x1b[2J": storage()})), "no tensor"),
+    "a name with a line break": (archive(program({"a\nb\x1b[2J": storage()})), "not a tensor"),
 }
 
 

@@ -130,8 +130,8 @@ def test_both_guidances_act_together(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({}, {"schedule__beta_max": 12.0}, r"schedule\.beta_max=15\.0, but the classifier 'there' was trained with 12"),
         ({}, {"model__rescale_time": True}, r"rescale_time=False, but the classifier"),
-        ({"model__num_classes": K + 1}, {}, r"num_classes=4, but the classifier 'there' knows 3 classes"),
-        ({"sampling__label": K, "sampling__classifier": "there"}, {}, r"label=3 is none of the 3 labels"),
+        ({"model__num_classes": K + 1}, {}, r"num_classes=4, but the classifier 'there' has 3 classes"),
+        ({"sampling__label": K, "sampling__classifier": "there"}, {}, r"label=3 is not one of the 3 classes"),
     ],
 )
 def test_a_classifier_of_something_else_is_refused(ours: Any, theirs: Any, sentence: str) -> None:
@@ -158,5 +158,5 @@ def test_shapes_are_compared() -> None:
 def test_a_network_that_is_told_t_is_not_guided_by_one_that_is_told_numbers() -> None:
     plain = diffusion()
     choose(plain, {"model.network": "unet"})
-    with pytest.raises(UserError, match=r"network='unet' is told t, but the classifier"):
+    with pytest.raises(UserError, match=r"network='unet' has the time input t, but the classifier"):
         frozen.check_classifier(plain, judge(), "there")

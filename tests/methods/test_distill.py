@@ -117,5 +117,7 @@ def test_a_student_learns_and_its_teacher_stays(kind: str, tmp_path: Any) -> Non
 
 def test_a_student_without_a_teacher_is_a_sentence(tmp_path: Any) -> None:
     config = student("progressive", 4)
-    with pytest.raises(UserError, match=r"training\.teacher is missing: this model needs a teacher; give its working"):
+    with pytest.raises(
+        UserError, match=r"training\.teacher is missing: this model needs a teacher; set it to its working"
+    ):
         run_train(config, epath.Path(tmp_path / "run"), None)

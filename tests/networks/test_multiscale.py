@@ -196,8 +196,8 @@ def test_frequencies_end_at_ten_thousand_or_just_before():
     ("family", "other", "message"),
     [
         ("adn", {}, "family='adn' is none of ddpm, improved, adm"),
-        ("adm", {"heads": 4}, "heads=4 and head_channels=64 both set the heads"),
-        ("ddpm", {"widht": 3}, "'widht' is no setting"),
+        ("adm", {"heads": 4}, "heads=4 and head_channels=64 both set the number of heads"),
+        ("ddpm", {"widht": 3}, "'widht' is not a setting"),
         ("ddpm", {"remat": "some"}, "remat='some' is none of none, full, convs"),
         ("ddpmpp", {"scale_by_sigma": True}, "needs embedding='fourier'"),
         ("ddpm", {"fir": True}, "needs resample='block'"),

@@ -108,7 +108,7 @@ def test_a_file_is_loaded(tmp_path: Path) -> None:
     assert step == 0
     jax.tree.map(np.testing.assert_array_equal, params["network"], convert(theirs()))
     choose(config, {"model.network": "multiscale"})
-    with pytest.raises(UserError, match=r"takes NCSN's alone; set config\.model\.network='refinenet'"):
+    with pytest.raises(UserError, match=r"reads only PyTorch files of NCSN; set config\.model\.network='refinenet'"):
         formats.load(path, config, None)
 
 

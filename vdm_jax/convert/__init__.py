@@ -1,1 +1,1 @@
-"""Published checkpoints of the original code bases → our parameter trees, strict about every leaf."""
+"""Convert published checkpoints of the original code bases to our parameter trees, checking every leaf."""

@@ -1,12 +1,12 @@
-"""Checkpoints as the library CLU writes them: Flax msgpack files named by TensorFlow's manager.
+"""Read checkpoints of the library CLU: Flax msgpack files named by TensorFlow's checkpoint manager.
 
-    checkpoint-final/                  what a user copies
-      checkpoints-0/                   one directory a host; all hold the same state
-        checkpoint                     text: which of them is the last complete one
-        ckpt-41.flax                   msgpack of the train state, written before the text
+    checkpoint-final/                  the directory that a user copies
+      checkpoints-0/                   one directory per host; all contain the same state
+        checkpoint                     text: the name of the last complete checkpoint
+        ckpt-41.flax                   msgpack of the train state, written before the text file
         ckpt-41.index, .data-…         TensorFlow's own state
 
-The .flax file alone is enough.
+The .flax file alone is sufficient.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from etils import epath
 
 from vdm_jax.errors import UserError
 
-# Parameters, their average and two Adam moments of the largest published model (237.6M) are 3.8 GB.
+# Parameters, their EMA and two Adam moments of the largest published model (237.6M) are 3.8 GB.
 MAX_BYTES = 16 * 2**30
 
 _NUMBER = re.compile(r"-(\d+)\.flax$")
@@ -29,9 +29,10 @@ _MSGPACK_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionErr
 
 
 def find(path: str) -> epath.Path | None:
-    """The file that `path` means, or None if no CLU checkpoint lies there.
+    """Find the checkpoint file of `path`, or None if there is no CLU checkpoint.
 
-    path: a file, a prefix (…/ckpt-41), a directory of checkpoints, or the directory above it.
+    Args:
+        path: A file, a prefix (…/ckpt-41), a directory of checkpoints, or its parent directory.
     """
     place = epath.Path(path).expanduser()
     try:
@@ -49,7 +50,7 @@ def find(path: str) -> epath.Path | None:
 
 
 def _newest(directory: epath.Path) -> epath.Path | None:
-    """What the index file names, because a later file may be half written; else the highest number."""
+    """Return the file that the index names, as a later one may be incomplete; without an index, the highest number."""
     index = directory / "checkpoint"
     if index.exists():
         named = _LATEST.search(index.read_text())
@@ -60,9 +61,10 @@ def _newest(directory: epath.Path) -> epath.Path | None:
 
 
 def restore(file: epath.Path) -> Any:
-    """The tree of dicts and numpy arrays in a Flax msgpack file.
+    """Read the tree of dicts and numpy arrays in a Flax msgpack file.
 
-    Raises UserError if the file is absurdly large, cut short, or something else.
+    Raises:
+        UserError: The file is too large, truncated, or not a Flax msgpack file.
     """
     size = file.stat().length
     if size > MAX_BYTES:

@@ -3,9 +3,9 @@
     s = families.settings("ddgan", mapping_depth=4)                      # its CIFAR-10
     params = generator_from_original(flat, s, (32, 32, 3))
 
-flat: a state_dict, name → numpy array. Its released netG_<epoch>.pth is that of the averaged generator, every name
-behind 'module.'. Modules are numbered in the order of evaluation. Its kernels are [O, I, kH, kW], its linear
-layers [O, I], those of attention (NIN) [I, O].
+flat: a state_dict, name → numpy array. The released netG_<epoch>.pth is the state_dict of the averaged generator, with
+the prefix 'module.' in every name. Modules are numbered in the order of evaluation. Kernels are [O, I, kH, kW], linear
+layers [O, I], and those of attention (NIN) [I, O].
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from vdm_jax.errors import UserError
 from vdm_jax.networks.encoders import LatentStyle
 from vdm_jax.networks.families import Settings
 
-# name of theirs → leaf of ours, blocks by number
+# original name → our leaf, with numbered blocks
 Names = dict[str, str]
 
-# Our layer within a part of the generator → theirs.
+# Our layer within a part of the generator → the original's.
 _LAYERS = {
     "norm1/style": "GroupNorm_0.style",
     "conv1": "Conv_0",
@@ -47,8 +47,8 @@ _LAYERS = {
     "v": "NIN_2",
     "proj_out": "NIN_3",
 }
-# Our layer of a discriminator → theirs, blocks but for their number.
-_JUDGE = {
+# Our layer of a discriminator → the original's, without the number of the block.
+_DISCRIMINATOR = {
     "dense0": "t_embed.main.0",
     "dense1": "t_embed.main.2",
     "conv_in": "start_conv",
@@ -59,82 +59,101 @@ _JUDGE = {
     "conv2": "conv2.0",
     "shortcut": "skip.0",
 }
-# Layers that are 1 × 1 convolutions there and dense here.
+# Layers that are 1 × 1 convolutions in the original and dense here.
 _POINTWISE = re.compile(r"(Conv_2|skip\.0|start_conv)\.weight$")
 _SECTIONS = {"netG_dict.": "generator", "netD_dict.": "discriminator"}  # of a training state
 
 
 def generator_from_original(flat: Flat, s: Settings, shape: Shape) -> Tree:
-    """Their generator's state_dict → our network's params, in its dtype. shape: (height, width, channels).
+    """Convert the original generator's state_dict to the params of our network, in the same dtype.
 
-    Raises UserError with what the tensors and the settings disagree in and the first key that differs.
+    Args:
+        flat: Name → array.
+        s: Settings of our network.
+        shape: (height, width, channels).
+
+    Raises:
+        UserError: The tensors contradict the settings; names the fields and the first key that differs.
     """
     flat, sizes = flatten(flat), layout.shapes(s, shape)
     names = generator_names(s, shape)
     style = next(encoder for encoder in s.encoders if isinstance(encoder, LatentStyle))
-    asked = {"latent_width": style.width, "mapping_depth": style.depth}
-    blocks = _to_ours(flat, names, sizes, tables.differences(describe(flat), s, shape, **asked))
+    expected = {"latent_width": style.width, "mapping_depth": style.depth}
+    blocks = _to_ours(flat, names, sizes, tables.differences(describe(flat), s, shape, **expected))
     return unflatten_dict(layout.stack(blocks), sep="/")
 
 
 def generator_to_original(params: Tree, s: Settings, shape: Shape) -> Flat:
-    """The inverse of `generator_from_original`, bit for bit."""
+    """Convert our generator's params to the original's: the bit-exact inverse of `generator_from_original`."""
     return _to_theirs(layout.unstack(flatten(params)), generator_names(s, shape), layout.shapes(s, shape))
 
 
 def discriminator_from_original(flat: Flat, like: Tree) -> Tree:
-    """Their discriminator's state_dict → our params; like: shapes of these."""
+    """Convert the original discriminator's state_dict to our params; like: a tree with the shapes of our params."""
     sizes = _sizes(like)
-    return unflatten_dict(_to_ours(flatten(flat), _judge_names(sizes), sizes, []), sep="/")
+    return unflatten_dict(_to_ours(flatten(flat), _discriminator_names(sizes), sizes, []), sep="/")
 
 
 def discriminator_to_original(params: Tree) -> Flat:
-    """The inverse of `discriminator_from_original`, bit for bit."""
+    """Convert our discriminator's params to the original's: the bit-exact inverse of `discriminator_from_original`."""
     sizes = _sizes(params)
-    return _to_theirs(flatten(params), _judge_names(sizes), sizes)
+    return _to_theirs(flatten(params), _discriminator_names(sizes), sizes)
 
 
 def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
-    """(our params on one device, 0) of a generator, or of a training state's generator and discriminator.
+    """Load a generator, or the generator and discriminator of a training state.
 
-    A file holds one set of weights, the average or the raw ones, and does not say which. like: shapes and dtypes of
-    the params that the config's method has. Raises UserError if the file holds something else.
+    A file contains one set of weights, EMA or raw, without a label.
+
+    Args:
+        path: The .pth file.
+        config: The config of the run.
+        like: Shapes and dtypes of the params of the config's method.
+
+    Returns:
+        (our params on one device, 0).
+
+    Raises:
+        UserError: The file contains something else.
     """
-    held = _networks(path, config)
-    generator = held.get("generator", {})
+    parts = _networks(path, config)
+    generator = parts.get("generator", {})
     if "start_conv.weight" in generator:
         raise UserError(
-            f"{path} holds a discriminator, and samples come from the generator; give the file of that, netG_….pth"
+            f"{path} holds a discriminator, and samples come from the generator; give the generator's file, netG_….pth"
         )
     s, shape = tables.settings_of(config), tuple(config.data.shape)
     params = {"generator": generator_from_original(generator, s, shape)}
-    if "discriminator" in held:
-        params["discriminator"] = discriminator_from_original(held["discriminator"], like["discriminator"])
+    if "discriminator" in parts:
+        params["discriminator"] = discriminator_from_original(parts["discriminator"], like["discriminator"])
     cast = lambda leaf, target: jnp.asarray(leaf, target.dtype)
     return {part: jax.tree.map(cast, tree, like[part]) for part, tree in params.items()}, 0
 
 
 def _networks(path: str, config: ConfigDict) -> dict[str, Flat]:
-    """Tensors of the generator alone, or of both networks of a training state, without its optimizers and the rest."""
+    """Read the tensors of a generator, or of both networks of a training state, without its other entries."""
     flat = torch_zip.read(path)
-    found: dict[str, Flat] = {}
+    parts: dict[str, Flat] = {}
     for prefix, part in _SECTIONS.items():
-        if held := {n.removeprefix(prefix): leaf for n, leaf in flat.items() if n.startswith(prefix)}:
-            found[part] = torch_wrapped.unwrapped(held, config.evaluation.weights)
-    return found or {"generator": torch_wrapped.read(path, config.evaluation.weights)}
+        if section := {n.removeprefix(prefix): leaf for n, leaf in flat.items() if n.startswith(prefix)}:
+            parts[part] = torch_wrapped.unwrapped(section, config.evaluation.weights)
+    return parts or {"generator": torch_wrapped.read(path, config.evaluation.weights)}
 
 
 def describe(flat: Flat) -> dict[str, Any]:
-    """What the tensors tell of the settings, and what they don't but always is so; see `unet_tables.differences`.
+    """Return the settings that the tensors determine, and those fixed in all such weights.
 
-    Raises UserError, naming the key, if the tensors are of no such network.
+    The result is compared by `unet_tables.differences`.
+
+    Raises:
+        UserError: The tensors are not those of such a network; names the key.
     """
     width, inputs = (tables.size(flat, "all_modules.2.weight", axis) for axis in (0, 1))
     has = lambda n, leaf: f"all_modules.{n}.{leaf}" in flat
     halved = [n for n in range(tables.count(flat, r"all_modules\.(\d+)\.")) if has(n, "Conv2d_0.weight")]
-    starts = [3, *(n + 1 for n in halved)]  # the first block of each level
+    starts = [3, *(n + 1 for n in halved)]  # the first block of each resolution
     features = [tables.size(flat, f"all_modules.{n}.Conv_0.weight", 0) for n in starts]
-    found = {
+    settings = {
         "inputs": inputs,
         "width": width,
         "multipliers": tuple(n / width for n in features),
@@ -145,17 +164,21 @@ def describe(flat: Flat) -> dict[str, Any]:
         "groups": 32,
         "heads": 1,
     }
-    if halved:  # blocks before the first that halves
-        found["depth"] = sum(has(n, "Conv_0.weight") for n in range(3, halved[0])) - 1
-    return found
+    if halved:  # blocks before the first downsampling block
+        settings["depth"] = sum(has(n, "Conv_0.weight") for n in range(3, halved[0])) - 1
+    return settings
 
 
 def generator_names(s: Settings, shape: Shape) -> Names:
-    """Their name → our leaf, in the order of evaluation. Raises UserError for a network that theirs can't be."""
+    """Map original names to our leaves, in the order of evaluation.
+
+    Raises:
+        UserError: The original code cannot represent this network.
+    """
     if not s.latent or s.pyramid_in != "residual" or not s.fir:
         raise UserError(
             "these weights are of a Denoising Diffusion GAN's generator; set config.model.family='ddgan' "
-            "and config.model.latent to theirs"
+            "and config.model.latent to the size of their latent"
         )
     sizes = layout.shapes(s, shape)
     names: Names = {}
@@ -178,12 +201,12 @@ def _name(module: str, part: str, path: str) -> str:
     return ".".join(filter(None, (module, layer, _leaf(path))))
 
 
-def _judge_names(sizes: Shapes) -> Names:
+def _discriminator_names(sizes: Shapes) -> Names:
     names = {}
     for path in sizes:
         *block, layer, _ = path.split("/")
         number = [f"conv{int(block[0].removeprefix('block')) + 1}"] if block else []
-        names[".".join((*number, _JUDGE[layer], _leaf(path)))] = path
+        names[".".join((*number, _DISCRIMINATOR[layer], _leaf(path)))] = path
     return names
 
 
@@ -196,7 +219,7 @@ def _sizes(tree: Tree) -> Shapes:
 
 
 def _to_ours(flat: Flat, names: Names, sizes: Shapes, wrong: list[str]) -> Flat:
-    """Leaves of theirs → ours by path. Raises UserError with `wrong` and the first key that differs."""
+    """Convert the original's tensors to our leaves by path; UserErrors name `wrong` and the first key that differs."""
     tables.refuse(flat, {name: _their_shape(name, sizes[path]) for name, path in names.items()}, wrong)
     return {path: _ours(name, flat[name]) for name, path in names.items()}
 
@@ -212,7 +235,7 @@ def _their_shape(name: str, size: Shape) -> Shape:
 
 
 def _ours(name: str, a: np.ndarray) -> np.ndarray:
-    """A tensor of theirs in our layout."""
+    """Transpose a tensor of the original to our layout."""
     if name.endswith((".W", ".b", ".bias")) or a.ndim == 1:
         return a
     if a.ndim == 2 or _POINTWISE.search(name):
@@ -221,7 +244,7 @@ def _ours(name: str, a: np.ndarray) -> np.ndarray:
 
 
 def _theirs(name: str, a: np.ndarray) -> np.ndarray:
-    """The inverse of `_ours`."""
+    """Transpose one of our tensors to the original layout, the inverse of `_ours`."""
     if name.endswith((".W", ".b", ".bias")) or a.ndim == 1:
         return a
     if a.ndim == 2:

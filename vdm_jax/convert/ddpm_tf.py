@@ -4,12 +4,12 @@
     state = read("ddpm.npz")                             # 'params', 'ema_params', 'step'
     params = from_original(state["ema_params"], s, (32, 32, 3))
 
-The export holds the checkpoint's variables by their names; where TensorFlow is at hand:
+The export contains the variables of the checkpoint by name. Where TensorFlow is installed, make it with
 
     reader = tf.train.load_checkpoint("model.ckpt")
     np.savez("ddpm.npz", **{name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})
 
-Kernels are HWIO and [in, out], as ours are; scale and bias of a norm are gamma and beta.
+Kernels are HWIO and [in, out], as ours are; scale and bias of a norm are named gamma and beta.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from vdm_jax.networks.families import Settings
 AVERAGE = "/ExponentialMovingAverage"
 ADAM = ("/Adam", "/Adam_1")
 
-# Our part of the network → theirs.
+# Our part of the network → the original's.
 _PARTS = (
     (r"(dense[01])", r"temb/\1"),
     (r"(down|up)(\d+)/(\d+)/res", r"\1_\2/block_\3"),
@@ -45,44 +45,53 @@ _LAYERS = {"cond_proj": "temb_proj", "shortcut": "nin_shortcut"}
 
 
 def read(path: str) -> dict[str, Any]:
-    """The variables at `path`: 'params' and 'ema_params' (name → array) and 'step', what there is of them.
+    """Read the exported variables at `path`, without those of Adam.
 
-    Adam's variables are left out. Raises UserError if it is no .npz file or not the original's.
+    Returns:
+        A dictionary with those of 'params', 'ema_params' (name → array) and 'step' that the file has.
+
+    Raises:
+        UserError: The file is not an .npz file, or not one of the original.
     """
     variables = {name.removesuffix(":0"): array for name, array in npz.read(path).items()}
     average = {n.removesuffix(AVERAGE): a for n, a in variables.items() if n.endswith(AVERAGE)}
     raw = {n: a for n, a in variables.items() if n.startswith("model/") and not n.endswith((AVERAGE, *ADAM))}
-    found = {name: flat for name, flat in (("params", raw), ("ema_params", average)) if flat}
-    if not found:
+    state = {name: flat for name, flat in (("params", raw), ("ema_params", average)) if flat}
+    if not state:
         held = ", ".join(sorted(variables)[:5]) or "nothing"
         raise UserError(f"{path} holds {held}, not the variables of hojonathanho/diffusion (model/conv_in/W, …)")
     step = np.asarray(variables.get("global_step"))
-    return found | ({"step": int(step)} if step.ndim == 0 and step.dtype.kind in "iu" else {})
+    return state | ({"step": int(step)} if step.ndim == 0 and step.dtype.kind in "iu" else {})
 
 
 def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
-    """(our params on one device, step) of the weights at `path`; see `unet_tables.load`."""
+    """Load the weights at `path` as (our params on one device, step); see `unet_tables.load`."""
     return tables.load(path, read(path), from_original, config, like)
 
 
 def from_original(flat: Flat, s: Settings, shape: Shape) -> Tree:
-    """The original's variables → our network's parameters, in their dtype.
+    """Convert the original's variables to the params of our network, in the same dtype.
 
-    shape: (height, width, channels) of the images. Raises UserError with what the tensors and the settings
-    disagree in and the first variable that differs.
+    Args:
+        flat: Name → array.
+        s: Settings of our network.
+        shape: (height, width, channels) of the images.
+
+    Raises:
+        UserError: The tensors contradict the settings; names the fields and the first variable that differs.
     """
     flat = flatten(flat)
     return tables.to_ours(flat, names(s, shape), tables.differences(describe(flat), s, shape))
 
 
 def to_original(params: Tree, s: Settings, shape: Shape) -> Flat:
-    """The inverse of `from_original`, bit for bit."""
+    """Convert our params to the original's: the bit-exact inverse of `from_original`."""
     return tables.to_theirs(params, names(s, shape))
 
 
 @lru_cache(maxsize=4)
 def names(s: Settings, shape: Shape) -> Table:
-    """Their name → our leaf. Raises UserError for a network that the original can't be."""
+    """Map original names to our leaves; a UserError says that the original code cannot represent the network."""
     other = s.resample != "conv" or s.pyramid_in != "none" or s.pyramid_out != "none" or s.embedding != "ddpm"
     if other or s.num_classes or s.attention_up != "block":
         raise UserError("these weights are of DDPM's own network; set config.model.family='ddpm'")
@@ -104,7 +113,7 @@ def _name(part: str, inside: str) -> str:
 
 
 def describe(flat: Flat) -> dict[str, Any]:
-    """What the tensors tell of the settings, and what they don't but always is so; see `unet_tables.differences`."""
+    """Return the settings that the tensors determine or always have, for `unet_tables.differences`."""
     width, inputs = (tables.size(flat, "model/conv_in/W", axis) for axis in (3, 2))
     levels = range(tables.count(flat, r"model/down_(\d+)/"))
     return {

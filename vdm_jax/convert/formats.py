@@ -1,8 +1,8 @@
-"""What a file of published weights is, by its first bytes, and who reads it for which method.
+"""Detect the format of a file of published weights from its content, and read it for a method.
 
     load("cifar10_uncond_50M_500K.pt", config, like)
 
-Nothing is believed by a file's name where its content tells; nothing is read whole before it is known.
+The format is detected from the content where possible, and a file is read completely only after it is recognized.
 """
 
 from __future__ import annotations
@@ -33,52 +33,58 @@ from vdm_jax.convert import (
 from vdm_jax.convert.untrusted import DAMAGED
 from vdm_jax.errors import UserError
 
-# What is recognised and not read, as the end of a sentence that says what to do.
+# Formats that are recognized but not read: the end of an error sentence, with the remedy.
 REFUSED = {
     "torch_legacy": torch_zip.OLD,
     "torchscript": torch_zip.SCRIPT,
     "safetensors": "a safetensors file; save it as PyTorch does: "
     'torch.save(safetensors.torch.load_file("old.safetensors"), "new.pt")',
-    "pickle": "a pickle, which may run anything when it is read; save its arrays alone, with numpy.savez",
-    "tf_checkpoint": "a TensorFlow checkpoint; where TensorFlow is at hand, export it: "
+    "pickle": "a pickle, which can run arbitrary code when it is read; save only its arrays, with numpy.savez",
+    "tf_checkpoint": "a TensorFlow checkpoint; where TensorFlow is installed, export it: "
     'r = tf.train.load_checkpoint("model.ckpt"); '
     'numpy.savez("new.npz", **{n: r.get_tensor(n) for n in r.get_variable_to_shape_map()})',
-    "npy": "one array; weights of many are an .npz file",
-    "hdf5": "an HDF5 file, which no original that is known here writes",
+    "npy": "a single array; weights with several arrays are an .npz file",
+    "hdf5": "an HDF5 file, which none of the supported originals writes",
     "cut_short": "a zip archive that is cut short or damaged; copy it again",
-    "zip": "a zip archive, but neither PyTorch's nor numpy's; if it was packed for the way, unpack it",
+    "zip": "a zip archive, but neither PyTorch's nor numpy's; if it was packed for transfer, unpack it",
     "samples": "samples that a model drew, not weights; give the working directory of that model, or published weights",
     "directory": "a directory without a checkpoint in it; give a working directory, or the file of weights itself "
     "(….pt, ….npz, ckpt-N.flax or checkpoint_N)",
-    "unknown": "no file of weights that is known here: PyTorch's .pt, numpy's .npz, Flax's msgpack",
+    "unknown": "not in a supported format of weights: PyTorch's .pt, numpy's .npz, Flax's msgpack",
 }
 
 _TENSORFLOW = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
-_PREFIXED = {".flax": "clu", ".index": "tf_checkpoint"}  # how a file's name goes on behind a prefix, and its kind
-_TEXT = (*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB)  # how a string begins in msgpack
+_PREFIXED = {".flax": "clu", ".index": "tf_checkpoint"}  # extension after a prefix → format
+_TEXT = (*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB)  # first byte of a string in msgpack
 
 
 def sniff(path: str) -> str:
-    """What lies at `path`: 'torch_zip', 'npz', 'flax_msgpack', 'clu' (a place that `clu.find` knows, where there is
-    no single file) or a name in REFUSED. Raises UserError if nothing is there."""
+    """Detect the format of the weights at `path`.
+
+    Returns:
+        'torch_zip', 'npz', 'flax_msgpack', 'clu' (a directory or prefix that `clu.find` resolves) or a key of REFUSED.
+
+    Raises:
+        UserError: The path does not exist or cannot be read.
+    """
     place = epath.Path(path).expanduser()
     try:
         if place.is_dir():
             return _directory(place)
         if place.exists():
             return _file(place)
-        beside = [kind for end, kind in _PREFIXED.items() if _beside(place, end).exists()]
+        prefixed = [kind for end, kind in _PREFIXED.items() if _beside(place, end).exists()]
     except ImportError as error:  # a bucket, and no library that reads buckets
         raise UserError(f"{path} cannot be reached ({error}); install that or copy the file to this disk") from None
     except PermissionError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    if not beside:
+    if not prefixed:
         raise UserError(f"there is nothing at {path}")
-    return beside[0]
+    return prefixed[0]
 
 
 def is_prefix(path: str) -> bool:
-    """Whether `path` is no file, but what the names of a checkpoint's files begin with: …/ckpt-41."""
+    """Return True if `path` is not a file but the common prefix of a checkpoint's files: …/ckpt-41."""
     place = epath.Path(path).expanduser()
     return not place.exists() and any(_beside(place, end).exists() for end in _PREFIXED)
 
@@ -129,17 +135,25 @@ def _zip(stream: Any) -> str:
 
 
 def _begins_a_dict(start: bytes) -> bool:
-    """Whether it is msgpack's map whose first key is text, as Flax writes a tree."""
+    """Return True for a msgpack map whose first key is text, which is how Flax writes a tree."""
     first, *rest = start or b"\0"
     skipped = {0xDE: 2, 0xDF: 4}.get(first, 0 if 0x81 <= first <= 0x8F else 64)
     return len(rest) > skipped and rest[skipped] in _TEXT
 
 
 def load(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
-    """(our params on one device, step they were saved at) of the published weights at `path`.
+    """Load the published weights at `path`.
 
-    like: shapes and dtypes of the params of the config's method. Raises UserError if the file is of no known kind, of
-    another method, damaged, or does not fit the config.
+    Args:
+        path: A file, directory or prefix.
+        config: The config of the run.
+        like: Shapes and dtypes of the params of the config's method.
+
+    Returns:
+        (our params on one device, the step at which they were saved).
+
+    Raises:
+        UserError: The format is not supported, the weights belong to another method or config, or the file is damaged.
     """
     kind = sniff(path)
     if kind in REFUSED:
@@ -150,17 +164,17 @@ def load(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
         raise UserError(f"{path} is {_KINDS[kind]}, which config.method={config.method!r} can't take; {suited} can")
     try:
         params, step = _READERS[config.method][kind](path, config, like)
-    except UserError as error:  # some are of what is in the file and do not name it
+    except UserError as error:  # some describe the content of the file and do not name it
         if path in str(error):
             raise
         raise UserError(f"{path}: {error}") from error
     if wrong := first_not_finite(params):
-        raise UserError(f"{path} has NaN or infinite numbers in what becomes {wrong}; take other weights")
+        raise UserError(f"{path} has NaN or infinite numbers in the leaf {wrong}; use other weights")
     return params, step
 
 
 def first_not_finite(params: Any) -> str | None:
-    """The path of the first leaf that is not finite."""
+    """Return the path of the first leaf that is not finite, or None."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
             return jax.tree_util.keystr(path, simple=True, separator="/")
@@ -168,7 +182,7 @@ def first_not_finite(params: Any) -> str | None:
 
 
 def _openai(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
-    """A .pt holds one set of weights as a rule, the average or the raw ones, and does not say which."""
+    """Load a .pt of OpenAI's code, which usually contains one set of weights, EMA or raw, without a label."""
     if config.model.family == "adm":
         return guided_diffusion.load(path, config, like)
     flat = torch_wrapped.read(path, config.evaluation.weights)

@@ -3,10 +3,10 @@
     s = families.settings("improved", outputs=2, dropout_rate=0.3)          # its CIFAR-10
     params = from_original(flat, s, (32, 32, 3))
 
-flat: its state_dict, name → numpy array. Its 3 × 3 kernels are [O, I, 3, 3], its linear layers [O, I], in attention
-[O, I, 1], in shortcuts [O, I, 1, 1]; q, k and v are one layer whose rows are [q | k | v] of the first
-head, then of the second, … No tensor shows this order, nor how many heads there are. Its successor,
-openai/guided-diffusion, keeps the names; what it adds is told by `Form`.
+flat: the original's state_dict, name → numpy array. 3 × 3 kernels are [O, I, 3, 3], linear layers [O, I], in attention
+[O, I, 1], in shortcuts [O, I, 1, 1]. q, k and v are one layer whose rows are [q | k | v] of the first head, then of
+the second, … No tensor determines this order or the number of heads. The successor, openai/guided-diffusion, keeps
+the names; `Form` describes its additions.
 """
 
 from __future__ import annotations
@@ -29,8 +29,13 @@ Names = dict[str, tuple[str, ...]]
 
 
 class Form(NamedTuple):
-    """classes: of a classifier, 0 for a U-Net. heads_first: whether the rows of q, k and v are [q | k | v] of each head
-    in turn, or q of all heads, then k, then v. Pooling has the latter always."""
+    """Variant of the original's layout.
+
+    Attributes:
+        classes: Number of classes of a classifier; 0 for a U-Net.
+        heads_first: True if the rows of q, k and v are [q | k | v] of each head in turn; False if they are q of all
+            heads, then k, then v. Attention pooling always has the latter order.
+    """
 
     classes: int = 0
     heads_first: bool = True
@@ -38,7 +43,7 @@ class Form(NamedTuple):
 
 ORIGINAL = Form()
 
-# Our layer within a part of the network → theirs.
+# Our layer within a part of the network → the original's.
 _LAYERS = {
     "positions": ".positional_embedding",
     "norm1": ".in_layers.0",
@@ -69,14 +74,21 @@ _ENDS = {
 
 
 def from_original(flat: Flat, s: Settings, shape: Shape, form: Form = ORIGINAL) -> Tree:
-    """Their state_dict → our network's params, in its dtype. shape: (height, width, channels) of the images.
+    """Convert the original's state_dict to the params of our network, in the same dtype.
 
-    Raises UserError with what the tensors and the settings disagree in and the first key that differs.
+    Args:
+        flat: Name → array.
+        s: Settings of our network.
+        shape: (height, width, channels) of the images.
+        form: Variant of the layout.
+
+    Raises:
+        UserError: The tensors contradict the settings; names the fields and the first key that differs.
     """
     flat, leaf_shapes = flatten(flat), layout.shapes(s, shape, form.classes)
     table = _names(s, shape[0], leaf_shapes, form)
-    asked = {"num_classes": form.classes} if form.classes else {}
-    wrong = tables.differences(describe(flat, s, shape), s, shape, **asked)
+    expected = {"num_classes": form.classes} if form.classes else {}
+    wrong = tables.differences(describe(flat, s, shape), s, shape, **expected)
     tables.refuse(flat, {key: _their_shape(leaves, leaf_shapes) for key, leaves in table.items()}, wrong)
     blocks: Flat = {}
     for key, leaves in table.items():
@@ -86,7 +98,7 @@ def from_original(flat: Flat, s: Settings, shape: Shape, form: Form = ORIGINAL) 
 
 
 def to_original(params: Tree, s: Settings, shape: Shape, form: Form = ORIGINAL) -> Flat:
-    """The inverse of `from_original`, bit for bit."""
+    """Convert our params to the original's: the bit-exact inverse of `from_original`."""
     blocks, leaf_shapes = layout.unstack(flatten(params)), layout.shapes(s, shape, form.classes)
     if first := tables.first_difference(blocks, leaf_shapes):
         raise UserError(f"the parameters are not those of the network; the first leaf that differs: {first}")
@@ -98,19 +110,26 @@ def to_original(params: Tree, s: Settings, shape: Shape, form: Form = ORIGINAL) 
 
 
 def describe(flat: Flat, s: Settings, shape: Shape) -> dict[str, Any]:
-    """What the tensors tell of the settings, and what they don't but always is so; see `unet_tables.differences`.
+    """Return the settings that the tensors determine, and those fixed in all such weights.
 
-    s, shape: what is expected of them, where they alone don't tell: how many levels a classifier has, and which
-    channels are those of the image. Raises UserError, naming the key, if the tensors are of no such network.
+    The result is compared by `unet_tables.differences`.
+
+    Args:
+        flat: Name → array.
+        s: Expected settings; they supply the number of resolutions of a classifier.
+        shape: Expected (height, width, channels) of the images.
+
+    Raises:
+        UserError: The tensors are not those of such a network; names the key.
     """
     inputs = tables.size(flat, "input_blocks.0.0.weight", 1)
-    told = tables.size(flat, "input_blocks.1.0.emb_layers.1.weight", 0)
+    projected = tables.size(flat, "input_blocks.1.0.emb_layers.1.weight", 0)
     features = tables.size(flat, "input_blocks.1.0.out_layers.3.weight", 0)
     return {
         "inputs": inputs,
         "width": tables.size(flat, "time_embed.0.weight", 1),
         **(_of_unet(flat, shape) if "output_blocks.0.0.out_layers.3.weight" in flat else _of_classifier(flat, s)),
-        "scale_shift": told == 2 * features,
+        "scale_shift": projected == 2 * features,
         "groups": 32,
         "embedding": "improved",
         "pyramid_in": "none",
@@ -119,9 +138,9 @@ def describe(flat: Flat, s: Settings, shape: Shape) -> dict[str, Any]:
 
 
 def _of_unet(flat: Flat, shape: Shape) -> dict[str, Any]:
-    """Levels are told apart on the way up: the last block of each but the finest is followed by what doubles."""
+    """Read the settings of a U-Net; in its decoder, an upsampling layer ends each resolution except the finest."""
     width = tables.size(flat, "time_embed.0.weight", 1)
-    levels: list[list[str]] = [[]]  # blocks, the coarsest first
+    levels: list[list[str]] = [[]]  # blocks of each resolution, the coarsest first
     kinds = set()
     for n in range(tables.count(flat, r"output_blocks\.(\d+)\.")):
         block = f"output_blocks.{n}"
@@ -144,14 +163,14 @@ def _of_unet(flat: Flat, shape: Shape) -> dict[str, Any]:
 
 
 def _of_classifier(flat: Flat, s: Settings) -> dict[str, Any]:
-    """With as many levels as are expected: blocks that halve look as others do."""
+    """Read the settings of a classifier; `s` supplies its number of resolutions, which no tensor determines."""
     width, levels = tables.size(flat, "time_embed.0.weight", 1), len(s.multipliers)
     depth = tables.count(flat, r"input_blocks\.(\d+)\.") / levels - 1
-    found = {"num_classes": tables.size(flat, "out.2.c_proj.weight", 0), "depth": depth}
+    settings = {"num_classes": tables.size(flat, "out.2.c_proj.weight", 0), "depth": depth}
     if not depth.is_integer() or depth < 1:
-        return found
+        return settings
     blocks = [[f"input_blocks.{1 + i * (int(depth) + 1) + k}" for k in range(int(depth))] for i in range(levels)]
-    return found | {
+    return settings | {
         "depth": int(depth),
         "multipliers": tuple(tables.size(flat, f"{level[0]}.0.out_layers.3.weight", 0) / width for level in blocks),
         "attends": tuple(any(f"{block}.1.qkv.weight" in flat for block in level) for level in blocks),
@@ -159,7 +178,7 @@ def _of_classifier(flat: Flat, s: Settings) -> dict[str, Any]:
 
 
 def names(s: Settings, shape: Shape, form: Form = ORIGINAL) -> Names:
-    """Their name → our leaves, blocks by number, that it holds: one, or (q, k, v); in the order of evaluation."""
+    """Map each original name to our leaves, one or (q, k, v), with numbered blocks, in the order of evaluation."""
     return _names(s, shape[0], layout.shapes(s, shape, form.classes), form)
 
 
@@ -176,7 +195,7 @@ def _names(s: Settings, height: int, leaf_shapes: Shapes, form: Form) -> Names:
 
 
 def _place(inside: list[str]) -> tuple[int, bool]:
-    """Of a leaf within its part, as in their state_dict."""
+    """Return the sort key of a leaf within its part, for the order of the original's state_dict."""
     return list(_LAYERS).index(inside[0]) if len(inside) > 1 else 0, inside[-1] == "bias"
 
 
@@ -186,14 +205,14 @@ def _their_shape(leaves: tuple[str, ...], leaf_shapes: Shapes) -> Shape:
 
 
 def _modules(s: Settings, height: int, form: Form) -> Iterator[tuple[str, str]]:
-    """(our part, their module) in the order of evaluation."""
+    """Yield (our part, original module) in the order of evaluation."""
     number, inside = {"input": 0, "output": -1}, 0
     for part in (*layout.descent(s, height), "norm_out", "pool") if form.classes else layout.walk(s, height):
         if part in _ENDS:
             yield part, _ENDS[part]
             continue
         side, grows = "input" if part.startswith(("down", "shrink")) else "output", part.startswith("grow")
-        # halving is an entry of its own, doubling lies behind the last block of its level
+        # downsampling is a separate entry; upsampling follows the last block of its resolution
         if part.startswith("shrink") or (part.endswith("/res") and not grows):
             number[side], inside = number[side] + 1, 0
         suffix = (".conv" if grows else ".op") if part.endswith("/conv") else ""
@@ -202,35 +221,35 @@ def _modules(s: Settings, height: int, form: Form) -> Iterator[tuple[str, str]]:
 
 
 def _ours(leaf: str, a: np.ndarray) -> np.ndarray:
-    """A tensor of theirs in our layout."""
+    """Transpose a tensor of the original to our layout."""
     if not leaf.endswith(("/kernel", "/positions")):
         return a
     return a.reshape(a.shape[:2]).T if a.ndim == 2 or _units(leaf) else a.transpose(2, 3, 1, 0)
 
 
 def _theirs(leaf: str, a: np.ndarray) -> np.ndarray:
-    """The inverse of `_ours`."""
+    """Transpose one of our tensors to the original layout, the inverse of `_ours`."""
     if not leaf.endswith(("/kernel", "/positions")):
         return a
     return a.T.reshape(*a.shape[::-1], *(1,) * _units(leaf)) if a.ndim == 2 else a.transpose(3, 2, 0, 1)
 
 
 def _units(leaf: str) -> int:
-    """Axes of size 1 behind [O, I] of a layer that is a convolution there and dense here."""
+    """Return the number of trailing axes of size 1 in the original, for layers that are dense here."""
     layer = leaf.split("/")[-2]
     return 2 if layer == "shortcut" else int(layer in ("q", "k", "v", "proj_out"))
 
 
 def _heads(key: str, a: np.ndarray, s: Settings, form: Form) -> int:
-    """How many times [q | k | v] stands in the rows of a."""
+    """Return the number of [q | k | v] groups in the rows of a."""
     return s.heads_of(len(a) // 3) if form.heads_first and not key.startswith("out.") else 1
 
 
 def _split(a: np.ndarray, heads: int) -> np.ndarray:
-    """[heads · 3 · d, …] → q, k, v: [3, heads · d, …]."""
+    """Split [heads · 3 · d, …] into q, k, v: [3, heads · d, …]."""
     return a.reshape(heads, 3, -1, *a.shape[1:]).swapaxes(0, 1).reshape(3, -1, *a.shape[1:])
 
 
 def _join(a: np.ndarray, heads: int) -> np.ndarray:
-    """q, k, v one after the other, [3 · heads · d, …] → the inverse of `_split`."""
+    """Join concatenated q, k, v [3 · heads · d, …], the inverse of `_split`."""
     return a.reshape(3, heads, -1, *a.shape[1:]).swapaxes(0, 1).reshape(-1, *a.shape[1:])

@@ -2,9 +2,9 @@
 
     params = from_original(flat, width=128, levels=10, channels=3)          # its network for CIFAR-10
 
-Its checkpoints are lists of a state_dict and an optimiser's state, as a PyTorch before 1.6 wrote them. The tensors are
-read from a file of the first alone, as `torch.save(torch.load("checkpoint.pth", map_location="cpu")[0], "ncsn.pt")`
-makes it; names may begin with 'module.'. It holds one set of weights: there is no average.
+Its checkpoints are lists of a state_dict and an optimizer's state, written by a PyTorch before 1.6. This module reads a
+file of the state_dict only, which `torch.save(torch.load("checkpoint.pth", map_location="cpu")[0], "ncsn.pt")` writes.
+Names may begin with 'module.'. The file contains one set of weights; there is no EMA.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vdm_jax.errors import UserError
 from vdm_jax.networks.refinenet import RefineNet
 
 _PREFIX = "module."
-# Ours → theirs, one after the other.
+# Our names → original names; the rules apply in order.
 _RULES = (
     (r"^(begin|end)/", r"\1_conv/"),
     (r"^norm/", r"normalizer/"),
@@ -45,7 +45,7 @@ _RULES = (
 
 
 def name_of(path: str) -> str:
-    """What they call a leaf of ours."""
+    """Return the original name of one of our leaves."""
     path = re.sub(r"/(norm|conv)(\d)_(\d)/", lambda m: f"/{int(m[2]) + 1}_{int(m[3]) + 1}_{m[1]}/", path)
     for pattern, name in _RULES:
         path = re.sub(pattern, name, path)
@@ -54,16 +54,24 @@ def name_of(path: str) -> str:
 
 @lru_cache(maxsize=4)
 def shapes(width: int, levels: int, channels: int) -> dict[str, tuple[int, ...]]:
-    """Our leaves."""
+    """Return the shapes of our leaves by path."""
     image, t = jnp.zeros((1, 2, 2, channels)), jnp.zeros(1)
     made = jax.eval_shape(RefineNet(width, levels).init, jax.random.key(0), image, t, t)
     return {path: leaf.shape for path, leaf in flatten_dict(made["params"], sep="/").items()}
 
 
 def from_original(flat: Flat, *, width: int, levels: int, channels: int) -> Tree:
-    """Their state_dict → our network's params, in its dtype.
+    """Convert the original's state_dict to the params of our network, in the same dtype.
 
-    Raises UserError with the fields that the tensors contradict and the first that is missing, unexpected or misshapen.
+    Args:
+        flat: Name → array.
+        width: Channels of the RefineNet.
+        levels: Number of noise levels.
+        channels: Channels of the images.
+
+    Raises:
+        UserError: Names the fields that the tensors contradict, and the first tensor that is missing, unexpected or
+            has the wrong shape.
     """
     flat = {name.removeprefix(_PREFIX): leaf for name, leaf in flat.items()}
     ours = shapes(width, levels, channels)
@@ -77,23 +85,23 @@ def _differences(flat: Flat, width: int, levels: int, channels: int) -> list[str
     begin, table = (flat.get(name, np.zeros(())) for name in ("begin_conv.weight", "normalizer.embed.weight"))
     if begin.ndim != 4 or table.ndim != 2:
         return ["it has no begin_conv and normalizer as NCSN's RefineNet"]
-    found = {
+    fields = {
         "model.width": (begin.shape[0], width),
         "data.shape": (begin.shape[1], channels),
         "training.num_timesteps": (table.shape[0], levels),
     }
-    return [f"{field}: {a} in the weights, {b} in the config" for field, (a, b) in found.items() if a != b]
+    return [f"{field}: {a} in the weights, {b} in the config" for field, (a, b) in fields.items() if a != b]
 
 
 def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
-    """(our params {'network': …} on one device, 0) of the weights at `path`.
+    """Load the weights at `path` as (our params {'network': …} on one device, 0).
 
-    `evaluation.weights` says which are taken of a file that holds two sets, which the original's do not.
+    `evaluation.weights` selects between EMA and raw weights if the file has both; the original's files do not.
     """
     flat = torch_wrapped.read(path, config.evaluation.weights)
     if config.model.network != "refinenet":
         raise UserError(
-            f"{path} is a PyTorch file, of which config.method='sde' takes NCSN's alone; set "
+            f"{path} is a PyTorch file, and config.method='sde' reads only PyTorch files of NCSN; set "
             "config.model.network='refinenet', as configs/ncsn_cifar10.py does"
         )
     network = from_original(

@@ -1,4 +1,4 @@
-"""Arrays of an .npz file, with nothing believed that its headers claim."""
+"""Safe reading of the arrays of an .npz file: every claim of its headers is checked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import numpy as np
 from vdm_jax.convert.clu import MAX_BYTES
 from vdm_jax.convert.untrusted import Refused, opened, shown
 
-# Weights hardly shrink when compressed; a file that grows this much is no file of weights.
+# Weights are hardly compressible; a file that grows more than this does not contain weights.
 MAX_GROWTH = 10
 SMALL = 100 * 2**20
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """Name → array. Raises UserError if there is no such file, it is none of numpy's, or holds objects."""
+    """Read the arrays of an .npz file by name.
+
+    Raises:
+        UserError: The file does not exist, is not an .npz file, or contains Python objects.
+    """
     with opened(path, "an .npz file of numbers") as (stream, size), zipfile.ZipFile(stream) as archive:
         return _arrays(archive, size)
 
@@ -40,7 +44,7 @@ def _arrays(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
 
 
 def _header(stream: IO[bytes]) -> tuple[int, tuple[int, ...], bool, np.dtype]:
-    """(its length, shape, Fortran order, dtype) of numpy's format."""
+    """Read a header of numpy's format: (its length, shape, Fortran order, dtype)."""
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"numpy's format {version}")

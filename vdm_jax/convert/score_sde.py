@@ -4,9 +4,9 @@
     state = read("checkpoint_26")                        # 'params', 'ema_params', 'step'
     params = from_original(state["ema_params"], s, (32, 32, 3))
 
-A checkpoint is a Flax msgpack file of its train state. Modules are named by their class and a number, in the order
-in which they are made (ResnetBlockBigGANpp_0, …), so a block's number depends on everything before it. Its
-`ncsnpp` with BigGAN's blocks is our 'ddpmpp' and 'ncsnpp', its `ddpm` our 'ddpm' with attention_up='level'.
+A checkpoint is a Flax msgpack file of the train state. Modules are named by class and number, in the order of
+construction (ResnetBlockBigGANpp_0, …), so a block's number depends on everything before it. The original `ncsnpp`
+with BigGAN's blocks is our 'ddpmpp' and 'ncsnpp', and its `ddpm` is our 'ddpm' with attention_up='level'.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vdm_jax.networks.families import Settings
 
 _SAVED = re.compile(r"checkpoint_(\d+)$")
 
-# Our layer in a residual block or attention → theirs.
+# Our layer in a residual block or attention → the original's.
 _LAYERS = {
     "norm": "GroupNorm_0",
     "norm1": "GroupNorm_0",
@@ -49,7 +49,7 @@ _LAYERS = {
 
 
 def find(path: str) -> epath.Path | None:
-    """The file that `path` means: itself, or the newest checkpoint_N of a directory or of its checkpoints/."""
+    """Find the checkpoint file of `path`: itself, or the newest checkpoint_N of a directory or its checkpoints/."""
     place = epath.Path(path).expanduser()
     try:
         if not place.is_dir():
@@ -64,10 +64,18 @@ def find(path: str) -> epath.Path | None:
 
 
 def read(path: str) -> dict[str, Any]:
-    """The train state at `path`: 'params' and 'ema_params' as trees, and 'step', what there is of them.
+    """Read the train state at `path`.
 
-    path: as in `find`. The group norms of Flax before 0.3.6 have leaves of shape [1, 1, 1, C], which become [C].
-    Raises UserError if nothing is there or it is not what the original writes.
+    The group norms of Flax before 0.3.6 have leaves of shape [1, 1, 1, C], which become [C].
+
+    Args:
+        path: As in `find`.
+
+    Returns:
+        A dictionary with those of 'params', 'ema_params' (trees) and 'step' that the file has.
+
+    Raises:
+        UserError: There is no checkpoint, or it is not one of the original.
     """
     file = find(path)
     if file is None:
@@ -81,18 +89,18 @@ def read(path: str) -> dict[str, Any]:
     }
     if "Conv_0" in state:  # bare parameters
         trees = {"params": state}
-    found: dict[str, Any] = {
+    parts: dict[str, Any] = {
         k: _without_unit_axes(t) for k, t in trees.items() if isinstance(t, dict) and "Conv_0" in t
     }
-    if not found:
+    if not parts:
         held = ", ".join(sorted(map(str, state))[:5]) or "no dictionary"
         raise UserError(f"{file} holds {held}, not a train state of score_sde's U-Nets (params_ema/Conv_0/…)")
     step = np.asarray(state.get("step"))
-    return found | ({"step": int(step)} if step.ndim == 0 and step.dtype.kind in "iu" else {})
+    return parts | ({"step": int(step)} if step.ndim == 0 and step.dtype.kind in "iu" else {})
 
 
 def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
-    """(our params on one device, step) of the weights at `path`; see `unet_tables.load`."""
+    """Load the weights at `path` as (our params on one device, step); see `unet_tables.load`."""
     return tables.load(path, read(path), from_original, config, like)
 
 
@@ -106,24 +114,29 @@ def _without_unit_axes(tree: Tree) -> Tree:
 
 
 def from_original(tree: Tree, s: Settings, shape: Shape) -> Tree:
-    """The original's parameters → our network's, in their dtype.
+    """Convert the original's params to those of our network, in the same dtype.
 
-    shape: (height, width, channels) of the images. Raises UserError with what the tensors and the settings
-    disagree in and the first leaf that differs.
+    Args:
+        tree: The original's parameter tree.
+        s: Settings of our network.
+        shape: (height, width, channels) of the images.
+
+    Raises:
+        UserError: The tensors contradict the settings; names the fields and the first leaf that differs.
     """
     flat = flatten(tree)
-    made = names(s, shape)
-    return tables.to_ours(flat, made, tables.differences(describe(flat, s.attends(shape[0])), s, shape))
+    table = names(s, shape)
+    return tables.to_ours(flat, table, tables.differences(describe(flat, s.attends(shape[0])), s, shape))
 
 
 def to_original(params: Tree, s: Settings, shape: Shape) -> Tree:
-    """The inverse of `from_original`, bit for bit."""
+    """Convert our params to the original's: the bit-exact inverse of `from_original`."""
     return unflatten_dict(tables.to_theirs(params, names(s, shape)), sep="/")
 
 
 @lru_cache(maxsize=4)
 def names(s: Settings, shape: Shape) -> Table:
-    """Their name → our leaf. Raises UserError for a network that the original can't be."""
+    """Map original names to our leaves; a UserError says that the original code cannot represent the network."""
     if s.attention_up != "level" or s.num_classes or s.scale_shift:
         raise UserError(
             "these weights are of score_sde's networks; set config.model.family to 'ddpmpp' or 'ncsnpp', "
@@ -149,7 +162,7 @@ def names(s: Settings, shape: Shape) -> Table:
 
 
 def _places(s: Settings, height: int) -> Iterator[tuple[str, str]]:
-    """(our part, their module), numbered by class in the order in which they are made."""
+    """Yield (our part, original module), numbered by class in the order of construction."""
     pp = "pp" if s.resample == "block" else ""
     block = "ResnetBlockBigGANpp" if pp else "ResnetBlockDDPM"
     classes = (
@@ -172,9 +185,13 @@ def _places(s: Settings, height: int) -> Iterator[tuple[str, str]]:
 
 
 def describe(flat: Flat, attends: tuple[bool, ...]) -> dict[str, Any]:
-    """What the tensors tell of the settings, and what they don't but always is so; see `unet_tables.differences`.
+    """Return the settings that the tensors determine, and those fixed in all such weights.
 
-    attends: of the levels, what is expected; where the tensors leave several choices open it is one of them or not.
+    The result is compared by `unet_tables.differences`.
+
+    Args:
+        flat: Name → array.
+        attends: Expected attention at each resolution; used where the tensors allow several choices.
     """
     big = "ResnetBlockBigGANpp_0/Conv_0/kernel" in flat
     block, attention = ("ResnetBlockBigGANpp", "AttnBlockpp") if big else ("ResnetBlockDDPM", "AttnBlock")
@@ -204,8 +221,11 @@ def describe(flat: Flat, attends: tuple[bool, ...]) -> dict[str, Any]:
 
 
 def _levels(flat: Flat, block: str) -> tuple[tuple[int, ...], int]:
-    """(features of every level, depth): with K levels of depth d, K (2d + 1) + 2 blocks and, where blocks resample,
-    2 (K − 1) more, whose shortcuts have as many channels as they are given."""
+    """Return (features of every resolution, depth).
+
+    A U-Net with K resolutions of depth d has K (2d + 1) + 2 blocks and, where blocks resample, 2 (K − 1) more, whose
+    shortcuts have equal numbers of input and output channels.
+    """
     total = tables.count(flat, rf"{block}_(\d+)/")
     size = lambda i, axis: tables.size(flat, f"{block}_{i}/Conv_0/kernel", axis)
     if block == "ResnetBlockDDPM":
@@ -216,17 +236,17 @@ def _levels(flat: Flat, block: str) -> tuple[tuple[int, ...], int]:
         levels = 1 + len(between) // 2
         depth, every = (between[0] if between else (total - 3) // 2), 1
     if depth < 1 or levels > 12 or (levels - 1) * (depth + every) >= total:
-        raise UserError(f"the weights have {total} of {block}, which no U-Net of {levels} levels has")
+        raise UserError(f"the weights have {total} of {block}, which no U-Net of {levels} resolutions has")
     return tuple(size(i * (depth + every), 3) for i in range(levels)), depth
 
 
 def _attends(
     channels: list[int], features: tuple[int, ...], depth: int, expected: tuple[bool, ...]
 ) -> tuple[bool, ...]:
-    """Which levels have attention, from the channels of all attentions: `expected` if they can be those."""
+    """Infer which resolutions have attention from the channels of all attentions; `expected` if it is consistent."""
     many = max(len(channels) - 1, 0) // (depth + 1)
     choices = list(itertools.combinations(range(len(features)), min(many, len(features))))
     fits = [c for c in choices if [features[i] for i in c] == channels[: many * depth : depth]]
-    wanted = tuple(i for i, yes in enumerate(expected) if yes)
-    chosen = wanted if wanted in fits else (fits or choices)[0]
+    preferred = tuple(i for i, yes in enumerate(expected) if yes)
+    chosen = preferred if preferred in fits else (fits or choices)[0]
     return tuple(i in chosen for i in range(len(features)))

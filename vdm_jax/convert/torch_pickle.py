@@ -1,8 +1,8 @@
-"""What the pickle inside a PyTorch file says, without running any of it.
+"""Safe parser of the pickle inside a PyTorch file, which never executes it.
 
-A pickle is a program for a stack machine that imports what it names and calls it. This machine knows the
-instructions that `torch.save` writes and no others. A name is a word to it: nothing is imported, no attribute
-is set, and the three functions that a tensor needs are recognised by their names and stand for records.
+A pickle is a program for a stack machine that imports names and calls them. This machine implements only the
+instructions that `torch.save` writes. Names are treated as strings: nothing is imported and no attribute is set. The
+three functions that a tensor needs are recognized by name and produce records.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from vdm_jax.convert.untrusted import Refused, shown
 
-# Longest program worth running: a parameter takes about 130 bytes, so this is for 15,000 of them.
+# Longest accepted program: a parameter takes about 130 bytes, so this suffices for 15,000 of them.
 MAX_PROGRAM = 2 * 2**20
 
-# torch's name of a storage → numpy's of its elements; bfloat16 is ml_dtypes'.
+# torch's storage type → numpy's dtype of its elements; bfloat16 is from ml_dtypes.
 STORAGES = {
     "torch.DoubleStorage": "float64",
     "torch.FloatStorage": "float32",
@@ -31,7 +31,7 @@ STORAGES = {
 _DICT = "collections.OrderedDict"
 _TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
-_OPTIONS = "argparse.Namespace"  # a command line's, beside the tensors of a training state; an empty dict here
+_OPTIONS = "argparse.Namespace"  # command-line options in a training state; they become an empty dict
 _NAMES = {_DICT, _TENSOR, _PARAMETER, _OPTIONS, *STORAGES}
 
 STATE_DICT = "if the file is yours, save the model's .state_dict() alone"
@@ -46,7 +46,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A view of a storage, in elements. Nothing is known of its bounds yet."""
+    """A view of a storage, in elements; its bounds have not been checked yet."""
 
     storage: Storage
     offset: int
@@ -55,15 +55,16 @@ class Tensor(NamedTuple):
 
 
 class _Name(NamedTuple):
-    """A global that the pickle asks for, one of _NAMES."""
+    """A global that the pickle refers to, one of _NAMES."""
 
     dotted: str
 
 
 def parse(program: bytes) -> Any:
-    """What the program builds out of dicts, lists, tuples, numbers, strings, None and Tensors.
+    """Parse a pickle that contains only dicts, lists, tuples, numbers, strings, None and Tensors.
 
-    Raises Refused if it does anything else, or is damaged.
+    Raises:
+        Refused: The pickle contains anything else, or is damaged.
     """
     machine = _Machine()
     try:
@@ -71,7 +72,7 @@ def parse(program: bytes) -> Any:
             machine.step(opcode.name, argument)
         (value,) = machine.stack
     except (ValueError, IndexError, KeyError) as error:
-        # genops tells of bytes that are no instruction; the others are a stack or memo without what is asked of it
+        # genops raises ValueError for invalid instructions; the others mean a missing stack or memo entry
         raise Refused(f"has a damaged description of its tensors ({type(error).__name__}); copy it again") from None
     if machine.below:
         raise Refused("has a damaged description of its tensors (an open mark); copy it again")
@@ -79,7 +80,7 @@ def parse(program: bytes) -> Any:
 
 
 class _Machine:
-    """The stack, what lies below the open marks, and the memo."""
+    """The state of the stack machine: the stack, the stacks below open marks, and the memo."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -166,7 +167,7 @@ class _Machine:
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def set_state(self) -> None:
-        """The attributes of a dict: `_metadata`, versions of a state dict's modules, or options. They are dropped."""
+        """Drop the attributes of a dict: `_metadata`, the module versions of a state dict, or options."""
         target, _ = self.pop(2)
         if type(target) is not dict:
             raise Refused("holds more than tensors (an object with attributes); it was not run")
@@ -178,12 +179,12 @@ def _name(module: Any, name: Any) -> _Name:
         raise ValueError
     dotted = f"{module}.{name}"
     if dotted not in _NAMES:
-        raise Refused(f"asks for {shown(dotted)}, which is no part of a tensor; it was not run; {STATE_DICT}")
+        raise Refused(f"refers to {shown(dotted)}, which is not part of a tensor; it was not run; {STATE_DICT}")
     return _Name(dotted)
 
 
 def _storage(identity: Any) -> Storage:
-    """torch's persistent id: ('storage', type, key, device, number of elements)."""
+    """Parse torch's persistent id: ('storage', type, key, device, number of elements)."""
     if type(identity) is not tuple or len(identity) != 5:
         raise ValueError
     word, kind, key, _, size = identity
@@ -194,7 +195,7 @@ def _storage(identity: Any) -> Storage:
 
 def _call(function: Any, arguments: Any) -> Any:
     if type(function) is not _Name or type(arguments) is not tuple:
-        raise Refused("calls something that is no function of tensors; it was not run")
+        raise Refused("calls something that is not a function of tensors; it was not run")
     if function.dotted == _DICT and not arguments:
         return {}
     if function.dotted == _TENSOR and len(arguments) in (6, 7):
@@ -215,7 +216,7 @@ def _tensor(
 ) -> Tensor:
     numbers = (offset, *shape, *strides) if type(shape) is tuple and type(strides) is tuple else (None,)
     if type(storage) is not Storage or not all(type(n) is int for n in numbers) or len(shape) != len(strides):
-        raise Refused("has a tensor whose place in memory makes no sense")
+        raise Refused("has a tensor with an invalid layout in memory")
     if hooks or metadata:  # a lazy negation or conjugation, code to run on gradients
-        raise Refused("has a tensor with more to it than numbers; save its .clone().detach()")
+        raise Refused("has a tensor with metadata or hooks; save its .clone().detach()")
     return Tensor(storage, offset, shape, strides)

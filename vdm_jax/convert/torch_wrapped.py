@@ -1,9 +1,9 @@
-"""What stands around the names of a state_dict: wrappers of the module, and the other parts of a checkpoint.
+"""Remove prefixes of wrapper modules, and the other parts of a checkpoint, from a state_dict.
 
     unwrapped({"model.module.conv.weight": w, "optimizer.state.0.exp_avg": m, "step": n}, "raw") → {"conv.weight": w}
 
-DataParallel writes 'module.' before every name, torch.compile '_orig_mod.', Lightning's modules mostly 'model.', and
-AveragedModel 'module.' beside a count. None of the originals has a module of such a name.
+DataParallel adds the prefix 'module.' to every name, torch.compile '_orig_mod.', Lightning usually 'model.', and
+AveragedModel 'module.' and a count. None of the originals has a module with such a name.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from vdm_jax.convert.vdm_layout import Flat
 from vdm_jax.errors import UserError
 
 _PREFIXES = ("module.", "_orig_mod.", "model.", "shadow.")
-# What checkpoints call the model and its average beside an optimizer, a step and the like.
+# Keys of the model and its EMA in checkpoints that also contain an optimizer, a step and so on.
 _RAW = ("model", "model_state_dict", "state_dict", "online_model", "net")
 _AVERAGE = ("ema", "ema_model", "model_ema", "ema_state_dict", "model_ema_state_dict")
 _NAMELESS = re.compile(r"(^|\.)shadow_params\.\d+$")
 
 
 def read(path: str, weights: str) -> Flat:
-    """Name → tensor of the network in the .pt file at `path`; as `torch_zip.read` and `unwrapped`."""
+    """Read the network's tensors by name from the .pt file at `path`, with `torch_zip.read` and `unwrapped`."""
     try:
         return unwrapped(torch_zip.read(path), weights)
     except UserError as error:
@@ -31,10 +31,14 @@ def read(path: str, weights: str) -> Flat:
 
 
 def unwrapped(flat: Flat, weights: str) -> Flat:
-    """The network's tensors by their own names, without what is not of the network.
+    """Select the network's tensors and remove prefixes from their names.
 
-    weights: 'ema' or 'raw', which is taken where the file holds both. Raises UserError, as the end of a sentence about
-    the file, if the average has no names, or all names begin with a word that is not known here.
+    Args:
+        flat: Name → array.
+        weights: 'ema' or 'raw', used if the file contains both.
+
+    Raises:
+        UserError: The EMA has no names, or all names have an unknown prefix. The text is the end of a sentence.
     """
     flat = {name: leaf for name, leaf in flat.items() if leaf.ndim or "." in name}  # step, decay, n_averaged
     flat = _stripped(_part(_stripped(flat), weights))
@@ -49,10 +53,10 @@ def unwrapped(flat: Flat, weights: str) -> Flat:
 
 
 def _part(flat: Flat, weights: str) -> Flat:
-    """The model or its average, if the file holds them under one of the known names; else everything."""
+    """Return the model or its EMA if the file has them under a known key, else everything."""
     raw, average = _first(flat, _RAW), _first(flat, _AVERAGE)
     if any(_NAMELESS.search(name) for name in flat) and (weights == "ema" or not raw):
-        other = "; config.evaluation.weights='raw' takes the model beside it" if raw else ""
+        other = "; config.evaluation.weights='raw' uses the raw model of the same file" if raw else ""
         raise UserError(
             "keeps an average as a list without names (shadow_params); copy it into the model, ema.copy_to("
             f"model.parameters()), and save that model's .state_dict(){other}"
@@ -62,14 +66,14 @@ def _part(flat: Flat, weights: str) -> Flat:
 
 
 def _first(flat: Flat, words: Iterable[str]) -> Flat:
-    """What lies under the first of the words that begins a name."""
+    """Return the entries under the first of `words` that is a prefix, without that prefix."""
     under = ({n.removeprefix(f"{w}."): leaf for n, leaf in flat.items() if n.startswith(f"{w}.")} for w in words)
-    found: Flat = next(filter(None, under), {})
-    return {name: leaf for name, leaf in found.items() if leaf.ndim or "." in name}
+    part: Flat = next(filter(None, under), {})
+    return {name: leaf for name, leaf in part.items() if leaf.ndim or "." in name}
 
 
 def _stripped(flat: Flat) -> Flat:
-    """Without the prefixes that all names have."""
+    """Remove known prefixes that all names share."""
     while prefix := next((p for p in _PREFIXES if flat and all(name.startswith(p) for name in flat)), ""):
         flat = {name.removeprefix(prefix): leaf for name, leaf in flat.items()}
     return flat

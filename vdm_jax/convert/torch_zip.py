@@ -1,12 +1,12 @@
-"""PyTorch's .pt files of tensors, read without PyTorch and without running what is in them.
+"""Safe reading of PyTorch's .pt files of tensors, without PyTorch and without executing them.
 
-    model.pt, a zip archive (torch >= 1.6), every member stored as it is
+    model.pt, a zip archive (torch >= 1.6) with uncompressed members
       <stem>/data.pkl        the pickle that describes the tensors
       <stem>/data/<key>      the elements of one storage; tensors are strided views, several may share one
       <stem>/byteorder       'little' or 'big'; older files lack it and are little
 
-Nothing that the file claims is believed: a storage has exactly the bytes that its member has, a view lies within
-its storage, and all members together are no larger than the file.
+Every claim of the file is checked: a storage has exactly the bytes of its member, a view lies within its storage, and
+all members together are no larger than the file.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from vdm_jax.convert.clu import MAX_BYTES
 from vdm_jax.convert.torch_pickle import MAX_PROGRAM, Tensor, parse
 from vdm_jax.convert.untrusted import Refused, opened, shown
 
-# How a file of torch < 1.6 begins: the pickle of its magic number.
+# First bytes of a file of torch < 1.6: the pickle of its magic number.
 LEGACY = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little") + b"."
 MAX_DIMENSIONS = 16
 MAX_DEPTH = 32
 MAX_LEAVES = 100_000
 MAX_NAME = 500
-# Of what tensors hold beyond their storages: torch's expanded ones, of stride 0.
+# Limit on bytes of tensors beyond their storages: torch's expanded tensors have stride 0.
 MAX_EXPANDED = 16 * 2**20
 
 RESAVE = 'torch.save(torch.load("old.pt", map_location="cpu", weights_only=True), "new.pt")'
@@ -43,7 +43,7 @@ SCRIPT = (
 
 
 class Archive(NamedTuple):
-    """An open archive whose members have been checked; root: what their names begin with."""
+    """An open archive whose members have been checked; root is the common prefix of their names."""
 
     file: zipfile.ZipFile
     members: dict[str, zipfile.ZipInfo]
@@ -54,11 +54,13 @@ class Archive(NamedTuple):
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """Name → tensor of the .pt file at `path`; the arrays are read-only.
+    """Read the tensors of the .pt file at `path` as read-only arrays by name.
 
-    What lies under 'state_dict' is taken if there is such a key, else everything. Names of nested dicts and lists
-    are joined by dots, numbers become arrays without axes, strings and None are dropped.
-    Raises UserError if there is no such file or it is anything but tensors.
+    Only the entry 'state_dict' is read if there is one, else everything. Names of nested dicts and lists are joined by
+    dots, numbers become arrays without axes, and strings and None are dropped.
+
+    Raises:
+        UserError: The file does not exist or contains anything but tensors.
     """
     with opened(path, "a .pt file") as (stream, size):
         if size > MAX_BYTES:
@@ -72,29 +74,29 @@ def _check_format(start: bytes) -> None:
     if start == LEGACY:
         raise Refused(f"is {OLD}")
     if not start.startswith(b"PK\x03\x04"):
-        raise Refused("is no .pt file: it does not begin as a zip archive does")
+        raise Refused("is not a .pt file: it does not start with the header of a zip archive")
 
 
 def root_of(names: Iterable[str]) -> str | None:
-    """'<stem>/' of an archive that PyTorch wrote, tensors or TorchScript; None for any other zip archive."""
+    """Return '<stem>/' of an archive of PyTorch (tensors or TorchScript), or None for any other zip archive."""
     roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     return roots[0] if len(roots) == 1 else None
 
 
 def is_script(names: Iterable[str], root: str) -> bool:
-    """Whether the archive is TorchScript: code and constants beside the tensors."""
+    """Return True if the archive is TorchScript, which has code and constants in addition to tensors."""
     return any(name == root + "constants.pkl" or name.startswith(root + "code/") for name in names)
 
 
 def _checked(archive: zipfile.ZipFile, size: int) -> Archive:
-    """The archive if its members are what `torch.save` writes, before any of them is read."""
+    """Check that the members are those that `torch.save` writes, before any of them is read."""
     infos = archive.infolist()
     members = {info.filename: info for info in infos}
     if len(members) < len(infos):
         raise Refused("is damaged: two members of the archive have one name")
     root = root_of(members)
     if root is None:
-        raise Refused("is a zip archive but no .pt file: it has no data.pkl, or several")
+        raise Refused("is a zip archive but not a .pt file: it has no data.pkl, or several")
     if is_script(members, root):
         raise Refused(f"is {SCRIPT}")
     for info in infos:
@@ -103,7 +105,7 @@ def _checked(archive: zipfile.ZipFile, size: int) -> Archive:
     if sum(info.file_size for info in infos) > size:
         raise Refused("is damaged: its members claim more bytes than the file has")
     if members[root + "data.pkl"].file_size > MAX_PROGRAM:
-        raise Refused("describes its tensors at more length than any model needs")
+        raise Refused("has a description of its tensors that is longer than any model needs")
     return Archive(archive, members, root)
 
 
@@ -113,7 +115,7 @@ def _tensors(archive: Archive) -> dict[str, np.ndarray]:
     for name, tensor in tensors.items():
         _check_bounds(shown(name), tensor, archive)
     if sum(_excess(tensor) for tensor in tensors.values()) > MAX_EXPANDED:
-        raise Refused("has tensors that are larger than what is stored of them; save their .contiguous()")
+        raise Refused("has tensors that are larger than their storages; save their .contiguous()")
     order = _byte_order(archive)
 
     @cache  # tensors that share a storage share its bytes
@@ -135,31 +137,31 @@ def _byte_order(archive: Archive) -> str:
 
 
 def _leaves(top: Any) -> dict[str, Tensor | bool | int | float]:
-    """The tensors and numbers by their dotted names."""
+    """Return the tensors and numbers by dotted name."""
     if type(top) is not dict:
         raise Refused("holds something other than a dict of tensors; save the model's .state_dict()")
     inner = top.get("state_dict")
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     pending: list[tuple[str, Any, int]] = [("", inner if type(inner) is dict else top, 0)]
     visited = 0
     while pending:
         name, value, depth = pending.pop()
         if isinstance(value, Tensor) or type(value) in (bool, int, float):
-            if name in found:
+            if name in leaves:
                 raise Refused(f"has two tensors of the name {shown(name)}")
             if type(value) is int and abs(value) >= 2**63:
                 raise Refused(f"has the number {shown(name)}, which does not fit 64 bits")
-            found[name] = value
+            leaves[name] = value
         elif type(value) in (dict, list, tuple):
             visited += 1
-            if depth > MAX_DEPTH or visited + len(found) + len(pending) + len(value) > MAX_LEAVES:
-                raise Refused("is nested without end, or has more parts than any model")
+            if depth > MAX_DEPTH or visited + len(leaves) + len(pending) + len(value) > MAX_LEAVES:
+                raise Refused("is nested too deeply, or has more parts than any model")
             items = value.items() if type(value) is dict else enumerate(value)
             inside = [(_joined(name, key), item, depth + 1) for key, item in items]
             pending.extend(reversed(inside))
         elif not (value is None or type(value) is str):
-            raise Refused(f"has something that is no tensor under {shown(name)}")
-    return found
+            raise Refused(f"has a value that is not a tensor under {shown(name)}")
+    return leaves
 
 
 def _joined(name: str, key: str | int) -> str:
@@ -170,23 +172,23 @@ def _joined(name: str, key: str | int) -> str:
 
 
 def _check_bounds(name: str, tensor: Tensor, archive: Archive) -> None:
-    """Raise Refused if the tensor reaches beyond the bytes that are there for it."""
+    """Raise Refused if the tensor exceeds the bytes of its storage."""
     key, dtype, size = tensor.storage
     info = archive.members.get(f"{archive.root}data/{key}")
     if info is None:
-        raise Refused(f"lacks the numbers of {name}; copy it again")
+        raise Refused(f"lacks the storage of {name}; copy it again")
     if info.file_size != size * _dtype(dtype).itemsize:
-        raise Refused(f"has {info.file_size} bytes for the {shown(size)} elements of {dtype} that {name} lies in")
+        raise Refused(f"has {info.file_size} bytes for the {shown(size)} elements of {dtype} in the storage of {name}")
     if len(tensor.shape) > MAX_DIMENSIONS or min((tensor.offset, *tensor.shape, *tensor.strides)) < 0:
-        raise Refused(f"has a tensor {name} of a size, offset or stride that no tensor has")
+        raise Refused(f"has a tensor {name} with an invalid size, offset or stride")
     axes = list(zip(tensor.shape, tensor.strides, strict=True))
     beyond = tensor.offset + (0 if 0 in tensor.shape else 1 + sum((n - 1) * stride for n, stride in axes))
     if beyond > size:
-        raise Refused(f"has a tensor {name} that reaches beyond its {size} numbers")
+        raise Refused(f"has a tensor {name} that exceeds the {size} elements of its storage")
 
 
 def _excess(tensor: Tensor) -> int:
-    """Bytes that the tensor has beyond its storage; 0 counts as 1, so that an empty tensor is not endless."""
+    """Return the bytes of the tensor beyond its storage; axes of size 0 count as 1, so empty tensors are bounded."""
     elements = math.prod(max(n, 1) for n in tensor.shape)
     return max(0, elements - tensor.storage.size) * _dtype(tensor.storage.dtype).itemsize
 
@@ -196,7 +198,7 @@ def _view(tensor: Tensor, data: Callable[[str, int], bytes]) -> np.ndarray:
     dtype = _dtype(name)
     if 0 in tensor.shape:
         return np.zeros(tensor.shape, dtype)
-    # the stride of an axis of one element means nothing and may be anything
+    # the stride of an axis of size 1 is arbitrary
     strides = [stride * dtype.itemsize if n > 1 else 0 for n, stride in zip(tensor.shape, tensor.strides, strict=True)]
     stored = np.dtype("uint8") if name == "bool" else dtype
     array = np.ndarray(tensor.shape, stored, data(key, dtype.itemsize), tensor.offset * dtype.itemsize, strides)

@@ -1,8 +1,8 @@
 """Names in the parameter tree of `networks.multiscale.UNet` for readers of published weights.
 
-The network stacks blocks of equal shape: down0/first, down0/rest (all others along a leading axis), and on
-the way up up0/last. Published code knows blocks by their number. Here a flat tree is renamed to
-down0/0/…, down0/1/…, up0/2/… and back; nothing else changes, so a reader is a table between two sets of names.
+The network stacks blocks of equal shape: down0/first, down0/rest (all others along a leading axis) and, in the
+decoder, up0/last. Published code numbers its blocks. This module renames a flat tree to down0/0/…, down0/1/…, up0/2/…
+and back; nothing else changes, so a reader is a table between two sets of names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOCK = re.compile(r"((?:down|up)\d+)/(first|rest|last|\d+)/(.+)")
 
 
 def unstack(flat: Flat) -> Flat:
-    """Leaves of our network by 'a/b/c' → the same with blocks by number, down0/rest/… as down0/1/…, down0/2/…"""
+    """Convert leaves 'a/b/c' of our network to numbered blocks: down0/rest/… becomes down0/1/…, down0/2/…"""
     after = {m[1]: len(leaf) for name, leaf in flat.items() if (m := _BLOCK.match(name)) and m[2] == "rest"}
     blocks: Flat = {}
     for name, leaf in flat.items():
@@ -41,9 +41,9 @@ def unstack(flat: Flat) -> Flat:
 
 
 def stack(blocks: Flat) -> Flat:
-    """The inverse of `unstack`."""
+    """Convert numbered blocks to our stacked leaves, the inverse of `unstack`."""
     matches = {name: _BLOCK.match(name) for name in blocks}
-    ends: dict[str, int] = {}  # the number of the last block of each level
+    ends: dict[str, int] = {}  # the number of the last block of each resolution
     for block in filter(None, matches.values()):
         ends[block[1]] = max(ends.get(block[1], 0), int(block[2]))
     flat: Flat = {}
@@ -64,9 +64,15 @@ def stack(blocks: Flat) -> Flat:
 
 @lru_cache(maxsize=8)
 def shapes(s: Settings, shape: tuple[int, ...], classes: int = 0) -> Shapes:
-    """Of all leaves of the network for images of that shape (height, width, channels), blocks by number.
+    """Return the shapes of all leaves of the network, with numbered blocks.
 
-    classes: of a classifier; 0 for a U-Net. Raises ValueError as `families.check` does.
+    Args:
+        s: Settings of the network.
+        shape: (height, width, channels) of the images.
+        classes: Number of classes of a classifier; 0 for a U-Net.
+
+    Raises:
+        ValueError: As `families.check`.
     """
     net = Classifier(s, classes) if classes else UNet(s)
     z = jnp.zeros((1, *shape))
@@ -79,8 +85,11 @@ def shapes(s: Settings, shape: tuple[int, ...], classes: int = 0) -> Shapes:
 
 
 def walk(s: Settings, height: int) -> Iterator[str]:
-    """The parts of the network in the order of evaluation, blocks by number: 'dense0', …, 'down0/0/res',
-    'down0/0/attn', …, 'shrink1/conv', …, 'mid1', 'mid_attn', 'mid2', 'up1/0/res', …, 'norm_out', 'conv_out'."""
+    """Yield the parts of the network in the order of evaluation, with numbered blocks.
+
+    They are 'dense0', …, 'down0/0/res', 'down0/0/attn', …, 'shrink1/conv', …, 'mid1', 'mid_attn', 'mid2',
+    'up1/0/res', …, 'norm_out', 'conv_out'.
+    """
     attends, between = s.attends(height), _between(s)
     yield from descent(s, height)
     for i in reversed(range(len(s.multipliers))):
@@ -94,7 +103,7 @@ def walk(s: Settings, height: int) -> Iterator[str]:
 
 
 def descent(s: Settings, height: int) -> Iterator[str]:
-    """The parts as far as the middle, which a classifier has too."""
+    """Yield the parts up to the middle of the network, which a classifier also has."""
     attends, between = s.attends(height), _between(s)
     yield from ["frequencies"] if s.embedding == "fourier" else []
     yield from ("dense0", "dense1")

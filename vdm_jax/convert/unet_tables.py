@@ -1,7 +1,7 @@
-"""Published weights of a multiscale U-Net ↔ ours by a table of names, for originals that Flax or TensorFlow wrote.
+"""Published weights of a multiscale U-Net ↔ ours by a table of names, for originals in Flax or TensorFlow.
 
-Their kernels are laid out as ours are, so a leaf differs in its name, in the axis that stacks equal blocks
-(`unet_blocks`), and where a 1 × 1 convolution stands for a dense layer in two axes of size 1.
+Their kernels have the same layout as ours. A leaf differs in its name, in the axis that stacks equal blocks
+(`unet_blocks`), and in two axes of size 1 where the original has a 1 × 1 convolution for our dense layer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vdm_jax.networks.multiscale import UNet
 Shape = tuple[int, ...]
 Tree = dict[str, Any]
 
-# What decides a setting in a config, for sentences.
+# Setting → config fields that determine it, for error messages.
 _FIELDS = {
     "resample": "model.family or model.resample_blocks",
     "inputs": "data.shape",
@@ -39,12 +39,12 @@ _FIELDS = {
 }
 
 
-# Channels of the output over those of the image.
+# Ratio of output channels to image channels → model.variance.
 _HEADS = {1: "'beta' or 'posterior'", 2: "'learned'"}
 
 
 class Leaf(NamedTuple):
-    """One of our leaves, blocks by number; its shape here and in the original."""
+    """One of our leaves, with numbered blocks; its shape here and in the original."""
 
     path: str
     shape: Shape
@@ -55,10 +55,13 @@ Table = dict[str, Leaf]
 
 
 def table(s: Settings, shape: Shape, name_of: Callable[[str, str], str]) -> Table:
-    """The original's name → our leaf, in the order of evaluation.
+    """Map original names to our leaves, in the order of evaluation.
 
-    name_of: (our part, the leaf within it) → the original's name, which ends in '/1x1' if its kernel is a 1 × 1
-    convolution's. shape: (height, width, channels) of the images.
+    Args:
+        s: Settings of our network.
+        shape: (height, width, channels) of the images.
+        name_of: (our part, the leaf within it) → the original name, with the suffix '/1x1' if the original kernel is
+            that of a 1 × 1 convolution.
     """
     sizes, made = shapes(s, shape), {}
     for part in walk(s, shape[0]):
@@ -71,12 +74,16 @@ def table(s: Settings, shape: Shape, name_of: Callable[[str, str], str]) -> Tabl
 
 
 def refuse(flat: Flat, wanted: Mapping[str, Shape], wrong: list[str], kind: str = "key") -> None:
-    """Raise UserError if there are `differences`, or a tensor that is missing, unexpected or misshapen.
+    """Raise UserError if the settings differ, or a tensor is missing, unexpected or has the wrong shape.
 
-    wanted: name of theirs → shape. kind: what the original calls its tensors' names.
+    Args:
+        flat: Name → array.
+        wanted: Expected shapes by original name.
+        wrong: The output of `differences`.
+        kind: The word for a tensor's name in the error message.
     """
     first = first_difference(flat, wanted)
-    if wrong or first:  # heads and groups are in no tensor
+    if wrong or first:  # no tensor shows heads and groups
         raise UserError(
             f"the weights belong to another model ({'; '.join(wrong) or 'no field of the config explains it'}); "
             f"the first {kind} that differs: {first or 'none, its tensors would fit'}"
@@ -84,9 +91,15 @@ def refuse(flat: Flat, wanted: Mapping[str, Shape], wrong: list[str], kind: str 
 
 
 def to_ours(flat: Flat, made: Table, wrong: list[str]) -> Tree:
-    """The original's leaves → our network's tree.
+    """Convert the original's leaves to the tree of our network.
 
-    wrong: `differences`. Raises UserError with them and the first leaf that is missing, unexpected or misshapen.
+    Args:
+        flat: Name → array.
+        made: The output of `table`.
+        wrong: The output of `differences`.
+
+    Raises:
+        UserError: Names the differences and the first leaf that is missing, unexpected or has the wrong shape.
     """
     refuse(flat, {name: leaf.theirs for name, leaf in made.items()}, wrong, "leaf")
     blocks = {leaf.path: flat[name].reshape(leaf.shape) for name, leaf in made.items()}
@@ -94,7 +107,7 @@ def to_ours(flat: Flat, made: Table, wrong: list[str]) -> Tree:
 
 
 def to_theirs(params: Tree, made: Table) -> Flat:
-    """The inverse of `to_ours`, bit for bit. Raises UserError naming the first leaf that does not fit."""
+    """Convert our params to the original's: the bit-exact inverse of `to_ours`; a UserError names the first misfit."""
     blocks = unstack(flatten(params))
     if first := first_difference(blocks, {leaf.path: leaf.shape for leaf in made.values()}):
         raise UserError(f"the parameters are not those of the network; the first leaf that differs: {first}")
@@ -102,7 +115,7 @@ def to_theirs(params: Tree, made: Table) -> Flat:
 
 
 def first_difference(flat: Flat, wanted: Mapping[str, Shape]) -> str | None:
-    """The first of `wanted` that is missing or misshapen, else the first leaf that is too many, in words."""
+    """Describe the first expected leaf that is missing or has the wrong shape, else the first unexpected leaf."""
     for name, size in wanted.items():
         if name not in flat:
             return f"{name} of shape {size} is missing"
@@ -112,28 +125,31 @@ def first_difference(flat: Flat, wanted: Mapping[str, Shape]) -> str | None:
     return extra and f"{extra} of shape {flat[extra].shape} is not expected"
 
 
-def differences(found: Mapping[str, Any], s: Settings, shape: Shape, **asked: Any) -> list[str]:
-    """'model.depth: 3 in the weights, 2 in the config', for every setting that the tensors contradict.
+def differences(found: Mapping[str, Any], s: Settings, shape: Shape, **expected: Any) -> list[str]:
+    """List the settings that the tensors contradict, as 'model.depth: 3 in the weights, 2 in the config'.
 
-    found: what they tell, by the names of `Settings`; 'inputs' and 'attends' (of every level) besides.
-    asked: what is wanted of them where it is not what the settings say.
+    Args:
+        found: Settings of the weights by field of `Settings`, plus 'inputs' and 'attends' (per resolution).
+        s: Settings of our network.
+        shape: (height, width, channels) of the images.
+        expected: Expected values that override those of `s`.
     """
-    asked = {"inputs": shape[-1] + s.extra_channels, "attends": s.attends(shape[0]), **asked}
+    expected = {"inputs": shape[-1] + s.extra_channels, "attends": s.attends(shape[0]), **expected}
     differing = []
     for name, value in found.items():
-        wanted = asked[name] if name in asked else getattr(s, name)
-        if value == wanted:
+        target = expected[name] if name in expected else getattr(s, name)
+        if value == target:
             continue
-        if name == "inputs" and {value, wanted} == {shape[-1], 2 * shape[-1]}:
+        if name == "inputs" and {value, target} == {shape[-1], 2 * shape[-1]}:
             name = "beside"
         if name == "attends":
             sizes = lambda attends: tuple(shape[0] >> i for i, yes in enumerate(attends) if yes)
-            name, value, wanted = "attention_at", sizes(value), s.attention_at
+            name, value, target = "attention_at", sizes(value), s.attention_at
         words = _HEADS if name == "outputs" else {}
         where = "in all such weights" if name == "groups" else "in the weights"
         differing.append(
             f"{_FIELDS.get(name, f'model.{name}')}: {words.get(value, repr(value))} {where}, "
-            f"{words.get(wanted, repr(wanted))} in the config"
+            f"{words.get(target, repr(target))} in the config"
         )
     return differing
 
@@ -145,11 +161,20 @@ def load(
     config: ConfigDict,
     like: Any,
 ) -> tuple[Tree, int]:
-    """(our params {'network': …} on one device, step) from what a file holds.
+    """Convert the content of a file to our params, using EMA or raw weights according to `evaluation.weights`.
 
-    state: 'params', 'ema_params' (name → array), 'step'. Takes the average or the raw weights as
-    `evaluation.weights` says. like: shapes and dtypes of the params that the config's method has.
-    Raises UserError if the file lacks them or they are not the config's.
+    Args:
+        path: The file, for error messages.
+        state: 'params', 'ema_params' (name → array), 'step'.
+        from_original: The converter.
+        config: The config of the run.
+        like: Shapes and dtypes of the params of the config's method.
+
+    Returns:
+        (our params {'network': …} on one device, step).
+
+    Raises:
+        UserError: The file lacks these weights, or they do not match the config.
     """
     which = "ema_params" if config.evaluation.weights == "ema" else "params"
     if which not in state:
@@ -163,23 +188,23 @@ def load(
 
 
 def settings_of(config: ConfigDict) -> Settings:
-    """Of the config's network. Raises UserError if it is none of those that resample."""
+    """Return the settings of the config's network; raise UserError if it is not a multiscale network."""
     net = networks.build(config)
     if not isinstance(net, UNet | Classifier):
         raise UserError(
-            f"the weights are a multiscale U-Net's, config.model.network={config.model.network!r} is another; "
-            "set it to 'multiscale' and config.model.family to theirs"
+            f"the weights are a multiscale U-Net's, but config.model.network={config.model.network!r}; "
+            "set it to 'multiscale' and config.model.family to the family of the weights"
         )
     return net.settings
 
 
 def size(flat: Flat, name: str, axis: int) -> int:
-    """Of an axis of a leaf of the original. Raises UserError if there is none."""
+    """Return the size of an axis of an original leaf; raise UserError if there is none."""
     if name not in flat or flat[name].ndim <= axis or flat[name].size == 0:
         raise UserError(f"the weights have no usable leaf {name}; are they of such a network?")
     return flat[name].shape[axis]
 
 
 def count(flat: Flat, pattern: str) -> int:
-    """How many different things the pattern's group matches at the start of the names."""
+    """Count the distinct matches of the pattern's group at the start of the names."""
     return len({m[1] for m in (re.match(pattern, name) for name in flat) if m})

@@ -1,4 +1,4 @@
-"""Files that someone else made: opening them, and saying in one sentence what is wrong with them."""
+"""Safe reading of third-party files, with one-sentence errors for damaged ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from etils import epath
 from vdm_jax.errors import UserError
 
 _UNREADABLE = (FileNotFoundError, IsADirectoryError, PermissionError)
-# What zipfile, zlib and numpy raise on archives and headers that make no sense.
+# Exceptions of zipfile, zlib and numpy for invalid archives and headers.
 DAMAGED = (
     ValueError,
     TypeError,
@@ -33,15 +33,19 @@ DAMAGED = (
 
 
 class Refused(Exception):
-    """What is wrong with a file, as the end of a sentence about it."""
+    """A file is refused; the message is the end of a sentence about the file."""
 
 
 @contextmanager
 def opened(path: str, wanted: str) -> Iterator[tuple[IO[bytes], int]]:
-    """(the file, its size in bytes), on a disk or in a bucket.
+    """Open a file on a disk or in a bucket and yield (the file, its size in bytes).
 
-    Raises UserError if it can't be opened, or for what is raised while it is: a Refused, or an exception that tells
-    of a damaged file. wanted: what it should be, 'a .pt file'.
+    Args:
+        path: The file.
+        wanted: The expected kind for error messages, such as 'a .pt file'.
+
+    Raises:
+        UserError: The file cannot be opened, or the block raises Refused or an exception that means a damaged file.
     """
     file = epath.Path(path).expanduser()
     try:
@@ -62,6 +66,6 @@ def opened(path: str, wanted: str) -> Iterator[tuple[IO[bytes], int]]:
 
 
 def shown(text: Any) -> str:
-    """Something that a file says, fit for a terminal."""
+    """Format text from a file for a terminal, escaped and shortened to 80 characters."""
     plain = repr(text)
     return plain if len(plain) <= 80 else f"{plain[:77]}..."

@@ -1,11 +1,11 @@
 """Weights of google-research/vdm ↔ our parameters {'network': …, 'schedule': …}.
 
-    state = read("checkpoint-final")                 # whatever of it the user has copied
-    params = from_original(state["ema_params"])      # the average gives its published numbers
+    state = read("checkpoint-final")                 # a file, prefix or directory, as in `clu.find`
+    params = from_original(state["ema_params"])      # the EMA gives the published numbers
 
-The original names every block (`down.block_0`, …); ours are stacked along a leading axis. Its learned
-schedules are b + |w| t and l1(t) + l3(tanh(½ l2(2t − 1)))/K with |kernels|, whose endpoints move with
-the weights; ours have the endpoints as leaves of their own.
+The original names every block (`down.block_0`, …); ours are stacked along a leading axis. The original's learned
+schedules are b + |w| t and l1(t) + l3(tanh(½ l2(2t − 1)))/K with |kernels|, whose endpoints depend on all
+weights; our endpoints are separate leaves.
 """
 
 from __future__ import annotations
@@ -36,15 +36,23 @@ from vdm_jax.errors import UserError
 Tree = dict[str, Any]
 
 GROUPS = 32  # of every group norm of the original
-FOURIER = (7, 8)  # its sin, cos(2π 2^k z), k = 6, 7, as our exponents of 2ⁿπz
+FOURIER = (7, 8)  # the original's sin, cos(2π 2^k z), k = 6, 7, as exponents n of our 2ⁿπz
 
 
 def read(path: str) -> Tree:
-    """The train state at `path`, as numpy: 'step', 'params' and 'ema_params', what there is of them.
+    """Read the train state at `path` as numpy arrays.
 
-    path: as in `clu.find`. A bare parameter tree comes back as {'params': tree}. The group norms of
-    Flax before 0.3.6 have leaves of shape [1, 1, 1, C], which become [C].
-    Raises UserError if nothing is there or it is not what the original writes.
+    A bare parameter tree is returned as {'params': tree}. The group norms of Flax before 0.3.6 have leaves of shape
+    [1, 1, 1, C], which become [C].
+
+    Args:
+        path: As in `clu.find`.
+
+    Returns:
+        A dictionary with those of 'step', 'params' and 'ema_params' that the file has.
+
+    Raises:
+        UserError: There is no checkpoint, or it is not one of the original.
     """
     file = clu.find(path)
     if file is None:
@@ -63,11 +71,18 @@ def read(path: str) -> Tree:
 
 
 def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
-    """(our params on one device, step) of the weights at `path`.
+    """Load the EMA or raw weights at `path`, according to `evaluation.weights`.
 
-    like: shapes and dtypes of the params that the config's method has. Takes the average or the raw
-    weights as `evaluation.weights` says, or the only ones there are.
-    Raises UserError as `read` and `from_original` do, or if a leaf does not fit `like`.
+    Args:
+        path: As in `clu.find`.
+        config: The config of the run.
+        like: Shapes and dtypes of the params of the config's method.
+
+    Returns:
+        (our params on one device, step).
+
+    Raises:
+        UserError: As `read` and `from_original`; or the file lacks these weights, or a leaf does not fit `like`.
     """
     state = read(path)
     which = "ema_params" if config.evaluation.weights == "ema" else "params"
@@ -75,8 +90,8 @@ def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
         have = "raw" if which == "ema_params" else "ema"
         raise UserError(f"{path} has no {which}; set config.evaluation.weights={have!r} to use the weights it has")
     params = from_original(state[which], dict(configs.flatten(config)))
-    wanted = {"/".join(k): v.shape for k, v in flatten_dict(like).items()}
-    check_shapes(flatten(params), wanted)
+    expected = {"/".join(k): v.shape for k, v in flatten_dict(like).items()}
+    check_shapes(flatten(params), expected)
     params = jax.tree.map(lambda leaf, target: jnp.asarray(leaf, target.dtype), params, like)
     return params, state.get("step", 0)
 
@@ -91,7 +106,7 @@ def _without_unit_axes(tree: Tree) -> Tree:
 
 
 def describe(tree: Tree) -> dict[str, Any]:
-    """The config fields that the original's tensors determine, with their values."""
+    """Return the config fields that the original's tensors determine, with their values."""
     layout = of_original(flatten(tree))
     fields = {
         "model.network": "unet",
@@ -101,7 +116,7 @@ def describe(tree: Tree) -> dict[str, Any]:
         "model.fourier": FOURIER if layout.fourier else (),
         "model.groups": GROUPS,
         "model.prediction": "eps",
-        # what no tensor shows, but the release always has
+        # not determined by any tensor, but fixed in the release
         "model.residual": "z",
         "model.fourier_damping": False,
         "schedule.kind": layout.schedule,
@@ -110,9 +125,11 @@ def describe(tree: Tree) -> dict[str, Any]:
 
 
 def differences(tree: Tree, config: Mapping[str, Any]) -> list[str]:
-    """'model.width: 128 in the weights, 256 in the config', for every field that differs.
+    """List the fields that differ, as 'model.width: 128 in the weights, 256 in the config'.
 
-    config: 'section.field' → value, as `config.flatten` gives; fields it lacks are not compared.
+    Args:
+        tree: The original's parameter tree.
+        config: 'section.field' → value, as returned by `config.flatten`; missing fields are not compared.
     """
     return [
         f"{name}: {value!r} in the weights, {config[name]!r} in the config"
@@ -122,15 +139,18 @@ def differences(tree: Tree, config: Mapping[str, Any]) -> list[str]:
 
 
 def from_original(tree: Tree, config: Mapping[str, Any] | None = None) -> Tree:
-    """The original's params → ours, in its dtype.
+    """Convert the original's params to ours, in the same dtype.
 
-    config: as in `differences`; if given, it must describe the same model.
-    Raises UserError naming the fields that differ, or the first leaf that is missing, unexpected or
-    misshapen.
+    Args:
+        tree: The original's parameter tree.
+        config: As in `differences`; if not None, it must describe the same model.
+
+    Raises:
+        UserError: Names the fields that differ, or the first leaf that is missing, unexpected or has the wrong shape.
     """
     if config is not None and (wrong := differences(tree, config)):
         raise UserError(
-            f"the weights belong to another config ({'; '.join(wrong)}); take the config they were trained with"
+            f"the weights belong to another config ({'; '.join(wrong)}); use the config they were trained with"
         )
     flat = flatten(tree)
     layout = of_original(flat)
@@ -151,17 +171,17 @@ def from_original(tree: Tree, config: Mapping[str, Any] | None = None) -> Tree:
 
 
 def to_original(params: Tree) -> Tree:
-    """Our params → the original's; the inverse of `from_original`.
+    """Convert our params to the original's, the inverse of `from_original`.
 
-    Bit-exact but for a monotone network, whose endpoints go back into the original's l1 and l3. What
-    is not a tensor is not checked: the original's Fourier exponents are 7 and 8, its empty schedule
-    is linear.
+    The result is bit-exact except for a monotone network, whose endpoints are merged into the original's l1 and l3.
+    Settings without tensors are not checked: the original's Fourier exponents are 7 and 8, and its empty schedule is
+    linear.
     """
     flat, schedule = flatten(params["network"]), flatten(params["schedule"])
     layout = of_ours(flat, schedule)
     table = leaves(layout)
     shapes: Shapes = {}
-    for leaf in table.values():  # the last layer has the last word
+    for leaf in table.values():  # the last layer of a stack sets its shape
         shapes[leaf.path] = leaf.shape if leaf.layer is None else (leaf.layer + 1, *leaf.shape)
     check_shapes(flat, shapes)
     tree = {
@@ -173,7 +193,7 @@ def to_original(params: Tree) -> Tree:
 
 
 def _schedule_from(flat: Flat, kind: str) -> Tree:
-    """Leaves of methods.vdm's schedule section."""
+    """Convert the original's schedule to the leaves of the schedule section of methods.vdm."""
     if kind == "linear":
         return {}
     if kind == "learned_scalar":
@@ -206,7 +226,7 @@ def _schedule_to(leaves: Flat, kind: str) -> Flat:
         return {"gamma/w": span.reshape(1), "gamma/b": gamma_0.reshape(1)}
     shape = {name: leaves[f"shape/{name}"] for name in ("skip", "rate", "bias", "out")}
     start, end = _ends(shape)
-    # γ₀ + |span| (N(t) − N(0)) / (N(1) − N(0)), written as one un-normalised network
+    # γ₀ + |span| (N(t) − N(0)) / (N(1) − N(0)), written as one unnormalized network
     scale = np.abs(span) / (end - start)
     as_leaf = lambda value, *size: np.asarray(value, gamma_0.dtype).reshape(size)
     return {
@@ -219,7 +239,7 @@ def _schedule_to(leaves: Flat, kind: str) -> Flat:
 
 
 def _ends(shape: Flat) -> tuple[np.ndarray, np.ndarray]:
-    """N(0) and N(1) of `schedules.Monotone` before its normalisation, in float64 whatever JAX's mode."""
+    """Compute N(0) and N(1) of `schedules.Monotone` before normalization, always in float64."""
     skip, rate, bias, out = (np.asarray(shape[k], float) for k in ("skip", "rate", "bias", "out"))
     bend = lambda sign: np.mean(np.abs(out) * np.tanh(0.5 * (sign * np.abs(rate) + bias)))
     return bend(-1), np.abs(skip) + bend(1)

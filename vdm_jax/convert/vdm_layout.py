@@ -1,7 +1,7 @@
-"""The parameter tree of google-research/vdm: what its tensors tell, and what they are called here.
+"""The parameter tree of google-research/vdm: its layout, and the names of its leaves here.
 
-One table, `leaves`, says for every leaf of the original's network where it lies in ours, in which layer
-of a stack, and its shape. Conversion both ways and the check that nothing is missing follow from it.
+The table `leaves` maps every leaf of the original's network to its path in ours, its layer in a stack, and its
+shape. Conversion in both directions and the check of all leaves use this table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Layout(NamedTuple):
-    """A model as far as its tensors determine it; features: of a monotone network, else 0."""
+    """The parts of a model that its tensors determine; features is 0 unless the schedule is a monotone network."""
 
     channels: int
     width: int
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """Where a leaf of the original lies in our network; layer None: not part of a stack."""
+    """The place of an original leaf in our network; layer is None if it is not part of a stack."""
 
     path: str
     layer: int | None
@@ -41,16 +41,16 @@ class Leaf(NamedTuple):
 
 
 def flatten(tree: Mapping[str, Any]) -> Flat:
-    """'a/b/c' → array. Raises UserError for a leaf that is no array of floats."""
+    """Flatten a tree to 'a/b/c' → array; raise UserError for a leaf that is not an array of floats."""
     flat = {"/".join(map(str, path)): leaf for path, leaf in flatten_dict(dict(tree)).items()}
     for name, leaf in flat.items():
         if not jnp.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jnp.floating):  # bfloat16 too
-            raise UserError(f"leaf {name} of the weights is no array of floats; is it the right file?")
+            raise UserError(f"leaf {name} of the weights is not an array of floats; is it the right file?")
     return {name: np.asarray(leaf) for name, leaf in flat.items()}
 
 
 def check_shapes(flat: Flat, expected: Shapes) -> None:
-    """Raise UserError with the first leaf that is missing, unexpected or misshapen."""
+    """Raise UserError with the first leaf that is missing, unexpected or has the wrong shape."""
     for name in sorted(flat.keys() | expected.keys()):
         if name not in flat:
             raise UserError(f"the weights lack the leaf {name} of shape {expected[name]}; are they complete?")
@@ -61,7 +61,7 @@ def check_shapes(flat: Flat, expected: Shapes) -> None:
 
 
 def of_original(flat: Flat) -> Layout:
-    """The layout of the original's leaves, still to be checked leaf by leaf."""
+    """Infer the layout from the original's leaves, without checking every leaf."""
     down, up = (_count(flat, rf"score_model/{side}\.block_(\d+)/") for side in ("down", "up"))
     kind, features = "linear", 0
     if "gamma/w" in flat or "gamma/b" in flat:
@@ -81,7 +81,7 @@ def of_original(flat: Flat) -> Layout:
 
 
 def of_ours(network: Flat, schedule: Flat) -> Layout:
-    """The layout of our leaves, still to be checked leaf by leaf."""
+    """Infer the layout from our leaves, without checking every leaf."""
     kind = "linear" if not schedule else "learned_scalar"
     features = schedule["shape/out"].size if "shape/out" in schedule else 0
     channels = _axis(network, "conv_out/kernel", 3)
@@ -107,7 +107,7 @@ def _count(flat: Flat, pattern: str) -> int:
 
 
 def schedule_shapes(layout: Layout) -> Shapes:
-    """Leaves of the original's γ(t); a fixed one has none."""
+    """Return the shapes of the leaves of the original's γ(t); a fixed schedule has none."""
     k = layout.features
     kinds: dict[str, Shapes] = {
         "linear": {},
@@ -124,7 +124,7 @@ def schedule_shapes(layout: Layout) -> Shapes:
 
 
 def leaves(layout: Layout) -> dict[str, Leaf]:
-    """Name in the original → our leaf, for the whole network; the layers of a stack in order."""
+    """Map original names to our leaves for the complete network, with the layers of a stack in order."""
     n, channels = layout.width, layout.channels
     table: dict[str, Leaf] = {}
 

@@ -1,1 +1,1 @@
-"""Score networks as pure init/apply pairs."""
+"""Denoising networks, classifiers, discriminators and generators as Flax modules."""

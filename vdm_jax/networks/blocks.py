@@ -1,8 +1,8 @@
-"""What a multiscale U-Net is made of: residual blocks, levels of them, and the ways between levels.
+"""Building blocks of a multiscale U-Net: residual blocks, stacks of them at one resolution, and resampling layers.
 
-Blocks of a level that have equal shapes are one module scanned over stacked parameters. The deep DDPM++ of
-CIFAR-10, 8 blocks a level, compiles with its gradient in 30 CPU seconds for a CPU, unrolled (unroll=8) in 67;
-at 3 or 4 blocks a level the two are equal.
+Blocks with equal shapes at one resolution are one module that is scanned over stacked parameters. The deep DDPM++ of
+CIFAR-10, with 8 blocks per resolution, compiles with its gradient in 30 CPU seconds on a CPU, and in 67 seconds when
+unrolled (unroll=8). With 3 or 4 blocks per resolution the two take equal time.
 """
 
 from __future__ import annotations
@@ -26,35 +26,40 @@ from vdm_jax.networks.tokens import Tokens
 
 
 def start_of(s: Settings) -> initial.Start:
+    """Return the initializers of the settings."""
     return initial.start(s.initial, s.qkv_scale)
 
 
 def conv(s: Settings, inputs: int, features: int, name: str, **other: Any) -> Conv:
-    """A 3 × 3 convolution that starts as the family's do."""
+    """Create a 3 × 3 convolution with the initializers of the settings."""
     start = start_of(s)
     common = {"dtype": s.dtype, "kernel_init": start.kernel, "bias_init": start.bias(9 * inputs)}
     return Conv(features, name=name, **{**common, **other})
 
 
 def last_conv(s: Settings, features: int, name: str, **other: Any) -> Conv:
-    """A 3 × 3 convolution at the end of a branch: 0, or nearly, before training."""
+    """Create the 3 × 3 convolution that ends a residual branch, with output (nearly) 0 at initialization."""
     return Conv(features, name=name, **{"dtype": s.dtype, "kernel_init": start_of(s).last, **other})
 
 
 def dense(s: Settings, inputs: int, features: int, name: str) -> nn.Dense:
+    """Create a dense layer with the initializers of the settings."""
     start = start_of(s)
     return Dense(features, kernel_init=start.kernel, bias_init=start.bias(inputs), dtype=s.dtype, name=name)
 
 
 def norm(s: Settings, channels: int, name: str, dtype: Any = None) -> GroupNorm:
+    """Create a group norm of `channels` channels."""
     return GroupNorm(s.groups_of(channels), dtype=dtype or s.dtype, epsilon=s.epsilon, name=name)
 
 
 class BlockConditioning(NamedTuple):
-    """What all blocks are conditioned on.
+    """Inputs that condition all blocks.
 
-    time: [B, E], the embedding of t and of conditions after its swish; style: [B, S], which adapts norms, or None;
-    tokens: what attention blocks attend to in addition to the pixels, or None.
+    Attributes:
+        time: [B, E], the embedding of t and of conditions, after a swish.
+        style: [B, S], the style that modulates the norms, or None.
+        tokens: the sequence that attention attends to in addition to the pixels, or None.
     """
 
     time: Array
@@ -63,7 +68,7 @@ class BlockConditioning(NamedTuple):
 
 
 def adapted_norm(s: Settings, channels: int, name: str, style: Array | None) -> Callable[[Array], Array]:
-    """A group norm whose scale and shift are parameters, or are made of a style."""
+    """Create a group norm with learned scale and shift, or with scale and shift computed from `style`."""
     if style is None:
         return norm(s, channels, name)
     made = AdaptiveNorm(s.groups_of(channels), s.dtype, s.epsilon, start_of(s).kernel, name=name)
@@ -71,6 +76,7 @@ def adapted_norm(s: Settings, channels: int, name: str, style: Array | None) -> 
 
 
 def attention(s: Settings, channels: int, name: str) -> Attention:
+    """Create self-attention over the pixels of `channels` channels."""
     start = start_of(s)
     return Attention(
         s.heads_of(channels),
@@ -86,14 +92,17 @@ def attention(s: Settings, channels: int, name: str) -> Attention:
 
 
 def added(s: Settings, x: Array, h: Array) -> Array:
-    """x + h, over √2 if the family keeps the variance."""
+    """Return x + h, divided by √2 if `s.rescale`."""
     return (x + h) / math.sqrt(2) if s.rescale else x + h
 
 
 class ResBlock(nn.Module):
-    """norm-swish-conv, the embedding, norm-swish-dropout-conv; residual.
+    """Residual block: norm, swish, conv, + embedding, norm, swish, dropout, conv.
 
-    resample: 'none', or 'halve' and 'double' both branches after the first swish (BigGAN).
+    Attributes:
+        settings: Settings of the network.
+        features: Number of output channels.
+        resample: 'none', or 'halve' or 'double' to resample both branches after the first swish (BigGAN).
     """
 
     settings: Settings
@@ -102,7 +111,7 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, cond: BlockConditioning, keys: Array | None) -> Array:
-        """x: [B, H, W, C], cond: see `BlockConditioning`, keys: [B] or None → [B, H′, W′, features]."""
+        """Apply the block to x [B, H, W, C] with dropout keys [B] or None; returns [B, H′, W′, features]."""
         s, inputs, features = self.settings, x.shape[-1], self.features
         h = nn.swish(adapted_norm(s, inputs, "norm1", cond.style)(x))
         if self.resample != "none":
@@ -133,9 +142,10 @@ _RESAMPLE = {
 
 
 class Block(nn.Module):
-    """One step of the scan over a level: a ResBlock on (h, skip) and, if asked for, attention.
+    """One step of the scan over the blocks of a resolution: a ResBlock on (h, skip) and optional attention.
 
-    carry: h. Input: (number of the block, skip or None). Output for the other side: the new h.
+    The carry is h, the scanned inputs are (index of the block, skip or None), and the scanned output is the new h,
+    which the decoder uses as a skip connection.
     """
 
     settings: Settings
@@ -166,7 +176,7 @@ def _scanned(s: Settings, length: int, with_skip: bool) -> Any:
 
 
 class Down(nn.Module):
-    """The blocks of a level on the way down: 'first', which may change the channels, and 'rest', stacked."""
+    """Encoder blocks of one resolution: 'first', which may change the number of channels, and the stacked 'rest'."""
 
     settings: Settings
     features: int
@@ -174,7 +184,7 @@ class Down(nn.Module):
 
     @nn.compact
     def __call__(self, h: Array, cond: BlockConditioning, keys: Array | None) -> tuple[Array, Array]:
-        """h: [B, H, W, C] → ([B, H, W, features], the outputs of all blocks [depth, B, H, W, features])."""
+        """Map h [B, H, W, C] to ([B, H, W, features], the outputs of all blocks [depth, B, H, W, features])."""
         s, args = self.settings, (self.settings, self.features, self.attends)
         h, _ = rematerialised(Block, s.remat, scanned=False)(*args, name="first")(h, 0, None, cond, keys)
         kept = h[None]
@@ -186,8 +196,11 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """The blocks of a level on the way up, each on (h, skip): 'first' takes over from the level below,
-    'rest' is stacked, 'last' meets what entered the level on the way down."""
+    """Decoder blocks of one resolution, each on (h, skip).
+
+    'first' receives the output of the coarser resolution, 'rest' is stacked, and the skip of 'last' is the input of
+    this resolution in the encoder.
+    """
 
     settings: Settings
     features: int
@@ -195,7 +208,7 @@ class Up(nn.Module):
 
     @nn.compact
     def __call__(self, h: Array, skips: Array, entry: Array, cond: BlockConditioning, keys: Array | None) -> Array:
-        """h: [B, H, W, C], skips: [depth, B, H, W, features], entry: [B, H, W, C′] → [B, H, W, features]."""
+        """Map h [B, H, W, C], skips [depth, B, H, W, features] and entry [B, H, W, C′] to [B, H, W, features]."""
         s = self.settings
         once = s.attention_up == "level"
         args = (s, self.features, self.attends and not once)
@@ -209,7 +222,10 @@ class Up(nn.Module):
 
 
 class Between(nn.Module):
-    """From one level to the next, 'halve' or 'double', with the same channels: 'conv' or a residual block 'res'."""
+    """Downsampling ('halve') or upsampling ('double') to the next resolution with the same number of channels.
+
+    The layer is a convolution 'conv' or a residual block 'res', depending on `settings.resample`.
+    """
 
     settings: Settings
     way: str

@@ -1,9 +1,9 @@
-"""The noisy classifier of guided diffusion (Dhariwal & Nichol 2021, §4): a U-Net's way down, then attention pooling.
+"""The noisy classifier of guided diffusion (Dhariwal & Nichol 2021, §4): a U-Net's encoder and attention pooling.
 
-Parameter tree: that of `multiscale` as far as mid2, then norm_out {scale, bias} and
+The parameter tree is that of `multiscale` up to mid2, then norm_out {scale, bias} and
 
     pool/positions [1 + pixels, C]  added to the tokens: their mean first, then the pixels row by row
-    pool/{q, k, v, proj_out}        dense layers, the last with as many outputs as there are classes
+    pool/{q, k, v, proj_out}        dense layers; proj_out has one output per class
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vdm_jax.networks.families import Settings
 
 
 class AttentionPool(nn.Module):
-    """What the mean of all pixels finds among them and itself (CLIP). [B, H, W, C] → [B, features]."""
+    """Attention pooling (CLIP): the query is the mean of all pixels. [B, H, W, C] → [B, features]."""
 
     settings: Settings
     features: int
@@ -46,11 +46,17 @@ class AttentionPool(nn.Module):
 
 
 class Classifier(nn.Module):
-    """z [B, H, W, C], t [B] → logits [B, classes] of log p(c | z_t) but for a constant.
+    """Noisy classifier: z [B, H, W, C], t [B] → logits [B, classes], equal to log p(c | z_t) up to a constant.
 
-    t and z: as for `multiscale.UNet`. cond is not used: it may hold the label itself. keys: [B] for dropout.
-    Everything up to the last norm computes in settings.dtype, the rest in float32 or better.
-    Raises ValueError if the settings don't suit z (`families.check`) or tell it classes.
+    The inputs z and t are those of `multiscale.UNet`. `cond` is ignored, because it may contain the label itself;
+    `keys` [B] are for dropout. Layers up to the last norm compute in settings.dtype, the others in at least float32.
+
+    Attributes:
+        settings: Settings of the network.
+        classes: Number of classes.
+
+    Raises:
+        ValueError: The settings do not fit z (`families.check`), or they have encoders of conditions.
     """
 
     settings: Settings

@@ -1,10 +1,9 @@
-"""One convolution for all networks: NHWC × HWIO, SAME or symmetric padding, odd kernels, strides 1 and 2.
+"""The convolution of all networks: NHWC × HWIO, SAME or symmetric padding, odd kernels, strides 1 and 2.
 
-XLA on a CPU runs the weight gradient that JAX derives 27–50 times slower inside any `scan` or `cond`
-than outside. Here the convolution, its input gradient and its weight gradient are three operations,
-each a plain forward NHWC convolution, that differentiate into each other, so gradients of any order
-keep their speed inside loops. The price is forward mode: `jax.jvp` through them is given up, and
-divergences use `vjp`. On other backends the same three operations lower to the native kernels.
+On a CPU, XLA runs the weight gradient that JAX derives 27–50 times slower inside any `scan` or `cond` than outside.
+Here the convolution, its input gradient and its weight gradient are three operations, each a plain forward NHWC
+convolution. They are each other's derivatives, so gradients of any order are fast inside loops. They do not support
+forward mode (`jax.jvp`), so divergences use `vjp`. On other backends the three operations lower to native kernels.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from jax.ad_checkpoint import checkpoint_name
 
 from vdm_jax.networks.sharing import whole
 
-# How policies of rematerialisation know these outputs.
+# Name of these outputs for rematerialization policies.
 CONV_OUTPUT = "conv"
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def _padding(size: int, kernel: int, stride: int, padding: int | None) -> tuple[int, int]:
-    """None is SAME: outputs ⌈size/stride⌉, the odd pixel of padding behind. Else so many pixels on both sides."""
+    """Return the padding (before, after): SAME if `padding` is None, else `padding` pixels on both sides."""
     if padding is not None:
         return padding, padding
     out = -(-size // stride)
@@ -35,10 +34,13 @@ def _padding(size: int, kernel: int, stride: int, padding: int | None) -> tuple[
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv(x: Array, w: Array, stride: int = 1, padding: int | None = None) -> Array:
-    """x: [B, H, W, I], w: [kH, kW, I, O] → [B, H′, W′, O].
+    """Convolve x [B, H, W, I] with w [kH, kW, I, O].
 
-    H′ = ⌈H/stride⌉ with padding None (SAME), else ⌊(H + 2 padding − kH)/stride⌋ + 1. At stride 2 SAME pads an
-    even H behind only (TensorFlow, Flax), padding=1 on both sides (PyTorch): the two are different functions.
+    H′ = ⌈H/stride⌉ if `padding` is None (SAME), else ⌊(H + 2 padding − kH)/stride⌋ + 1. At stride 2, SAME pads an even
+    H only at the end (TensorFlow, Flax), whereas padding=1 pads both sides (PyTorch), so the two functions differ.
+
+    Returns:
+        [B, H′, W′, O].
     """
     pads = [_padding(s, k, stride, padding) for s, k in zip(x.shape[1:3], w.shape[:2], strict=True)]
     return lax.conv_general_dilated(x, w, (stride, stride), pads, dimension_numbers=_NHWC)
@@ -46,7 +48,7 @@ def conv(x: Array, w: Array, stride: int = 1, padding: int | None = None) -> Arr
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def conv_input_grad(g: Array, w: Array, size: tuple[int, int], stride: int, padding: int | None = None) -> Array:
-    """The adjoint of `conv` in x: g [B, H′, W′, O] → [B, H, W, I] with (H, W) = size."""
+    """Apply the adjoint of `conv` in x to g [B, H′, W′, O]; returns [B, H, W, I] with (H, W) = size."""
     pads = []
     for s, k, out in zip(size, w.shape[:2], g.shape[1:3], strict=True):
         before = k - 1 - _padding(s, k, stride, padding)[0]
@@ -57,10 +59,13 @@ def conv_input_grad(g: Array, w: Array, size: tuple[int, int], stride: int, padd
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def conv_weight_grad(x: Array, g: Array, kernel: tuple[int, int], stride: int, padding: int | None = None) -> Array:
-    """The adjoint of `conv` in w: x [B, H, W, I], g [B, H′, W′, O] → [kH, kW, I, O].
+    """Apply the adjoint of `conv` in w to x [B, H, W, I] and g [B, H′, W′, O].
 
-    The batch takes the place of the input channels, so that the contraction is again a forward
-    NHWC convolution; cotangents take the place of the kernel.
+    The batch axis serves as the input channels and the cotangents as the kernel, so the contraction is again a forward
+    NHWC convolution.
+
+    Returns:
+        [kH, kW, I, O].
     """
     pads = []
     for s, k, size in zip(x.shape[1:3], kernel, g.shape[1:3], strict=True):
@@ -119,7 +124,7 @@ conv_weight_grad.defvjp(_weight_grad_fwd, _weight_grad_bwd)
 class Conv(nn.Module):
     """Convolution layer with the parameters of `flax.linen.Conv` ('kernel' HWIO, 'bias').
 
-    padding: as in `conv`. Computes in `dtype`; parameters stay float32.
+    The padding is that of `conv`. The layer computes in `dtype`; parameters are float32.
     """
 
     features: int

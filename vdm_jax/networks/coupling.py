@@ -1,4 +1,4 @@
-"""What an affine coupling of a small flow is told: for half of the numbers, from the other half and an image."""
+"""Coupling network of a normalizing flow: log-scale and shift of half of the values, from the others and an image."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ COMPONENTS = (
 
 
 class Coupling(nn.Module):
-    """kept [B, …] in (−1, 1), 0 where nothing is kept, and f [B, …] in (−1, 1) → (log s, t) [B, …], 0 at the start.
+    """Log-scale and shift of an affine coupling: kept [B, …], f [B, …] → (log s, t), each [B, …], with |log s| < 2.
 
-    `depth` residual layers of `width` channels, 3 × 3 on images [B, H, W, C], dense on vectors [B, D]. |log s| < 2.
+    The network has `depth` residual layers of `width` channels, 3 × 3 convolutions on images [B, H, W, C] and dense
+    layers on vectors [B, D]. The output is 0 at initialization. The inputs are `kept`, the values in (−1, 1) that the
+    coupling does not change, with 0 in place of the others, and f, the image in (−1, 1).
     """
 
     width: int

@@ -1,6 +1,7 @@
 """Time-dependent discriminators D(z_s, z_t, t) → logits (Xiao, Kreis & Vahdat 2022).
 
-    [z_s | z_t] → conv_in → blocks, most of which halve → [h | deviation of a group] → conv_out → Σ pixels → dense_out
+    [z_s | z_t] → conv_in → blocks, most with downsampling → [h | standard deviation of a group] → conv_out → Σ pixels
+      → dense_out
 
 Parameter tree: dense0, dense1 of the embedding of t; conv_in (a dense layer); block{i}: conv1, cond_proj, conv2,
 shortcut {kernel}; conv_out, dense_out.
@@ -30,10 +31,13 @@ COMPONENTS = (
     Component(
         {
             "model.discriminator": Field(
-                "small", "of images up to 64 pixels, or larger ones", ("small", "large"), decisive=True
+                "small",
+                "discriminator of images up to 64 pixels, or of larger ones",
+                ("small", "large"),
+                decisive=True,
             ),
             "model.discriminator_width": Field(
-                64, "channels n of the discriminator, which has 2 n to 8 n", low=1, decisive=True
+                64, "base width n of the discriminator, which has 2 n to 8 n channels", low=1, decisive=True
             ),
             "model.discriminator_time": Field(256, "units of the discriminator's embedding of t", low=4, decisive=True),
         },
@@ -41,13 +45,15 @@ COMPONENTS = (
     ),
 )
 
-GROUP = 4  # examples whose deviation a discriminator sees
+GROUP = 4  # examples per minibatch standard deviation
 
 
 class Rows(NamedTuple):
-    """Where these examples stand in the batch that D judges together.
+    """Positions of the local examples in the batch over which D computes its minibatch standard deviation.
 
-    index: int [b], ascending places; gather: [b, …] → all examples, in the order of their places.
+    Attributes:
+        index: int [b], ascending positions.
+        gather: Function [b, …] → all examples, in the order of their positions.
     """
 
     index: Array  # type: ignore[assignment]  # hides tuple.index
@@ -55,20 +61,27 @@ class Rows(NamedTuple):
 
 
 def all_rows(count: int) -> Rows:
-    """Of a batch that is not split by hand."""
+    """Return the rows of a batch of `count` examples that is not split over devices by hand."""
     return Rows(jnp.arange(count), lambda a: a)
 
 
 def minibatch_deviation(h: Array, rows: Rows) -> Array:
-    """√(variance over a group + 1e-8), averaged over pixels and channels: [b, H, W, C] → [b].
+    """Compute √(variance over a group + 1e-8), averaged over pixels and channels (Karras et al. 2018).
 
-    With n examples in all and a group of 4 those of places k, k + n/4, k + n/2 and k + 3n/4 are one group (Karras et
-    al. 2018). The groups do not depend on how the batch is split: over devices by `rows`; over microbatches of
-    every p-th row as long as p divides n/4, since a group lies in one of them then.
+    In a batch of n examples with groups of 4, the examples k, k + n/4, k + n/2 and k + 3n/4 are one group. The groups
+    do not depend on how the batch is split: over devices by `rows`, or over microbatches of every p-th row if p divides
+    n/4, because each group is then part of a single microbatch.
+
+    Args:
+        h: [b, H, W, C].
+        rows: Positions of the b examples in the global batch.
+
+    Returns:
+        [b].
     """
-    whole = rows.gather(h.astype(jnp.promote_types(h.dtype, jnp.float32)))
-    group = min(GROUP, len(whole))
-    grouped = whole.reshape(group, -1, *whole.shape[1:])
+    gathered = rows.gather(h.astype(jnp.promote_types(h.dtype, jnp.float32)))
+    group = min(GROUP, len(gathered))
+    grouped = gathered.reshape(group, -1, *gathered.shape[1:])
     deviation = jnp.sqrt(jnp.var(grouped, axis=0) + 1e-8).mean((1, 2, 3))
     place = jnp.searchsorted(rows.gather(rows.index), rows.index)
     return jnp.take(jnp.tile(deviation, group), place)
@@ -76,7 +89,13 @@ def minibatch_deviation(h: Array, rows: Rows) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Outputs of the blocks over the width, which of them halve the image, and how conv_out starts."""
+    """Architecture of a discriminator for images of one size.
+
+    Attributes:
+        features: Output channels of every block, as multiples of the width.
+        halves: True for every block that downsamples.
+        silent: True if conv_out is initialized to nearly 0.
+    """
 
     features: tuple[int, ...]
     halves: tuple[bool, ...]
@@ -84,7 +103,7 @@ class Size:
 
     @property
     def factor(self) -> int:
-        """What an image's height and width must divide by."""
+        """The divisor that the height and width of an image must have."""
         return 2 ** sum(self.halves)
 
 
@@ -95,9 +114,15 @@ SIZES = {
 
 
 class Discriminator(nn.Module):
-    """z_s [B, H, W, C], z_t the same or None, t [B] as the generator is told it → logits [B].
+    """Discriminator of images: z_s [B, H, W, C], z_t [B, H, W, C] or None, t [B] → logits [B].
 
-    width: n, the blocks have `size`'s multiples of it; time_width: of the embedding. z_t=None: D judges z_s alone.
+    The time input t is that of the generator. With z_t=None the discriminator classifies z_s alone.
+
+    Attributes:
+        size: Key of SIZES.
+        width: Base width n; the blocks have multiples of it.
+        time_width: Units of the embedding of t.
+        dtype: Dtype of the computation.
     """
 
     size: str
@@ -127,7 +152,10 @@ class Discriminator(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """act-conv + the embedding-act-{halve}-conv, residual over √2; the shortcut is {halve}-1 × 1."""
+    """Residual block: leaky ReLU, conv, + embedding, leaky ReLU, {downsampling}, conv; the sum is divided by √2.
+
+    The shortcut is {downsampling} and a 1 × 1 convolution.
+    """
 
     features: int
     halves: bool
@@ -146,7 +174,10 @@ class DownBlock(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """The same for z [B, D] by a perceptron of [z_s | z_t | sinusoids of t]; t in [0, 1]. Examples are judged alone."""
+    """Discriminator of vectors: z_s [B, D], z_t [B, D] or None, t [B] in [0, 1] → logits [B].
+
+    The network is a perceptron of [z_s | z_t | sinusoids of t]. The logits of an example do not depend on the others.
+    """
 
     width: int
     depth: int
@@ -165,7 +196,7 @@ class _Layers(NamedTuple):
 
 
 def _layers(dtype: Any) -> _Layers:
-    """Layers that start as DDPM's do; silent: nearly 0."""
+    """Return layers with DDPM's initializers; `silent_conv` is initialized to nearly 0."""
     begin = start("ddpm", 1.0)
 
     def dense(features: int, name: str, use_bias: bool = True) -> nn.Dense:

@@ -1,9 +1,9 @@
-"""The way down of a multiscale network, which U-Nets and classifiers share.
+"""The encoder of a multiscale network, shared by U-Nets and classifiers.
 
-    z → conv_in → level 0: blocks → shrink → … → level K − 1: blocks → block, attention, block
+    z → conv_in → resolution 0: blocks → shrink → … → resolution K − 1: blocks → block, attention, block
 
-Functions to be called inside a module's `nn.compact`: what they name becomes part of that module. Their parameters
-are listed at the head of `multiscale`.
+The functions are called inside a module's `nn.compact`, and the layers that they create become part of that module.
+The docstring of `multiscale` lists the parameters.
 """
 
 from __future__ import annotations
@@ -23,13 +23,20 @@ from vdm_jax.networks.families import Settings
 from vdm_jax.networks.layers import fold, waves
 from vdm_jax.networks.remat import rematerialised
 
-# Which keys of dropout a part takes, four to a level; the coarsest is entered by nothing, the finest left by nothing.
+# Offsets of the dropout keys of a part, four per resolution. The finest has no shrink or grow, so the middle blocks use
+# these two offsets of resolution 0.
 DOWN, UP, SHRINK, GROW = range(4)
 _MID1, _MID2 = SHRINK, GROW
 
 
 class Encoded(NamedTuple):
-    """h: [B, H′, W′, C] of the coarsest level; of every level what entered it, and the outputs of its blocks."""
+    """Output of the encoder.
+
+    Attributes:
+        h: [B, H′, W′, C] at the coarsest resolution.
+        entries: Input of the blocks of every resolution.
+        skips: Outputs of the blocks of every resolution, [depth, B, H, W, C].
+    """
 
     h: Array
     entries: list[Array]
@@ -37,26 +44,29 @@ class Encoded(NamedTuple):
 
 
 def part_keys(keys: Array | None, level: int, part: int) -> Array | None:
-    """Keys [B] of dropout for a part of a level; None stays None."""
+    """Return dropout keys [B] for a part of resolution `level`, or None if `keys` is None."""
     return fold(keys, 4 * level + part)
 
 
 def frequencies(kind: str, features: int) -> np.ndarray:
-    """ω_k, k < n = features/2: 10⁴^{−k/(n−1)} in DDPM and score_sde, 10⁴^{−k/n} in Improved DDPM."""
+    """Return the frequencies ω_k of the sinusoids of t, k < n = features/2.
+
+    ω_k = 10⁴^{−k/(n−1)} in DDPM and score_sde (kind='ddpm'), and 10⁴^{−k/n} in Improved DDPM.
+    """
     half = features // 2
     return (1e4 ** -(np.arange(half) / (half - 1 if kind == "ddpm" else half))).astype(np.float32)
 
 
 def site(s: Settings, z: Array) -> Site:
-    """What the network offers to encoders of conditions."""
+    """Return the properties of the network that encoders of conditions use."""
     return Site(z, 4 * s.width, nn.initializers.normal(1.0), start_of(s).kernel, s.dtype)
 
 
 def embed(module: nn.Module, s: Settings, t: Array, injected: Injection) -> BlockConditioning:
-    """swish(dense1(swish(dense0(sinusoids of t))) + embeddings of conditions) [B, 4 width], and their style."""
+    """Compute swish(dense1(swish(dense0(sinusoids of t))) + embeddings of conditions) [B, 4 width], with the style."""
     wide = 4 * s.width
     if s.embedding == "fourier":
-        # sin, cos(2π w log σ), w ~ N(0, scale²): drawn once, never trained (Tancik et al. 2020)
+        # sin, cos(2π w log σ), w ~ N(0, scale²): fixed, not trained (Tancik et al. 2020)
         w = module.param("frequencies", nn.initializers.normal(s.fourier_scale), (s.width,))
         sinusoids = waves(t, 2 * jnp.pi * jax.lax.stop_gradient(w))
     else:
@@ -71,7 +81,7 @@ def embed(module: nn.Module, s: Settings, t: Array, injected: Injection) -> Bloc
 
 
 def encode(s: Settings, z: Array, cond: BlockConditioning, keys: Array | None) -> Encoded:
-    """All levels, finest first, and the middle. z: [B, H, W, C], cond: what all blocks are conditioned on."""
+    """Apply all resolutions, finest first, and the middle blocks to z [B, H, W, C]."""
     channels, attends = s.channels(), s.attends(z.shape[1])
     h, pyramid = conv(s, z.shape[-1], s.entry_channels(), "conv_in")(z), z
     entries, skips = [], []
@@ -91,7 +101,7 @@ def encode(s: Settings, z: Array, cond: BlockConditioning, keys: Array | None) -
 
 
 def _join(s: Settings, i: int, h: Array, pyramid: Array) -> tuple[Array, Array]:
-    """What enters level i, and the copy of z at its resolution."""
+    """Return the input of the blocks of resolution i, and the copy of z for the pyramid of inputs."""
     inputs, features = pyramid.shape[-1], h.shape[-1]
     if s.pyramid_in == "none":
         return h, pyramid

@@ -1,8 +1,8 @@
-"""The choices that tell U-Nets which resample apart, and the published ones by name.
+"""Settings of multiscale U-Nets, and those of the published networks by name.
 
     settings("improved", width=192, depth=3, multipliers=(1, 2, 3, 4), num_classes=1000, outputs=2)
 
-Architectures are data: `multiscale.UNet` is one network for all of them.
+Architectures are data: `multiscale.UNet` implements all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vdm_jax.networks.encoders import ClassEmbedding, ConcatImage, Encoder, Late
 
 _FAMILY = Field(
     "improved",
-    "whose multiscale U-Net: DDPM's, Improved DDPM's, guided diffusion's, DDPM++, NCSN++, DDGAN's generator",
+    "multiscale U-Net of DDPM, Improved DDPM, guided diffusion (adm), DDPM++, NCSN++ or DDGAN",
     decisive=True,
 )
 
@@ -28,14 +28,18 @@ COMPONENTS = (
     Component(
         {
             "model.multipliers": Field(
-                (1.0, 2.0, 2.0, 2.0), "channels of each resolution over the width", low=0.1, high=64, decisive=True
+                (1.0, 2.0, 2.0, 2.0),
+                "channels of each resolution over model.width",
+                low=0.1,
+                high=64,
+                decisive=True,
             ),
             "model.attention_at": Field(
-                (16,), "resolutions, in pixels, whose blocks have attention", low=1, decisive=True
+                (16,), "heights in pixels of the resolutions with attention", low=1, decisive=True
             ),
-            "model.heads": Field(1, "heads of attention", low=1, decisive=True),
+            "model.heads": Field(1, "number of attention heads", low=1, decisive=True),
             "model.head_channels": Field(
-                0, "channels of a head, instead of a number of heads; 0 for model.heads", low=0, decisive=True
+                0, "channels per attention head, instead of model.heads; 0 to use model.heads", low=0, decisive=True
             ),
             "model.depth": Field(4, "blocks at each resolution", low=1, decisive=True),
             "model.groups": GROUPS,
@@ -64,7 +68,7 @@ COMPONENTS = (
     Component(
         {
             "model.scale_shift": Field(
-                True, "the embedding of t scales and shifts a norm; else it is added before it", decisive=True
+                True, "scale and shift the norm by the embedding of t, instead of adding it before", decisive=True
             )
         },
         {"model.family": ("improved", "adm")},
@@ -72,9 +76,9 @@ COMPONENTS = (
     Component(
         {
             "model.resample_blocks": Field(
-                True, "residual blocks halve and double, else convolutions of their own", decisive=True
+                True, "resample inside residual blocks, instead of by separate convolutions", decisive=True
             ),
-            "model.rescale": Field(False, "sums of residual branches are divided by the root of 2", decisive=True),
+            "model.rescale": Field(False, "divide sums of residual branches by the square root of 2", decisive=True),
             "model.qkv_order": QKV_ORDER,
         },
         {"model.family": ("adm",)},
@@ -82,7 +86,7 @@ COMPONENTS = (
     Component(
         {
             "model.latent_width": Field(256, "units of the generator's mapping network", low=1, decisive=True),
-            "model.mapping_depth": Field(3, "layers of the mapping network after its first", low=0, decisive=True),
+            "model.mapping_depth": Field(3, "layers of the mapping network after the first", low=0, decisive=True),
         },
         {"model.family": ("ddgan",)},
     ),
@@ -102,28 +106,33 @@ CHOICES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A U-Net that resamples; the defaults are those of Ho et al. (2020).
+    """Settings of a multiscale U-Net; the defaults are those of Ho et al. (2020).
 
-    width: n channels; level i has width · multipliers[i] of them at 1/2^i of the resolution.
-    depth: blocks of each level on the way down; one more on the way up.
-    attention_at: heights in pixels of the levels whose blocks have attention; the middle always has it.
-    heads: of attention; head_channels: channels of each instead, as many heads as there is room for; 0 for `heads`.
-    outputs: 2 for a variance head, channels [ε̂ | v]. encoders: of conditions, see `encoders`.
-    entry: channels of the first convolution, those of the 'level' that it enters or the 'width'.
-    scale_shift: the embedding turns the second norm into norm(h) (1 + scale) + shift; else it is added before it.
-    groups: of a group norm, fewer if they would have less than group_width channels. epsilon: its ε.
-    embedding: of t, see `encoder.embed`. fourier_scale: deviation of its fixed frequencies.
-    scale_by_sigma: the output is divided by σ = e^t ('fourier' only).
-    resample: by 'conv'olutions of their own or inside a residual 'block' (BigGAN); padding: of convolutions that
-    halve, None for SAME; fir: filters instead of pixels when halving and doubling inside blocks and pyramids;
-    between_shortcut: blocks that resample have a 1 × 1 shortcut though they change no channels.
-    rescale: sums of residual branches are divided by √2.
-    pyramid_in: smaller copies of z join the levels, by 'residual' convolutions or 1 × 1 'skip's; pyramid_out:
-    images of all levels are summed, each doubled to the next ('skip').
-    attention_up: after every 'block' on the way up, or once at the end of the 'level'.
-    initial, qkv_scale: of kernels, see `initial.start`.
-    bounded: tanh at the end.
-    dtype, remat, unroll: how it is computed; they change neither parameters nor their initial values.
+    Attributes:
+        width: Base width n; resolution i has width · multipliers[i] channels at 1/2^i of the size.
+        depth: Encoder blocks per resolution; the decoder has one more.
+        attention_at: Heights in pixels of the resolutions with attention; the middle always has it.
+        heads, head_channels: Number of attention heads, or channels per head if head_channels > 0.
+        outputs: 2 for a variance head with channels [ε̂ | v], else 1.
+        encoders: Encoders of conditions; see `encoders`.
+        entry: Channels of the first convolution: those of the finest resolution ('level'), or 'width'.
+        scale_shift: True if the second norm is norm(h) (1 + scale) + shift, with scale and shift from the embedding;
+            False if the embedding is added before the norm.
+        groups, group_width: Groups of a group norm, fewer if a group would have less than group_width channels.
+        epsilon: ε of the group norms.
+        embedding, fourier_scale: Embedding of t, see `encoder.embed`; standard deviation of its fixed frequencies.
+        scale_by_sigma: True to divide the output by σ = e^t; requires embedding='fourier'.
+        resample: 'conv' for separate resampling convolutions, 'block' for resampling in residual blocks (BigGAN).
+        padding: Padding of downsampling convolutions; None for SAME.
+        fir: True for the filters of `resample` instead of boxes in blocks and pyramids.
+        between_shortcut: True for a 1 × 1 shortcut in resampling blocks, which do not change the channels.
+        rescale: True to divide sums of residual branches by √2.
+        pyramid_in: Inputs of smaller copies of z at all resolutions: 'residual' convolutions, 1 × 1 'skip' or 'none'.
+        pyramid_out: 'skip' to sum upsampled images of all resolutions, or 'none'.
+        attention_up: Attention after every decoder 'block', or once at the end of a resolution ('level').
+        initial, qkv_scale: Initializers; see `initial.start`.
+        bounded: True to apply tanh to the output.
+        dtype, remat, unroll: Options of the computation, which change neither parameters nor their initial values.
     """
 
     width: int = 128
@@ -159,37 +168,38 @@ class Settings:
     unroll: int = 1
 
     def channels(self) -> tuple[int, ...]:
-        """Of every level."""
+        """Return the channels of every resolution."""
         return tuple(int(self.width * m) for m in self.multipliers)
 
     def entry_channels(self) -> int:
-        """Of the first convolution."""
+        """Return the output channels of the first convolution."""
         return self.channels()[0] if self.entry == "level" else self.width
 
     def heads_of(self, channels: int) -> int:
-        """Of an attention over so many channels."""
+        """Return the number of attention heads for `channels` channels."""
         return channels // self.head_channels if self.head_channels else self.heads
 
     def attends(self, height: int) -> tuple[bool, ...]:
-        """Which levels of an image of that height have attention."""
+        """Return True for every resolution of an image of height `height` that has attention."""
         return tuple(height >> i in self.attention_at for i in range(len(self.multipliers)))
 
     def groups_of(self, channels: int) -> int:
+        """Return the number of groups of a norm of `channels` channels."""
         return min(self.groups, channels // self.group_width)
 
     @property
     def num_classes(self) -> int:
-        """Vectors of classes, the null class among them; 0 without."""
+        """The number of class embeddings, including the null class; 0 without class conditioning."""
         return sum(e.num_classes for e in self.encoders if isinstance(e, ClassEmbedding))
 
     @property
     def extra_channels(self) -> int:
-        """Channels of images that are concatenated with z."""
+        """The number of channels of images that are concatenated with z."""
         return sum(e.channels for e in self.encoders if isinstance(e, ConcatImage))
 
     @property
     def latent(self) -> int:
-        """Numbers of a generator's latent; 0 without."""
+        """The dimension of the latent of a generator; 0 without a latent."""
         return sum(e.latent for e in self.encoders if isinstance(e, LatentStyle))
 
 
@@ -215,7 +225,7 @@ _DDPMPP: dict[str, Any] = {
 }
 
 FAMILIES: dict[str, dict[str, Any]] = {
-    # Ho, Jain & Abbeel 2020; CIFAR-10 as it stands here
+    # Ho, Jain & Abbeel 2020; the defaults are those of CIFAR-10
     "ddpm": {"dropout_rate": 0.1},
     # Nichol & Dhariwal 2021; CIFAR-10: depth=3, dropout_rate=.3, outputs=2
     "improved": _IMPROVED,
@@ -242,37 +252,43 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def settings(family: str, **overrides: Any) -> Settings:
-    """The named network with other values for some of its settings.
+    """Return the settings of the named network with overrides.
 
-    Besides those: num_classes, the vectors of 'label'; extra_channels, those of 'low_resolution' (of one pixel: the
-    side does not change the parameters); latent, latent_width and mapping_depth of 'latent'. They are encoders.
+    Args:
+        family: Key of FAMILIES.
+        **overrides: Fields of `Settings`, and shorthands that are replaced by encoders: num_classes, the classes of
+            'label'; extra_channels, the channels of 'low_resolution' (with side 1, because the side does not change the
+            parameters); and latent, latent_width and mapping_depth of 'latent'.
 
-    Raises ValueError for a name that is not known, or settings that contradict each other.
+    Raises:
+        ValueError: A name is unknown, or the settings contradict each other.
     """
     if family not in FAMILIES:
         raise ValueError(f"family={family!r} is none of {', '.join(FAMILIES)}")
     known = {field.name for field in dataclasses.fields(Settings)} | set(_SHORTHANDS)
     if unknown := sorted(overrides.keys() - known):
-        raise ValueError(f"{unknown[0]!r} is no setting of a multiscale U-Net; it has {', '.join(sorted(known))}")
+        raise ValueError(f"{unknown[0]!r} is not a setting of a multiscale U-Net; it has {', '.join(sorted(known))}")
     made = Settings(**_with_encoders({**FAMILIES[family], **overrides}))
     for name, legal in CHOICES.items():
         if (value := getattr(made, name)) not in legal:
             raise ValueError(f"{name}={value!r} is none of {', '.join(legal)}")
     if made.scale_by_sigma and made.embedding != "fourier":
-        raise ValueError(f"scale_by_sigma needs embedding='fourier', which is told log σ, not {made.embedding!r}")
+        raise ValueError(f"scale_by_sigma needs embedding='fourier', not {made.embedding!r}, because t is log σ")
     if made.head_channels and made.heads != 1:
-        raise ValueError(f"heads={made.heads} and head_channels={made.head_channels} both set the heads; one is enough")
+        raise ValueError(
+            f"heads={made.heads} and head_channels={made.head_channels} both set the number of heads; set one of them"
+        )
     if made.fir and made.resample != "block":
         raise ValueError("fir=True filters inside blocks that resample; it needs resample='block'")
     return made
 
 
-# Encoders by the numbers that published networks have of them.
+# Shorthands for the encoders of published networks.
 _SHORTHANDS = ("num_classes", "extra_channels", "latent", "latent_width", "mapping_depth")
 
 
 def _with_encoders(values: dict[str, Any]) -> dict[str, Any]:
-    """The same values with encoders in the place of their shorthands."""
+    """Replace the shorthands in `values` by encoders."""
     short = {name: values.pop(name) for name in _SHORTHANDS if name in values}
     made: list[Encoder] = list(values.get("encoders", ()))
     if short.get("num_classes"):
@@ -289,7 +305,7 @@ def _with_encoders(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(s: Settings, shape: tuple[int, ...]) -> None:
-    """Raise ValueError if the network can't take images of that shape, (height, width, channels)."""
+    """Raise ValueError if the network does not support images of the shape (height, width, channels)."""
     height, width, _ = shape
     factor = 2 ** (len(s.multipliers) - 1)
     if height % factor or width % factor:
@@ -308,11 +324,11 @@ def check(s: Settings, shape: tuple[int, ...]) -> None:
             continue
         if channels % (s.head_channels or s.heads):
             parts = f"head_channels={s.head_channels}" if s.head_channels else f"heads={s.heads}"
-            raise ValueError(f"{parts} do not divide the {channels} channels of a level with attention")
+            raise ValueError(f"{parts} do not divide the {channels} channels of a resolution with attention")
 
 
 def _normed(s: Settings) -> set[int]:
-    """Channels that a group norm sees."""
+    """Return the numbers of channels of all group norms."""
     own = s.channels()
     above, entering = (*own[1:], own[-1]), (s.entry_channels(), *own[:-1])
     sums = {a + c for a, c in zip(above, own, strict=True)} | {e + c for e, c in zip(entering, own, strict=True)}

@@ -1,4 +1,4 @@
-"""Generators x̂ = G(z_t, w, t): a perceptron for data of few dimensions. Images have `multiscale.UNet` with a latent."""
+"""Generator x̂ = G(z_t, w, t) for low-dimensional data. The generator of images is `multiscale.UNet` with a latent."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from jax import Array
 from vdm_jax.networks.encoders import Cond
 from vdm_jax.networks.layers import Dense, timestep_embedding
 
-LATENT = "latent"  # the name of w among the conditions
-SLOPE = 0.2  # of leaky rectifiers where their input is negative
+LATENT = "latent"  # name of the condition w
+SLOPE = 0.2  # slope of leaky ReLUs for negative inputs
 
 
 class Perceptron(nn.Module):
-    """[inputs | sinusoids of t] → `depth` layers of leaky rectifiers → outputs.
+    """Multilayer perceptron of [inputs | sinusoids of t] with `depth` hidden layers and leaky ReLUs.
 
-    inputs: [B, D] floats; t: [B] in [0, 1] → [B, outputs].
+    It maps inputs [B, D] and t [B] in [0, 1] to [B, outputs].
     """
 
     width: int
@@ -33,7 +33,10 @@ class Perceptron(nn.Module):
 
 
 class MLPGenerator(nn.Module):
-    """z [B, D], t [B] in [0, 1], cond with w [B, latent] as 'latent' → x̂ [B, D]. latent: 0 for none."""
+    """Generator of vectors: z [B, D], t [B] in [0, 1], cond['latent'] = w [B, latent] → x̂ [B, D].
+
+    The attribute `latent` is the dimension of w; with 0 the generator is deterministic.
+    """
 
     width: int
     depth: int

@@ -1,16 +1,16 @@
-"""How the U-Net's weights start: as in the original, or so that the first steps already denoise.
+"""Kernel initializers of the U-Nets: those of the originals, and one with which the first steps already denoise.
 
-`STRUCTURED` changes no function and no cost, only initial values:
+`structured` changes neither the function nor its cost, only the initial values:
 
-- conv_in: half of the channels see z alone through kernels whose sum over the window is zero. At low
-  noise ε̂ ≈ (z − mean of the neighbours)/σ needs a gain of 1/σ; the group norms supply it for channels
-  that hold nothing but high frequencies. Beside smooth or Fourier channels these frequencies drown.
-- shortcut of the up blocks: [I; 0]. The stream passes and channels keep their meaning from conv_in to
-  conv_out; skips enter by conv1. Random mixing in L + 1 places gives high-pass channels back to the noise.
-- conv2: Lecun's deviation over √(2L + 3), the number of blocks, instead of zero: the blocks below are
-  live, and the sum of all has the size of one (as in GPT-2 and Fixup).
-- cond_proj: Lecun's instead of zero, and dense0 with rows that shrink as 1/√(1 + (ω/10)²) for a
-  sinusoid of ω radians per unit t: noise levels are told apart from the first step, smoothly.
+- conv_in: half of the channels depend only on z, with kernels that sum to zero over the window. At low noise,
+  ε̂ ≈ (z − mean of the neighbors)/σ needs a gain of 1/σ, which the group norms supply for channels that contain only
+  high frequencies. In a group with smooth or Fourier channels, the norm would suppress these frequencies.
+- shortcut of the decoder blocks: [I; 0]. The residual stream passes unchanged from conv_in to conv_out, and skips
+  enter through conv1. Random mixing in L + 1 blocks would mix the high-pass channels with all others.
+- conv2: LeCun's standard deviation over √(2L + 3), the root of the number of blocks, instead of zero. The gradients of
+  all blocks are nonzero, and the sum of all blocks has the scale of one (as in GPT-2 and Fixup).
+- cond_proj: LeCun's instead of zero; and rows of dense0 that decrease as 1/√(1 + (ω/10)²) for a sinusoid of ω radians
+  per unit t. The network is a smooth, nonconstant function of the noise level from the first step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Initializer = nn.initializers.Initializer
 
 
 class Initial(NamedTuple):
-    """Initialisers of the kernels that differ between the two."""
+    """Initializers of the kernels that differ between `original` and `structured`."""
 
     conv_in: Initializer
     dense0: Initializer
@@ -38,13 +38,18 @@ class Initial(NamedTuple):
 
 
 def original() -> Initial:
-    """Kingma et al.'s: Lecun's, and zero for cond_proj and conv2."""
+    """Return the initializers of Kingma et al. (2021): LeCun's, and zero for cond_proj and conv2."""
     lecun, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
     return Initial(lecun, lecun, zeros, zeros, lecun)
 
 
 def structured(depth: int, channels: int) -> Initial:
-    """Live from the first step; depth: L, channels: C of z. See the head of this file."""
+    """Return initializers with which all blocks contribute from the first step; see the docstring of this module.
+
+    Args:
+        depth: Blocks L on each side of the U-Net.
+        channels: Channels C of z.
+    """
     lecun = nn.initializers.lecun_normal()
     blocks = 2 * depth + 3
     conv2 = nn.initializers.variance_scaling(1 / blocks, "fan_in", "truncated_normal")
@@ -52,8 +57,11 @@ def structured(depth: int, channels: int) -> Initial:
 
 
 def high_pass(channels: int) -> Initializer:
-    """[kH, kW, I, O]: the first O/2 outputs have unit norm, zero sum over the window and no weight on
-    inputs beyond the first `channels`; the others are Lecun's."""
+    """Return an initializer of kernels [kH, kW, I, O] whose first O/2 outputs are high-pass filters.
+
+    The kernels of these outputs have unit norm, sum to zero over the window, and are zero for inputs other than the
+    first `channels`. The other outputs have LeCun's initializer.
+    """
 
     def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
         first, rest = jax.random.split(key)
@@ -69,8 +77,11 @@ def high_pass(channels: int) -> Initializer:
 
 
 def smooth_in_time(cutoff: float = 10.0) -> Initializer:
-    """[n + 1, O] for `timestep_embedding` ⊕ conditioning: Lecun's times a factor per row of mean square 1,
-    ∝ 1/√(1 + (ω/cutoff)²) for sinusoids of ω radians per unit t."""
+    """Return an initializer of kernels [n + 1, O] for [`timestep_embedding` | conditioning].
+
+    It is LeCun's times a factor per row ∝ 1/√(1 + (ω/cutoff)²) for sinusoids of ω radians per unit t. The mean square
+    of the factors is 1.
+    """
 
     def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
         half = (shape[0] - 1) // 2
@@ -84,7 +95,7 @@ def smooth_in_time(cutoff: float = 10.0) -> Initializer:
 
 
 def pass_first() -> Initializer:
-    """[2n, n]: [I; 0], the first half of the input."""
+    """Return an initializer of kernels [2n, n] with the value [I; 0], which selects the first half of the input."""
 
     def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
         return jnp.eye(shape[0], shape[1], dtype=dtype)
@@ -93,17 +104,30 @@ def pass_first() -> Initializer:
 
 
 class Start(NamedTuple):
-    """Initialisers of a multiscale network; bias: from the number of inputs to the layer's initialiser."""
+    """Initializers of a multiscale network.
+
+    Attributes:
+        kernel: Kernels of most layers.
+        qkv: Kernels of q, k and v in attention.
+        last: Kernels that end a residual branch or the network; their biases are 0.
+        bias: Function from the number of inputs of a layer to the initializer of its bias.
+    """
 
     kernel: Initializer
     qkv: Initializer
-    last: Initializer  # ends a residual branch or the network; its bias starts at 0
+    last: Initializer
     bias: Callable[[int], Initializer]
 
 
 def start(kind: str, qkv_scale: float) -> Start:
-    """'ddpm': uniform with variance 2 s/(inputs + outputs), s = 1, qkv_scale or 1e-10, biases 0 (Ho et al. 2020).
-    'torch': PyTorch's, kernels and biases U(±1/√inputs), and zeros at the end of branches (Nichol & Dhariwal 2021)."""
+    """Return the initializers of a multiscale network.
+
+    Args:
+        kind: 'ddpm' (Ho et al. 2020): kernels are uniform with variance 2 s/(inputs + outputs), where s is 1,
+            `qkv_scale` or 1e-10, and biases are 0. 'torch' (Nichol & Dhariwal 2021): PyTorch's U(±1/√inputs) for
+            kernels and biases, and zeros at the end of branches.
+        qkv_scale: Scale s of q, k and v; used by 'ddpm'.
+    """
     scaling, zeros = nn.initializers.variance_scaling, nn.initializers.zeros
     if kind == "ddpm":
         averaged = lambda scale: scaling(scale, "fan_avg", "uniform")

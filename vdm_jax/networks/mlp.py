@@ -1,4 +1,4 @@
-"""A residual MLP for data of a few dimensions."""
+"""Residual multilayer perceptron for low-dimensional data."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from vdm_jax.networks.encoders import Cond, Encoder, Site, inject, without
 from vdm_jax.networks.layers import Dense, dropout, fold, timestep_embedding
 
 COMPONENTS = (
-    Component({"model.depth": Field(4, "layers L", low=1, decisive=True)}, {"model.network": ("mlp",)}),
+    Component({"model.depth": Field(4, "residual layers L", low=1, decisive=True)}, {"model.network": ("mlp",)}),
     Component({"model.dropout": DROPOUT}, {"method": DENOISERS, "model.network": ("mlp",)}),
 )
 
 
 class MLP(nn.Module):
-    """ε̂(z_t, t): z [B, D], t [B] in [0, 1], cond → [B, D]; zero output at the start + z.
+    """Residual MLP ε̂(z_t, t): z [B, D], t [B] in [0, 1], cond → [B, D]. At initialization the output is z.
 
-    encoders: of conditions, see `encoders`; without features of theirs a column of zeros takes their place.
+    If no encoder returns features, a column of zeros is concatenated with the embedding of t instead.
+
+    Attributes:
+        width: Units of every layer.
+        depth: Number L of residual layers.
+        dropout_rate: Rate of dropout in every layer.
+        dtype: Dtype of the computation.
+        encoders: Encoders of conditions; see `encoders`.
     """
 
     width: int

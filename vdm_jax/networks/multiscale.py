@@ -1,31 +1,31 @@
-"""One U-Net that resamples, for DDPM, Improved DDPM, ADM, DDPM++ and NCSN++ (`families` says how they differ).
+"""The multiscale U-Net of DDPM, Improved DDPM, ADM, DDPM++ and NCSN++; `families` lists their settings.
 
-    z → conv_in → level 0: blocks → shrink → … → level K − 1: blocks → block, attention, block
-      → level K − 1: blocks on (h, skip) → grow → … → level 0 → norm, swish, conv_out
+    z → conv_in → resolution 0: blocks → shrink → … → resolution K − 1: blocks → block, attention, block
+      → resolution K − 1: blocks on (h, skip) → grow → … → resolution 0 → norm, swish, conv_out
 
-Parameter tree, for levels i < K with 0 the finest ({} marks what only some settings have):
+Parameter tree, for resolutions i < K with 0 the finest ({} marks parts that depend on the settings):
 
-    dense0, dense1                  of the embedding of t: {kernel, bias}
-    {frequencies [width]}           of the Fourier embedding, fixed: its gradient is 0
+    dense0, dense1                  embedding of t: {kernel, bias}
+    {frequencies [width]}           Fourier embedding, fixed: its gradient is 0
     {classes/embedding}             [num_classes, 4 width]
-    {mapping}                       of a latent: dense0, …, dense{n}
+    {mapping}                       mapping network of a latent: dense0, …, dense{n}
     conv_in, norm_out, conv_out     {kernel, bias}, {scale, bias}, {kernel, bias}
-    down{i}/first/res               block 0 of a level: norm1, conv1, cond_proj, norm2, conv2, {shortcut}
+    down{i}/first/res               block 0 of a resolution: norm1, conv1, cond_proj, norm2, conv2, {shortcut}
     down{i}/first/{attn}            norm, q, k, v, proj_out
     down{i}/{rest}/res, {attn}      blocks 1 … depth − 1, every leaf with a leading axis of depth − 1
     mid1, mid_attn, mid2            res, attn, res
     {token_k, token_v}              of every attention block, of the tokens of conditions
     up{i}/first, {rest}, last       blocks 0, 1 … depth − 1 (stacked), depth; attention as above or
-    up{i}/{attn}                    once, behind the last block (attention_up='level')
-    shrink{i}, grow{i}              into level i from above, i ≥ 1; out of level i upwards, i ≥ 1: conv, or
+    up{i}/{attn}                    once, after the last block (attention_up='level')
+    shrink{i}, grow{i}              from resolution i − 1 to i and from i to i − 1, i ≥ 1: conv, or
                                     res, with a shortcut if between_shortcut (resample='block')
-    {conv_pyramid{i}}               into level i ≥ 1: 3 × 3 ('residual'), or a dense layer named
-    {pyramid{i}}                    so ('skip')
-    {norm_image{i}, conv_image{i}}  of every level, instead of norm_out and conv_out (pyramid_out='skip')
+    {conv_pyramid{i}}               input pyramid at i ≥ 1, a 3 × 3 convolution (pyramid_in='residual')
+    {pyramid{i}}                    input pyramid at i ≥ 1, a dense layer (pyramid_in='skip')
+    {norm_image{i}, conv_image{i}}  at every resolution, instead of norm_out and conv_out (pyramid_out='skip')
 
-Under a latent norm1 and norm2 are {style: {kernel, bias}}, a dense layer with outputs [scale | shift].
-cond_proj is a dense layer with 2 · features outputs [scale | shift] under scale_shift; shortcut, q, k, v and
-proj_out are dense layers, channels on the last axis; heads are contiguous in q, k and v. All is float32.
+With a latent, norm1 and norm2 are {style: {kernel, bias}}, a dense layer with outputs [scale | shift]. With
+scale_shift, cond_proj is a dense layer with 2 · features outputs [scale | shift]. shortcut, q, k, v and proj_out are
+dense layers over the last axis; heads are contiguous in q, k and v. All parameters are float32.
 """
 
 from __future__ import annotations
@@ -42,15 +42,21 @@ from vdm_jax.networks.families import Settings
 
 
 class UNet(nn.Module):
-    """z [B, H, W, C] float32, t [B] float32, cond → [B, H, W, outputs · C] float32.
+    """Multiscale U-Net: z [B, H, W, C] float32, t [B] float32, cond → [B, H, W, outputs · C] float32.
 
-    t: what the sinusoids are taken of, as it is: the level l − 1 of 0 … T − 1 or 1000 (l − 1)/T (DDPM, Improved
-    DDPM, ADM), 999 t (DDPM++, NCSN++ under VP); under embedding='fourier' log σ, by whose σ = e^t
-    scale_by_sigma divides. cond: name → value [B, …] for each of settings.encoders.
-    keys: [B] for dropout, None for none. z is on the scale of clean data in [−1, 1]; channels of conditions follow
-    it into the first convolution.
-    Everything but the sinusoids, the last norm and the last convolution computes in settings.dtype.
-    Raises ValueError if the settings don't suit z (`families.check`).
+    All layers except the sinusoids, the last norm and the last convolution compute in settings.dtype. The arguments
+    of the call are
+
+        z     the noisy image, on a scale with clean data in [−1, 1]; channels of conditions are concatenated with it
+        t     the argument of the sinusoids: the index l − 1 in 0 … T − 1, or 1000 (l − 1)/T, of noise level l (DDPM,
+              Improved DDPM, ADM); 999 t (DDPM++, NCSN++ with VP); or log σ for embedding='fourier'
+        cond  name → value [B, …] for each of settings.encoders
+        keys  [B] for dropout, or None to disable dropout
+
+    With settings.scale_by_sigma the output is divided by σ = e^t.
+
+    Raises:
+        ValueError: The settings do not fit z (`families.check`).
     """
 
     settings: Settings
@@ -81,7 +87,7 @@ class UNet(nn.Module):
         return out * jnp.exp(-t)[:, None, None, None] if s.scale_by_sigma else out
 
     def _collect(self, i: int, h: Array, image: Array | None, outputs: int) -> Array:
-        """The image of level i + the doubled image of the level below."""
+        """Return the image at resolution i plus the upsampled image of the coarser resolution."""
         own = self._to_image(h, outputs, f"norm_image{i}", f"conv_image{i}")
         if image is None:
             return own

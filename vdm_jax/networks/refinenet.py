@@ -1,11 +1,11 @@
-"""NCSN's score network (Song & Ermon 2019, appendix A): a RefineNet whose norms know the level.
+"""NCSN's score network (Song & Ermon 2019, appendix A): a RefineNet with norms conditioned on the noise level.
 
-    z → begin → stage1, stage2 (halves), stage3 (dilation 2), stage4 (dilation 4)       all from stage2 on at half size
+    z → begin → stage1, stage2 (downsamples), stage3 (dilation 2), stage4 (dilation 4)   all after stage1 at half size
       → refine1(s4) → refine2(s3, ·) → refine3(s2, ·) → refine4(s1, ·) → norm, ELU → end
 
-Nothing is halved but once: later stages dilate their convolutions instead. A refine block passes every input through
-residual units, sums them at the finer size, adds two poolings of the sum, and ends with residual units. Structure and
-order are those of the authors' code.
+The image is downsampled only once; later stages use dilated convolutions instead. A refine block applies residual units
+to every input, sums the results at the finer resolution, adds two poolings of the sum, and ends with residual units.
+The structure and the order of operations are those of the authors' code.
 """
 
 from __future__ import annotations
@@ -27,21 +27,25 @@ _INITIAL = start("torch", 1.0)
 
 
 def instance_norm_plus(h: Array, gamma: Array, alpha: Array, beta: Array) -> Array:
-    """γ (h′ + α μ′) + β, h: [B, H, W, C], coefficients [B, C].
+    """Compute γ (h′ + α μ′) + β for h [B, H, W, C] and coefficients [B, C].
 
-    h′ = (h − μ)/√(s² + ε) with mean μ and variance s² of every channel over its pixels, which hide how channels
-    differ in μ; so μ′ = (μ − m)/√(v + ε), μ less its mean over the channels, over their (unbiased) deviation.
+    h′ = (h − μ)/√(s² + ε), with the mean μ and variance s² of every channel over its pixels. This removes the
+    differences of μ between channels, so μ′ = (μ − m)/√(v + ε) restores them, with the mean m and unbiased variance v
+    of μ over the channels.
     """
     spread = lambda a: a[:, None, None, :]
     mu, variance = jnp.mean(h, (1, 2)), jnp.var(h, (1, 2))
     m, v = jnp.mean(mu, -1, keepdims=True), jnp.var(mu, -1, keepdims=True, ddof=1)
-    told = (mu - m) / jnp.sqrt(v + EPSILON)
+    centered = (mu - m) / jnp.sqrt(v + EPSILON)
     scaled = (h - spread(mu)) / jnp.sqrt(spread(variance) + EPSILON)
-    return spread(gamma) * (scaled + spread(alpha * told)) + spread(beta)
+    return spread(gamma) * (scaled + spread(alpha * centered)) + spread(beta)
 
 
 class Norm(nn.Module):
-    """Conditional instance normalisation++: γ, α, β of each level, `embedding` [levels, 3 C]. level: int [B]."""
+    """Conditional instance normalization++ of h [B, H, W, C] at noise level `level` (int [B]).
+
+    The parameter `embedding` [levels, 3 C] contains γ, α and β of each noise level.
+    """
 
     levels: int
 
@@ -59,7 +63,7 @@ class Norm(nn.Module):
 
 
 def _conv(name: str, h: Array, features: int, *, dilation: int = 1, size: int = 3, bias: bool = True) -> Array:
-    """A convolution of `size` × `size` that keeps the pixels, part of the module that is being called."""
+    """Apply a `size` × `size` convolution that keeps the resolution, as a submodule of the calling module."""
     layer = nn.Conv(
         features,
         (size, size),
@@ -76,14 +80,15 @@ def _conv(name: str, h: Array, features: int, *, dilation: int = 1, size: int = 
 
 
 def _halved(h: Array) -> Array:
-    """The mean of every 2 × 2 pixels."""
+    """Average every 2 × 2 pixels."""
     return nn.avg_pool(h, (2, 2), (2, 2))
 
 
 class Residual(nn.Module):
-    """norm1, ELU, conv1, norm2, ELU, conv2, and a shortcut where channels change or `halve` says so.
+    """Residual block: norm1, ELU, conv1, norm2, ELU, conv2, with a shortcut if channels change or `halve` is True.
 
-    Under dilation nothing is halved: then it is dilation that makes the field larger, and the shortcut is 3 × 3.
+    With dilation > 1 the block never downsamples: dilation increases the receptive field instead, and the shortcut is
+    3 × 3.
     """
 
     levels: int
@@ -106,7 +111,7 @@ class Residual(nn.Module):
 
 
 class Units(nn.Module):
-    """`blocks` residual units (RefineNet's RCU) of twice norm, ELU, convolution without a bias."""
+    """A sequence of `blocks` residual units (RefineNet's RCU), each with two of norm, ELU, convolution without bias."""
 
     levels: int
     blocks: int
@@ -123,7 +128,7 @@ class Units(nn.Module):
 
 
 class Refine(nn.Module):
-    """Inputs, the finer one first → `features` channels at its size."""
+    """Refine block: one or two inputs, the finer one first → `features` channels at its resolution."""
 
     levels: int
     features: int
@@ -146,7 +151,7 @@ class Refine(nn.Module):
 
 
 def enlarged(h: Array, size: tuple[int, ...]) -> Array:
-    """Bilinear with the corners of both grids on each other; [B, h, w, C] → [B, H, W, C]."""
+    """Resize bilinearly with aligned corners: [B, h, w, C] → [B, H, W, C]."""
     for axis, new in enumerate(size, start=1):
         if (old := h.shape[axis]) != new:
             place = np.arange(new) * (old - 1) / (new - 1)
@@ -156,10 +161,15 @@ def enlarged(h: Array, size: tuple[int, ...]) -> Array:
 
 
 class RefineNet(nn.Module):
-    """z [B, H, W, C] on the scale of [−1, 1], t [B]: the number of the level → score [B, H, W, C] of data in [0, 1].
+    """Score network of NCSN: z [B, H, W, C], t [B] → score [B, H, W, C] of data in [0, 1].
 
-    width: n channels at full size, 2 n at half of it; levels: how many there are, number 0 with the most noise.
-    cond and keys are not used: the network knows no conditions and has no dropout. H and W are even.
+    z is on a scale with clean data in [−1, 1], H and W are even, and t is the index of the noise level, 0 for the most
+    noise. `cond` and `keys` are ignored, because the network has no conditions and no dropout.
+
+    Attributes:
+        width: Channels n at full resolution; the network has 2 n at half resolution.
+        levels: Number of noise levels.
+        dtype: Dtype of the computation.
     """
 
     width: int

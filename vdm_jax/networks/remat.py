@@ -1,4 +1,4 @@
-"""What the backward pass keeps of a block and what it computes again."""
+"""Rematerialization: which activations of a block the backward pass recomputes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from vdm_jax.networks.conv import CONV_OUTPUT
 
 
 def rematerialised(block: Any, kind: str, scanned: bool = True) -> Any:
-    """'none': all activations are kept for the backward pass; 'full': only what enters a block, which is run
-    again; 'convs': the outputs of convolutions too, so that norms, swish and dropout alone are run again.
-    Kernels that were gathered for a block are never kept. scanned: a loop's body can't be merged with its
-    second run; outside of loops XLA must be kept from doing so."""
+    """Wrap a block in `nn.remat` according to a rematerialization policy.
+
+    Kernels that were gathered for a block (FSDP) are never saved for the backward pass.
+
+    Args:
+        block: The module class.
+        kind: 'none' saves all activations. 'full' saves only the inputs of a block and recomputes the block. 'convs'
+            also saves the outputs of convolutions, so only norms, swish and dropout are recomputed.
+        scanned: True if the block is the body of a scan. Otherwise XLA must be prevented from eliminating the
+            recomputation as a common subexpression.
+    """
     if kind == "none" and sharing.parts() == 1:
         return block
     kept = {"none": sharing.not_gathered, "full": None}

@@ -1,7 +1,7 @@
-"""Kernels that lie in parts on several devices (FSDP), made whole where they are used and no longer.
+"""FSDP: all-gather each sharded kernel just before it is used, without keeping it for the backward pass.
 
-XLA left to itself moves activations instead, and would keep the whole kernels of all layers for the backward
-pass. All here is the identity unless the ambient mesh (`jax.sharding.use_abstract_mesh`) has an axis
+Without these constraints XLA moves activations instead of kernels, and keeps the gathered kernels of all layers for the
+backward pass. All functions are the identity unless the ambient mesh (`jax.sharding.use_abstract_mesh`) has an axis
 'fsdp' of more than one device.
 """
 
@@ -16,14 +16,16 @@ from jax.lax import with_sharding_constraint
 from jax.sharding import PartitionSpec
 
 DATA, FSDP = "data", "fsdp"
-# A batch lies over all devices.
+# A batch is sharded over all devices.
 BATCH = PartitionSpec((DATA, FSDP))
 
 
 def kernel_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
-    """Where a kernel [..., inputs, outputs] lies: its outputs over 'fsdp', else its inputs if they divide.
+    """Return the sharding of a kernel [..., inputs, outputs].
 
-    Never another axis: blocks are stacked along the first, and to read one XLA would gather them all.
+    The outputs are sharded over 'fsdp' if their number is divisible by `devices`, else the inputs, else the kernel is
+    replicated. Other axes are never sharded: blocks are stacked along the first, and XLA would gather all blocks to
+    read one of them.
     """
     for axis in (len(shape) - 1, len(shape) - 2):
         if shape[axis] % devices == 0:
@@ -32,7 +34,7 @@ def kernel_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
 
 
 def parts() -> int:
-    """How many devices share one copy of the parameters."""
+    """Return the number of devices over which one copy of the parameters is sharded."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.shape[FSDP] if FSDP in mesh.axis_names else 1
 
@@ -54,23 +56,23 @@ _gather.defvjp(_gather_fwd, _gather_bwd)
 
 
 def whole(kernel: Array) -> Array:
-    """All of a kernel on every device; its gradient is reduced straight into the parts."""
+    """Gather a kernel on every device (all-gather); the backward pass reduce-scatters its gradient."""
     return kernel if parts() == 1 else _gather(kernel)
 
 
 def promote_whole(*args: Array | None, dtype: Any = None, inexact: bool = True) -> list[Array | None]:
-    """`flax.linen.Dense.promote_dtype` with a whole kernel: cast first, so that half the bytes move in bfloat16."""
+    """Promote dtypes as `flax.linen.Dense` and gather the kernel; casting first halves the traffic in bfloat16."""
     inputs, kernel, bias = promote_dtype(*args, dtype=dtype, inexact=inexact)
     return [inputs, None if kernel is None else whole(kernel), bias]
 
 
 def over_batch(h: Array) -> Array:
-    """Activations [B, …] stay with their examples."""
+    """Constrain activations [B, …] to be sharded over the batch axis."""
     return h if parts() == 1 else with_sharding_constraint(h, BATCH)
 
 
 def not_gathered(primitive: Any, *_: Any, **settings: Any) -> bool:
-    """Policy of rematerialisation: everything may be kept for the backward pass but whole kernels."""
+    """Rematerialization policy: save everything for the backward pass except gathered kernels."""
     inside = settings.get("call_jaxpr")
     names = [primitive.name, *(equation.primitive.name for equation in (inside.eqns if inside else ()))]
     return "sharding_constraint" not in names

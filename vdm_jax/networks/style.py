@@ -1,4 +1,4 @@
-"""How a latent enters a generator: a mapping network and norms that it adapts (StyleGAN, Karras et al. 2019)."""
+"""Mapping network and adaptive group norms, which condition a generator on a latent (StyleGAN, Karras et al. 2019)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Initializer = nn.initializers.Initializer
 
 
 class Mapping(nn.Module):
-    """w [B, D] → style [B, width]: w over its root mean square, then `depth` + 1 dense layers, each with a swish."""
+    """Mapping network from the latent w [B, D] to the style [B, width].
+
+    w is divided by its root mean square; `depth` + 1 dense layers follow, each with a swish.
+    """
 
     width: int
     depth: int
@@ -30,9 +33,9 @@ class Mapping(nn.Module):
 
 
 class AdaptiveNorm(nn.Module):
-    """A group norm without parameters, times γ, plus β, where [γ | β] is a dense layer of the style.
+    """Adaptive group norm γ · norm(x) + β, where [γ | β] is a dense layer of the style.
 
-    γ starts near 1. x: [B, H, W, C], style: [B, S] → [B, H, W, C].
+    It maps x [B, H, W, C] and style [B, S] to [B, H, W, C]. The bias is initialized to 1 for γ and 0 for β.
     """
 
     groups: int
@@ -43,10 +46,10 @@ class AdaptiveNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, style: Array) -> Array:
         channels = x.shape[-1]
-        told = Dense(
+        modulation = Dense(
             2 * channels, kernel_init=self.kernel_init, bias_init=_one_then_zero, dtype=self.dtype, name="style"
         )(style)
-        scale, shift = jnp.split(told.astype(jnp.promote_types(told.dtype, jnp.float32)), 2, axis=-1)
+        scale, shift = jnp.split(modulation.astype(jnp.promote_types(modulation.dtype, jnp.float32)), 2, axis=-1)
         return group_norm(x, scale, shift, self.groups, self.epsilon).astype(self.dtype)
 
 

@@ -1,10 +1,10 @@
 """The U-Net of Variational Diffusion Models (Kingma et al. 2021, appendix B): no resampling.
 
-    z, sin(2ⁿπz), cos(2ⁿπz) → conv → L blocks down → block, attention, block → L + 1 blocks up, each on
+    z, sin(2ⁿπz), cos(2ⁿπz) → conv → L encoder blocks → block, attention, block → L + 1 decoder blocks, each on
     (h, skip) → norm, swish, conv → + z
 
-The blocks of each side are one module scanned over stacked parameters, so compile time does not grow
-with depth. `remat`, `unroll` and `dtype` change neither the parameter tree nor its initial values.
+The blocks of each side are one module that is scanned over stacked parameters, so compile time does not depend on
+depth. `remat`, `unroll` and `dtype` change neither the parameter tree nor its initial values.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ COMPONENTS = (
                 decisive=True,
             ),
             "model.fourier_damping": Field(
-                False, "features times exp(-(2^n pi sigma)^2/2), what noise leaves of them", decisive=True
+                False, "multiply the Fourier features by exp(-(2^n pi sigma)^2/2)", decisive=True
             ),
             "model.attention": Field(False, "attention after every block, not only in the middle", decisive=True),
             "model.dropout": DROPOUT,
             "model.groups": GROUPS,
-            "model.initial": Field("original", "how the weights start", ("original", "structured"), decisive=True),
+            "model.initial": Field("original", "kernel initializers", ("original", "structured"), decisive=True),
             "model.remat": REMAT,
             "model.unroll": UNROLL,
         },
@@ -58,7 +58,7 @@ COMPONENTS = (
 
 
 class ResBlock(nn.Module):
-    """norm-swish-conv, + projection of the conditioning, norm-swish-dropout-conv; residual."""
+    """Residual block: norm, swish, conv, + projection of the conditioning, norm, swish, dropout, conv."""
 
     features: int
     dropout_rate: float = 0.0
@@ -68,7 +68,7 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, cond: Array, keys: Array | None) -> Array:
-        """x: [B, H, W, C], cond: [B, E], keys: [B] or None → [B, H, W, features]."""
+        """Map x [B, H, W, C], cond [B, E] and dropout keys [B] or None to [B, H, W, features]."""
         start = self.initial
         h = nn.swish(GroupNorm(self.groups, dtype=self.dtype, name="norm1")(x))
         h = Conv(self.features, dtype=self.dtype, name="conv1")(h)
@@ -83,9 +83,10 @@ class ResBlock(nn.Module):
 
 
 class Block(nn.Module):
-    """One step of the scan over depth: a ResBlock on (h, skip) and, if asked for, attention.
+    """One step of the scan over depth: a ResBlock on (h, skip) and optional attention.
 
-    carry: h. Input: (layer number, skip or None). Output for the other side: the new h.
+    The carry is h, the scanned inputs are (index of the layer, skip or None), and the scanned output is the new h,
+    which the decoder uses as a skip connection.
     """
 
     features: int
@@ -108,15 +109,26 @@ class Block(nn.Module):
 
 
 class VDMUNet(nn.Module):
-    """ε̂(z_t, t): z [B, H, W, C] float32, t [B] in [0, 1], cond → [B, H, W, C].
+    """U-Net of VDM, ε̂(z_t, t): z [B, H, W, C] float32, t [B] in [0, 1], cond → [B, H, W, C].
 
-    width: n channels everywhere; depth: L. fourier: the exponents n of the Fourier features, ()
-    for none. remat: what the backward pass recomputes, see `rematerialised`. unroll: how many blocks a loop body holds.
-    initial: of the kernels. residual: + z at the end; without it the output is 0 before training.
-    encoders: of conditions, see `encoders`; without features of theirs a column of zeros takes their place.
-    damped: Fourier features times exp(−½(2ⁿπσ)²), all that the noise σ [B] leaves of them;
-    σ None is 0, for parameters that are only being initialised.
-    z, its Fourier features and the output residual stay float32; everything else computes in dtype.
+    z, its Fourier features and the residual at the output are float32; everything else computes in `dtype`. If no
+    encoder returns features, a column of zeros is concatenated with the embedding of t instead.
+
+    Attributes:
+        width: Channels n of all blocks.
+        depth: Blocks L on each side.
+        fourier: Exponents n of the Fourier features; () for none.
+        attention: True for attention after every block instead of only in the middle.
+        dropout_rate: Rate of dropout in every block.
+        groups: Groups of the group norms.
+        dtype: Dtype of the computation.
+        remat: Rematerialization policy; see `rematerialised`.
+        unroll: Blocks per iteration of the loop over blocks.
+        initial: Initializers of the kernels.
+        residual: True to add z to the output, which is 0 at initialization without it.
+        damped: True to multiply the Fourier features by exp(−½(2ⁿπσ)²), the factor by which noise of standard
+            deviation σ [B] reduces their mean. sigma=None means σ = 0, for initialization.
+        encoders: Encoders of conditions; see `encoders`.
     """
 
     width: int

@@ -1,1 +1,1 @@
-"""What the configs of one paper share: base settings, ablations, a size for two CPU cores. A file a family."""
+"""Shared settings of the configs of each paper: base settings, ablations, and a mini size for two CPU cores."""

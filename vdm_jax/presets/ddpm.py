@@ -1,4 +1,4 @@
-"""DDPM and Improved DDPM."""
+"""Shared settings of the configs of DDPM and Improved DDPM."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ml_collections import ConfigDict
 from vdm_jax.config import choose
 from vdm_jax.presets.images import byte_images
 
-# Samplers on the weights of a DDPM trained with T = 1000.
+# Samplers for the weights of a DDPM that was trained with T = 1000.
 DDPM_SAMPLERS: dict[str, dict[str, Any]] = {
     "ddim50": {"sampling.sampler": "ddim", "sampling.respacing": "ddim50", "sampling.num_steps": 50},
-    # every 20th level by ancestral steps; the authors' FastDDPM chose its own levels
+    # ancestral steps over every 20th noise level; the noise levels of FastDDPM differ
     "fast50": {"sampling.respacing": "50", "sampling.num_steps": 50},
 }
 
-# Rows of Improved DDPM's tables as changes to cosine, L_hybrid, T = 4000.
+# Rows of Improved DDPM's tables, as changes to the config with the cosine schedule, L_hybrid and T = 4000.
 IDDPM_VARIANTS: dict[str, dict[str, Any]] = {
     "linear": {"schedule.kind": "ddpm_linear"},
     "linear_1k": {"schedule.kind": "ddpm_linear", "schedule.num_timesteps": 1000, "sampling.num_steps": 1000},
@@ -25,7 +25,7 @@ IDDPM_VARIANTS: dict[str, dict[str, Any]] = {
     "steps100": {"sampling.num_steps": 100},
 }
 
-# Multiscale networks at a size for two CPU cores; a small-scale run, not the papers'.
+# Mini size of multiscale networks for two CPU cores; a small-scale run, not the papers' size.
 MULTISCALE_MINI: dict[str, Any] = {
     "model.width": 32,
     "model.depth": 1,
@@ -46,12 +46,15 @@ MULTISCALE_MINI: dict[str, Any] = {
     "sampling.num_images": 16,
     "sampling.batch_size": 16,
 }
-# The same of the levels of a table.
+# The same for methods with a table of noise levels.
 DDPM_MINI: dict[str, Any] = {**MULTISCALE_MINI, "evaluation.levels": 32}
 
 
 def ddpm_images(name: str, size: int) -> ConfigDict:
-    """DDPM's settings for byte images: its U-Net, linear β, T = 1000, variance β, L_simple, Adam without decay."""
+    """Return DDPM's config for byte images of data set `name` at `size` × `size` pixels (Ho et al. 2020).
+
+    It has DDPM's U-Net, linear β, T = 1000, variance β, L_simple, and Adam without weight decay.
+    """
     parts = {
         "method": "ddpm",
         "model.network": "multiscale",
@@ -79,7 +82,11 @@ def ddpm_images(name: str, size: int) -> ConfigDict:
 
 
 def iddpm_images(name: str, size: int) -> ConfigDict:
-    """Improved DDPM's settings for byte images: cosine, T = 4000, learned variance, L_hybrid, Adam 1e-4."""
+    """Return Improved DDPM's config for byte images of data set `name` at `size` × `size` pixels.
+
+    It has the cosine schedule, T = 4000, a learned variance, L_hybrid and Adam with learning rate 1e-4 (Nichol &
+    Dhariwal 2021).
+    """
     parts = {
         "model.family": "improved",
         "model.variance": "learned",

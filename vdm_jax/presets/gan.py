@@ -1,4 +1,4 @@
-"""What the configs of Denoising Diffusion GANs share: base settings of the image models, ablations and a mini size."""
+"""Shared settings of the configs of Denoising Diffusion GANs: image models, ablations and a mini size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from vdm_jax.config import choose
 from vdm_jax.presets.images import byte_images
 
-# Rows of the paper's table 2 as changes to the configs with T = 4.
+# Rows of the paper's table 2, as changes to the configs with T = 4.
 DDGAN_ABLATIONS: dict[str, dict[str, Any]] = {
     **{f"T{steps}": {"schedule.num_timesteps": steps, "sampling.num_steps": steps} for steps in (1, 2, 4, 8)},
     "augmented": {"training.adversary": "augmented", "sampling.num_steps": 1},
@@ -18,7 +18,7 @@ DDGAN_ABLATIONS: dict[str, dict[str, Any]] = {
     "no_latent": {"model.latent": 0},
 }
 
-# The same networks at a size for two CPU cores; a small-scale run, not the paper's.
+# Mini size of the same networks for two CPU cores; a small-scale run, not the paper's size.
 DDGAN_MINI: dict[str, Any] = {
     "model.width": 32,
     "model.depth": 1,
@@ -36,7 +36,7 @@ DDGAN_MINI: dict[str, Any] = {
     "sampling.batch_size": 16,
 }
 
-# StackedMNIST at 16 × 16: about an hour of one core.
+# StackedMNIST at 16 × 16 pixels: about one hour on one CPU core.
 STACKED_MINI: dict[str, Any] = {
     **DDGAN_MINI,
     "data.shape": (16, 16, 3),
@@ -54,7 +54,18 @@ STACKED_MINI: dict[str, Any] = {
 
 
 def ddgan(config: ConfigDict, network: str) -> ConfigDict:
-    """T = 4 steps of the VP SDE from t = .001, x̂ = G(z_t, w, t), Adam(.5, .9) with a cosine to 1e-5, no clipping."""
+    """Apply the settings of Denoising Diffusion GANs to a config (Xiao, Kreis & Vahdat 2022).
+
+    They are T = 4 steps of the VP SDE from t = .001, x̂ = G(z_t, w, t), and Adam(.5, .9) with cosine decay to 1e-5 and
+    without gradient clipping.
+
+    Args:
+        config: The config, which is changed in place.
+        network: Value of `model.network`.
+
+    Returns:
+        The same config.
+    """
     parts = {
         "method": "ddgan",
         "model.network": network,
@@ -76,7 +87,7 @@ def ddgan(config: ConfigDict, network: str) -> ConfigDict:
 
 
 def ddgan_images(name: str, size: int) -> ConfigDict:
-    """The released code's settings for byte images; CIFAR-10's where they differ between data sets."""
+    """Return the released code's config for byte images, with the values of CIFAR-10 where data sets differ."""
     config = ddgan(byte_images(name, size), "multiscale")
     config.data.augment = ("flip",)
     config.model.width = 128
@@ -91,7 +102,7 @@ def ddgan_images(name: str, size: int) -> ConfigDict:
 
 
 def ddgan_large(name: str) -> ConfigDict:
-    """Its settings at 256 × 256: narrower, six resolutions, the large discriminator."""
+    """Return the config at 256 × 256 pixels: width 64, six resolutions, the large discriminator."""
     config = ddgan_images(name, 256)
     config.model.width = 64
     config.model.multipliers = (1.0, 1.0, 2.0, 2.0, 4.0, 4.0)

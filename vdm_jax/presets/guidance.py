@@ -1,5 +1,8 @@
-"""What the configs of guided models share: guided diffusion's networks by resolution, its noisy classifiers and
-ablations, and classifier-free guidance, which takes the same networks."""
+"""Shared settings of the configs of guided models.
+
+They are guided diffusion's networks by resolution, its noisy classifiers and ablations, and classifier-free guidance,
+which uses the same networks.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from vdm_jax.presets.images import byte_images
 
 Changes = dict[str, Any]
 
-# Of the U-Net and of the classifier alike.
+# Channel multipliers of the U-Net and of the classifier by image size.
 MULTIPLIERS = {
     64: (1.0, 2.0, 3.0, 4.0),
     128: (1.0, 1.0, 2.0, 3.0, 4.0),
@@ -21,12 +24,12 @@ MULTIPLIERS = {
     512: (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
 }
 
-# Any of the configs without classes: 256x256_diffusion_uncond.pt, the LSUN models.
+# Unconditional variant of the configs: 256x256_diffusion_uncond.pt and the LSUN models.
 UNCONDITIONAL: Changes = {"model.num_classes": 0}
 # Sampling with 25 steps of DDIM.
 DDIM25: Changes = {"sampling.sampler": "ddim", "sampling.respacing": "ddim25", "sampling.num_steps": 25}
 
-# The noisy classifier of the same resolution, at 256 and 512; it has no average of its weights.
+# The noisy classifier of the same resolution, at 256 and 512 pixels; it has no EMA weights.
 CLASSIFIER: Changes = {
     "method": "classifier",
     "data.batch_size": 256,
@@ -44,7 +47,7 @@ CLASSIFIER: Changes = {
     "evaluation.weights": "raw",
 }
 
-# Rows of the architecture ablation (tables 1 to 3) on ImageNet 128: `ablation`, then one change or several.
+# Rows of the architecture ablation (tables 1 to 3) on ImageNet 128: `ablation`, then one or several of the changes.
 _ABLATION_BASE: Changes = {
     "model.width": 160,
     "model.heads": 1,
@@ -58,7 +61,7 @@ ABLATIONS: dict[str, Changes] = {
     "deeper": {"model.width": 128, "model.depth": 4},
     **{f"per_head{n}": {"model.width": 128, "model.heads": 1, "model.head_channels": n} for n in (32, 64)},
 }
-# Those that any size of network can have.
+# Ablations that apply to networks of any size.
 SMALL_ABLATIONS: dict[str, Changes] = {
     "heads4": {"model.heads": 4, "model.head_channels": 0},
     "more_attention": {"model.attention_at": (32, 16, 8)},
@@ -67,7 +70,7 @@ SMALL_ABLATIONS: dict[str, Changes] = {
     "added_embedding": {"model.scale_shift": False},
 }
 
-# The same networks at a size for two CPU cores and 32 × 32 images in ten classes; not the paper's.
+# Mini size of the same networks for two CPU cores and 32 × 32 images in ten classes; not the paper's size.
 ADM_MINI: Changes = {
     **DDPM_MINI,
     "data.name": "cifar10",
@@ -83,8 +86,11 @@ ADM_MINI: Changes = {
 
 
 def adm_images(name: str, size: int) -> ConfigDict:
-    """Guided diffusion's settings for byte images in 1,000 classes: linear β, T = 1000, learned variance, L_hybrid with
-    λ = 1/T, Adam 1e-4, batch 256, EMA .9999, flips, 250 of the levels for samples."""
+    """Return guided diffusion's config for byte images in 1,000 classes (Dhariwal & Nichol 2021).
+
+    It has linear β, T = 1000, a learned variance, L_hybrid with λ = 1/T, Adam with learning rate 1e-4, batch size 256,
+    EMA .9999, random flips, and 250 sampling steps.
+    """
     parts = {"model.family": "adm", "model.num_classes": 1000, "schedule.kind": "ddpm_linear"}
     config = choose(iddpm_images(name, size), parts)
     config.data.batch_size = 256
@@ -104,14 +110,14 @@ def adm_images(name: str, size: int) -> ConfigDict:
 
 
 def adm_upsampler(name: str, size: int, low_resolution: int) -> ConfigDict:
-    """Guided diffusion's settings for a DDPM that is given the image at a lower resolution: 192 channels."""
+    """Return guided diffusion's config of an upsampler, conditioned on the image at `low_resolution` pixels."""
     config = choose(adm_images(name, size), {"model.low_resolution": low_resolution})
     config.model.width = 192
     config.model.multipliers = MULTIPLIERS[256]
     return config
 
 
-# The same networks at a size for two CPU cores and the digits of the package.
+# Mini size of the same networks for two CPU cores and the digits data set of this package.
 _DIGITS_MINI: Changes = {
     **MULTISCALE_MINI,
     "data.name": "digits",
@@ -133,7 +139,7 @@ UPSAMPLER_MINI: Changes = {
     "sampling.respacing": "100",
 }
 
-# p_uncond of the paper's table 1, and a size for looking at guidance on two CPU cores.
+# p_uncond of the paper's table 1, and a mini size to study guidance on two CPU cores.
 CFG_VARIANTS: dict[str, Changes] = {
     "p20": {"training.label_dropout": 0.2},
     "p50": {"training.label_dropout": 0.5},
@@ -142,8 +148,11 @@ CFG_VARIANTS: dict[str, Changes] = {
 
 
 def cfg_images(name: str, size: int) -> ConfigDict:
-    """Classifier-free guidance's settings (Ho & Salimans 2022): ε-prediction, L_simple, the truncated cosine with λ
-    from 20 to −20 in continuous time, guided diffusion's U-Net told 1,000 labels, one in ten of them dropped."""
+    """Return the config of classifier-free guidance for byte images (Ho & Salimans 2022).
+
+    It has ε-prediction, L_simple, the truncated cosine schedule with λ from 20 to −20 in continuous time, and guided
+    diffusion's U-Net conditioned on 1,000 labels, which are dropped with probability 0.1.
+    """
     parts = {
         "model.network": "multiscale",
         "model.family": "adm",

@@ -1,4 +1,4 @@
-"""What all configs of byte images share."""
+"""Shared settings of all configs of byte images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vdm_jax.config import base
 
 
 def byte_images(name: str, size: int) -> ConfigDict:
-    """Square images of bytes, batches of 128, and what a run of weeks writes down and how often."""
+    """Return a config for RGB byte images of `size` × `size` pixels: batch size 128, logging intervals of long runs."""
     config = base()
     config.data.name = name
     config.data.shape = (size, size, 3)

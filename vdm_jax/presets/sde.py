@@ -1,4 +1,4 @@
-"""What the configs of the score SDEs share: base settings of the image models and their mini size."""
+"""Shared settings of the configs of score SDEs: image models and their mini size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from vdm_jax.config import choose
 from vdm_jax.presets.ddpm import MULTISCALE_MINI, ddpm_images
 
-# A size for two CPU cores; a small-scale run, not the paper's.
+# Mini size for two CPU cores; a small-scale run, not the paper's size.
 SDE_MINI: dict[str, Any] = {
     **MULTISCALE_MINI,
     "evaluation.examples": 100,
@@ -17,10 +17,10 @@ SDE_MINI: dict[str, Any] = {
     "evaluation.tolerance": 1e-3,
 }
 
-# DDPM++ and NCSN++ as their `deep` configs have them: twice the blocks, fewer steps.
+# The `deep` variants of DDPM++ and NCSN++: twice as many blocks, fewer steps.
 DEEP: dict[str, Any] = {"model.depth": 8, "training.num_steps": 950_000}
 
-# Predictor–corrector sampling of NCSN++ under VE: reverse diffusion and one Langevin step, r = .16.
+# Predictor–corrector sampling of NCSN++ with VE: reverse diffusion and one Langevin step, r = .16.
 VE: dict[str, Any] = {
     "schedule.kind": "ve_sde",
     "model.family": "ncsnpp",
@@ -30,16 +30,20 @@ VE: dict[str, Any] = {
 }
 
 
-# Networks that know the numbers of 1,000 levels, under VE and, as DDPM's, under VP, and no time between. A step goes
-# from a level of VE to the next; a VP network knows nothing below its first level, at t = .001.
+# Networks conditioned on the index of one of 1,000 noise levels, with VE and (as DDPM) with VP. A sampling step goes
+# from one noise level of VE to the next. A VP network is not trained below its first noise level, at t = .001.
 DISCRETE: dict[str, Any] = {"model.told": "index", "training.num_timesteps": 1000}
 VE_DISCRETE: dict[str, Any] = {**VE, **DISCRETE, "sampling.num_steps": 999, "evaluation.estimator": "vlb"}
 VP_DISCRETE: dict[str, Any] = {**DISCRETE, "schedule.t_min": 1e-3, "sampling.sampler": "ancestral"}
 
 
 def sde_images(name: str, size: int) -> ConfigDict:
-    """Settings of score_sde for byte images: DDPM++ under the VP SDE, ‖ε − ε̂‖² uniform in t, Adam 2e-4, 5,000 steps of
-    warm-up, joint clipping at 1, EMA .9999, 1,000 Euler–Maruyama steps, the flow's likelihood over five passes."""
+    """Return score_sde's config for byte images of data set `name` at `size` × `size` pixels (Song et al. 2021).
+
+    It has DDPM++ with the VP SDE, the loss ‖ε − ε̂‖² uniform in t, Adam with learning rate 2e-4, 5,000 steps of warm-up,
+    gradient clipping at global norm 1, EMA .9999, 1,000 Euler–Maruyama steps, and the likelihood of the
+    probability-flow ODE over five passes.
+    """
     parts = {
         "method": "sde",
         "model.family": "ddpmpp",
@@ -68,7 +72,10 @@ SCOREFLOW_VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def scoreflow_images(name: str, size: int) -> ConfigDict:
-    """DDPM++ deep under sub-VP with the likelihood weighting, t by importance, no augmentation."""
+    """Return ScoreFlow's config for byte images (Song et al. 2021, maximum likelihood training).
+
+    It has the deep DDPM++ with the sub-VP SDE, likelihood weighting, importance sampling of t and no augmentation.
+    """
     parts = {"schedule.kind": "sub_vp_sde", "training.weighting": "vlb"}
     config = choose(sde_images(name, size), DEEP | parts)
     config.data.augment = ()

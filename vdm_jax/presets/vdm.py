@@ -1,4 +1,4 @@
-"""Variational Diffusion Models."""
+"""Shared settings of the configs of Variational Diffusion Models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax.presets.images import byte_images
 
-# Rows of VDM's ablations (its table 2 and figure 4) as changes to any of its image configs.
+# Rows of VDM's ablations (table 2 and figure 4), as changes to any of its image configs.
 # T… trains and evaluates the discrete bound; 'simple' is the weighting behind the FID of 4.0.
 VDM_ABLATIONS: dict[str, dict[str, Any]] = {
     **{
@@ -22,7 +22,7 @@ VDM_ABLATIONS: dict[str, dict[str, Any]] = {
     "simple": {"training.weighting": "simple", "schedule.kind": "cosine"},
 }
 
-# The same model family at a size for two CPU cores; a small-scale run, not the paper's.
+# Mini size of the same models for two CPU cores; a small-scale run, not the paper's size.
 VDM_MINI: dict[str, Any] = {
     "model.width": 64,
     "model.depth": 4,
@@ -42,8 +42,17 @@ VDM_MINI: dict[str, Any] = {
 
 
 def vdm_images(name: str, size: int, *, width: int, depth: int) -> ConfigDict:
-    """The settings of the original release for byte images: AdamW 2e-4, 100 steps of warm-up, no
-    clipping, EMA .9999, dropout .1, γ learned as a line from −13.3 to 5, Fourier n = 7, 8."""
+    """Return the original release's config for byte images (Kingma et al. 2021).
+
+    It has AdamW with learning rate 2e-4, 100 steps of warm-up, no gradient clipping, EMA .9999, dropout .1, γ learned
+    as a line from −13.3 to 5, and Fourier features n = 7, 8.
+
+    Args:
+        name: Data set.
+        size: Height and width of the images in pixels.
+        width: Channels of the U-Net.
+        depth: Blocks on each side of the U-Net.
+    """
     config = byte_images(name, size)
     config.model.width = width
     config.model.depth = depth
@@ -56,8 +65,8 @@ def vdm_images(name: str, size: int, *, width: int, depth: int) -> ConfigDict:
     return config
 
 
-# A faster start for the same network, for the mini size (experiments/vdm/recipe.py). At depth 32 and width 128 these
-# rates were unstable in a short stress run and 1e-3 was not: there take ≤ 1e-3 and ≥ 1,000 steps of warm-up.
+# Faster training of the same network at the mini size (experiments/vdm/recipe.py). At depth 32 and width 128 these learning
+# rates were unstable in a short stress run, and 1e-3 was stable: use ≤ 1e-3 and ≥ 1,000 steps of warm-up there.
 VDM_RECIPE: dict[str, Any] = {
     "model.residual": "pixel",
     "model.fourier_damping": True,
