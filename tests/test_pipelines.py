@@ -98,12 +98,12 @@ def test_three_stages_link_in_order() -> None:
         (
             UP,
             UP,
-            r"^runs/base holds samples of shape \(4, 4, 1\), and this upsampler enlarges images of shape \(2, 2, 1\)",
+            r"^runs/base has samples of shape \(4, 4, 1\), but this upsampler takes images of shape \(2, 2, 1\)",
         ),
         (
             settings(model__low_resolution=0, data__shape=(SIDE, SIDE, 1)),
             UP,
-            r"^runs/base has samples with config.data.vocabulary=0, and this upsampler enlarges images with .*=17; ",
+            r"^runs/base has samples with config.data.vocabulary=0, and this upsampler takes images with .*=17; ",
         ),
         (
             BASE,

@@ -65,7 +65,9 @@ def test_conditions_of_purposes_of_their_own_are_dropped_independently() -> None
 
 def test_what_is_dropped_of_a_condition_without_a_null_is_a_sentence() -> None:
     keys = example_keys(jax.random.key(0), jnp.arange(2))
-    with pytest.raises(UserError, match="guidance by 'augmented' needs a model that was also trained without it"):
+    with pytest.raises(
+        UserError, match="guidance by 'augmented' needs a model that was trained both with and without it"
+    ):
         Augmented(drop_rate=0.5).drop(jnp.zeros(2), keys)
 
 
@@ -93,12 +95,12 @@ def test_a_batch_has_the_columns_that_are_described_and_what_is_beside_them() ->
 
 def test_a_user_gives_no_condition_that_the_model_lacks() -> None:
     for conditions, words in (((), "nothing"), ((Label(num_classes=3), Augmented()), "label and augmented")):
-        with pytest.raises(UserError, match=f"'text' was given, but this model is conditioned on {words}; leave it"):
+        with pytest.raises(UserError, match=f"'text' was passed, but this model is conditioned on {words}; leave it"):
             conditioning.from_user(conditions, {"text": 1, "label": 0}, 2, SAME)
     values = conditioning.from_user((Label(num_classes=3), Augmented()), {"label": 2, "text": None}, 2, SAME)
     np.testing.assert_array_equal(values["label"], [2, 2])
     np.testing.assert_array_equal(values["augmented"], [0, 0])  # of samples, which a user cannot change
-    with pytest.raises(UserError, match="'augmented' is not chosen for single images"):
+    with pytest.raises(UserError, match="'augmented' cannot be chosen for images"):
         conditioning.from_user((Augmented(),), {"augmented": 1}, 2, SAME)
 
 
@@ -121,16 +123,20 @@ def test_a_weight_is_that_of_the_one_condition_that_can_be_guided() -> None:
 @pytest.mark.parametrize(
     ("conditions", "weight", "sentence"),
     [
-        ((Label(num_classes=3),), 1.0, "guidance_weight=1.0 is for one condition, .* none that it was trained without"),
-        ((), 1.0, "none that it was trained without"),
+        (
+            (Label(num_classes=3),),
+            1.0,
+            "guidance_weight=1.0 applies to one condition, .* no condition with a null value",
+        ),
+        ((), 1.0, "this model has no condition with a null value"),
         ((LABEL, TEXT), 1.0, "several conditions; name one of label, text"),
         (
             (Label(num_classes=3),),
             {"label": 1.0},
-            "guidance by 'label' needs a model that is conditioned on it and was",
+            "guidance by 'label' needs a model that was trained both with and without it",
         ),
-        ((LABEL,), {"text": 1.0}, "guidance by 'text' needs a model that is conditioned on it"),
-        ((LABEL,), {"label": np.ones(3)}, "guidance_weight is a finite number or one for each of the 2 samples"),
+        ((LABEL,), {"text": 1.0}, "guidance by 'text' needs a model that was trained both with and without it"),
+        ((LABEL,), {"label": np.ones(3)}, "guidance_weight must be a finite number or one for each of the 2 samples"),
         ((LABEL,), np.nan, "guidance_weight must be finite numbers"),
     ],
 )

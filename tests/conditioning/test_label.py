@@ -130,10 +130,10 @@ def test_labels_in_a_notebook(model: api.Model) -> None:
     assert np.all(each[0] != each[1]) and np.all(each[1] != each[2])
     mixed = model.bits_per_dim(some, labels=np.array([2, 0, 1]))["total"]
     np.testing.assert_allclose(mixed, [each[2][0], each[0][1], each[1][2]], rtol=1e-5)
-    for labels, words in ((None, "is conditioned on labels, 0 to 2"), (4, "labels are 0 to 3, these go from 4 to 4")):
+    for labels, words in ((None, "is conditioned on labels, 0 to 2"), (4, "labels must be 0 to 3, not 4 to 4")):
         with pytest.raises(UserError, match=words):
             model.bits_per_dim(some, labels=labels)
-    with pytest.raises(UserError, match="'label' was given, but this model is conditioned on augmented; leave it out"):
+    with pytest.raises(UserError, match="'label' was passed, but this model is conditioned on augmented; leave it out"):
         api.Model(points(), methods.build(points()), model.params, 0).bits_per_dim(some, labels=1)
 
 

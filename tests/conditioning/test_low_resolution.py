@@ -65,15 +65,15 @@ def test_without_a_file_the_images_of_the_split_are_made_small() -> None:
 @pytest.mark.parametrize(
     ("arrays", "changes", "sentence"),
     [
-        ({"samples": np.zeros((5, 4, 4, 1), int)}, {}, r"shape \(4, 4, 1\), and this upsampler enlarges .*\(2, 2, 1\)"),
-        ({}, {"sampling__num_images": 6}, r"holds 5 samples for config\.sampling\.num_images=6; set that to 5"),
-        ({"samples": np.full((5, 2, 2, 1), 17)}, {}, r"int64 from 17 to 17, .* levels 0 to 16"),
-        ({"samples": np.zeros((5, 2, 2, 1))}, {}, r"float64 from 0 to 0, .* levels 0 to 16"),
-        ({"labels": np.full(5, 3)}, {}, r"labels 3 to 3, and this upsampler knows 0 to 2"),
-        ({"labels": np.zeros(4, int)}, {}, r"5 samples and labels of shape \(4,\)"),
-        ({"samples": np.zeros((0, 2, 2, 1), int)}, {}, r"holds no samples"),
-        ({"samples": np.full((5, 2, 2, 1), "a")}, {}, r"samples of the type <U1"),
-        ({"labels": np.full(5, "a")}, {}, r"labels of the type <U1"),
+        ({"samples": np.zeros((5, 4, 4, 1), int)}, {}, r"shape \(4, 4, 1\), but this upsampler takes .*\(2, 2, 1\)"),
+        ({}, {"sampling__num_images": 6}, r"has 5 samples, fewer than config\.sampling\.num_images=6; set that to 5"),
+        ({"samples": np.full((5, 2, 2, 1), 17)}, {}, r"int64 from 17 to 17, .* integers 0 to 16"),
+        ({"samples": np.zeros((5, 2, 2, 1))}, {}, r"float64 from 0 to 0, .* integers 0 to 16"),
+        ({"labels": np.full(5, 3)}, {}, r"labels 3 to 3, but those of this upsampler are 0 to 2"),
+        ({"labels": np.zeros(4, int)}, {}, r"5 samples but labels of shape \(4,\)"),
+        ({"samples": np.zeros((0, 2, 2, 1), int)}, {}, r"has no samples"),
+        ({"samples": np.full((5, 2, 2, 1), "a")}, {}, r"samples of dtype <U1"),
+        ({"labels": np.full(5, "a")}, {}, r"labels of dtype <U1"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(arrays: Any, changes: Any, sentence: str, tmp_path: Any) -> None:
@@ -89,7 +89,7 @@ def test_a_label_of_a_file_is_the_null_class_only_where_samples_of_it_can_be_req
     config = settings(**LEVELS, **null, sampling__low_resolution=a_file(tmp_path, labels=np.full(5, 3)))
     np.testing.assert_array_equal(requested(config, 4)["label"], [3] * 4)
     guided = classifier_guidance.build(config, judge()).conditions
-    with pytest.raises(UserError, match="knows 0 to 2"):
+    with pytest.raises(UserError, match="of this upsampler are 0 to 2"):
         conditioning.requests(guided, config, 4)
 
 
@@ -98,14 +98,14 @@ def test_what_is_no_file_of_samples_is_refused(tmp_path: Any) -> None:
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     np.savez(tmp_path / "unlabelled.npz", samples=np.zeros((5, 2, 2, 1), int))
     for name, sentence in (
-        ("missing.npz", "is no file; give"),
-        ("text.npz", "is no file of samples"),
+        ("missing.npz", "does not exist or is not a file; set"),
+        ("text.npz", "is not a file of samples"),
         ("other.npz", "no array named samples"),
-        ("unlabelled.npz", "holds no labels, which"),
+        ("unlabelled.npz", "has no labels, which"),
     ):
         with pytest.raises(UserError, match=sentence):
             requested(settings(**LEVELS, sampling__low_resolution=str(tmp_path / name)), 4)
-    with pytest.raises(UserError, match=r"low_resolution='' gives this upsampler nothing to enlarge"):
+    with pytest.raises(UserError, match=r"low_resolution='' leaves this upsampler without input images"):
         modes.run_sample(settings(**LEVELS), epath.Path(tmp_path / "run"), None)
     with pytest.raises(UserError, match=r"config\.sampling\.low_resolution is used only by --mode=sample; leave"):
         modes.run_train(settings(**LEVELS, sampling__low_resolution="x.npz"), epath.Path(tmp_path / "run"), None)

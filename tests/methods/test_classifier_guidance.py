@@ -93,9 +93,9 @@ def test_a_notebook_s_samples_are_those(monkeypatch: pytest.MonkeyPatch) -> None
     np.testing.assert_allclose(mixed[1::2], guided[1::2], atol=1e-5)
     with pytest.raises(UserError, match=r"has to be trained on noisy images"):
         model.sample(6, classifier=model)
-    with pytest.raises(UserError, match=r"labels are 0 to 2"):
+    with pytest.raises(UserError, match=r"labels must be 0 to 2"):
         model.sample(6, classifier=guide, label=K)
-    with pytest.raises(UserError, match=r"classifier_scale is a finite number or one for each of the 6"):
+    with pytest.raises(UserError, match=r"classifier_scale must be a finite number or one for each of the 6"):
         model.sample(6, classifier=guide, classifier_scale=np.ones(5))
 
 
@@ -121,7 +121,7 @@ def test_both_guidances_act_together(monkeypatch: pytest.MonkeyPatch) -> None:
     method, params = classifier_guidance.build(config, judge()), {**network, "classifier": network}
     drawn = report.sample(config, method, params, mesh_of(2), 6).images
     np.testing.assert_allclose(drawn[1::2], both[1::2], rtol=1e-4, atol=1e-4)
-    with pytest.raises(UserError, match=r"labels are 0 to 2"):
+    with pytest.raises(UserError, match=r"labels must be 0 to 2"):
         model.sample(6, classifier=guide, label=K)
 
 

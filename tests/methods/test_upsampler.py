@@ -131,11 +131,11 @@ def test_a_notebook_gives_what_is_enlarged(exact: None) -> None:
     with pytest.raises(UserError, match="low_resolution must be finite"):
         model.sample(3, low_resolution=np.where(low > 0, np.nan, low))
     for wrong, sentence in ((None, "not nothing"), (x, r"not images of shape \(3, 4, 4, 1\)")):
-        with pytest.raises(UserError, match=f"enlarges images of shape .*{sentence}"):
+        with pytest.raises(UserError, match=f"low_resolution of this upsampler must be images of shape .*{sentence}"):
             model.sample(3, low_resolution=wrong)
     other = settings(model__low_resolution=0)
     with pytest.raises(
-        UserError, match="'low_resolution' was given, but this model is conditioned on nothing; leave it out"
+        UserError, match="'low_resolution' was passed, but this model is conditioned on nothing; leave it out"
     ):
         api.Model(other, methods.build(other), {"network": {}}, 0).sample(3, low_resolution=low)
 

@@ -1,4 +1,4 @@
-"""What examples are conditioned on: one file for each condition, and the contract of all in `base`."""
+"""Conditions of a model: one file per condition, and their common interface in `base`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = [
     "specs_of_values",
 ]
 
-# In the order in which samples are requested: a small image comes with its label.
+# The order in which values for samples are requested: a low-resolution image comes with its label.
 FROM_CONFIG: tuple[Callable[[ConfigDict], Condition | None], ...] = (
     low_resolution.from_config,
     label.from_config,
@@ -51,6 +51,6 @@ FROM_CONFIG: tuple[Callable[[ConfigDict], Condition | None], ...] = (
 
 
 def build(config: ConfigDict) -> Conditions:
-    """The conditions of a config."""
+    """Return the conditions of a config."""
     made = [from_config(config) for from_config in FROM_CONFIG]
     return tuple(condition for condition in made if condition is not None)

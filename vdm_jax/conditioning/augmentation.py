@@ -1,4 +1,4 @@
-"""Whether an image was augmented (VDM, appendix B): 1 in training where it was, 0 in likelihoods and samples."""
+"""The augmentation bit (VDM, appendix B): 1 for augmented training images, 0 in likelihoods and samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "augmented"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmented(Condition):
-    """A bit beside the features of t, of networks whose original has it."""
+    """A bit that is concatenated to the features of t, for networks whose original code has it."""
 
     name: str = NAME
 
@@ -32,6 +32,6 @@ class Augmented(Condition):
 
 
 def from_config(config: ConfigDict) -> Augmented | None:
-    """The bit of VDM's U-Net and of the perceptron, unless they are conditioned on labels."""
+    """Return the augmentation bit of VDM's U-Net and the MLP, or None; models with labels do not have it."""
     takes_it = config.model.network in ("unet", "mlp") and config.method != "ddgan"
     return Augmented() if takes_it and not config.model.get("num_classes", 0) else None

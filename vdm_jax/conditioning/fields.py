@@ -1,4 +1,4 @@
-"""Fields of what a model is conditioned on, and of guidance by it."""
+"""Config fields of conditions and guidance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from vdm_jax.common_fields import DENOISERS, MEASURED, TRAINED_DENOISERS
 from vdm_jax.fields import ANY_TIME, EVERYWHERE, SET, Component, Field, Given, demand
 
 _LABEL = Field(
-    -1, "the class of all samples, num_classes for the null class; -1 for each in turn", low=-1, resume=ANY_TIME
+    -1, "class of all samples, num_classes for the null class; -1 to cycle through all", low=-1, resume=ANY_TIME
 )
 
 
@@ -15,7 +15,7 @@ def _check_label(given: Given) -> None:
     label, highest = given["sampling.label"], classes if null else classes - 1
     demand(
         label <= highest,
-        f"config.sampling.label={label} is none of the labels of a model with config.model.num_classes={classes}; "
+        f"config.sampling.label={label} is not a label of a model with config.model.num_classes={classes}; "
         f"they are 0 to {classes - 1}" + (f", and {classes} for the null class" if null else ""),
     )
 
@@ -24,12 +24,13 @@ def _check_dropout(given: Given) -> None:
     demand(
         given["training.label_dropout"] > 0,
         f"config.training.label_dropout={given['training.label_dropout']:g} and config.model.null_class=True "
-        "go together: dropped labels become the null class, which nothing else trains; set both, or 0.0 and False",
+        "go together: dropped labels become the null class, which nothing else trains; set label_dropout above 0, or "
+        "null_class to False",
     )
 
 
 def _check_guidance(given: Given) -> None:
-    demand(bool(given["sampling.guidance"]), "config.sampling.guidance=() has no w; (0.0,) is no guidance")
+    demand(bool(given["sampling.guidance"]), "config.sampling.guidance=() has no w; set (0.0,) for no guidance")
     ends = tuple(given["sampling.guidance_interval"])
     demand(
         len(ends) == 2 and ends[0] < ends[1],
@@ -44,8 +45,8 @@ def _check_low_resolution(given: Given) -> None:
     nearest = min(smaller, key=lambda size: abs(size - side))
     demand(
         side in smaller,
-        f"config.model.low_resolution={side} is not the side of an image that whole blocks of "
-        f"{height} × {height} pixels make (config.data.shape); try {nearest}",
+        f"config.model.low_resolution={side} is not the side of a low-resolution image: it must be a divisor of "
+        f"{height} below {height}, for images of {height} × {height} pixels (config.data.shape); try {nearest}",
     )
 
 
@@ -53,7 +54,7 @@ COMPONENTS = (
     Component(
         {
             "model.num_classes": Field(
-                0, "labels 0 ... num_classes - 1 that the network is told; 0 for none", low=0, decisive=True
+                0, "number of classes that the network is conditioned on; 0 for none", low=0, decisive=True
             )
         },
         {"method": MEASURED, "model.network": ("unet", "mlp", "multiscale")},
@@ -61,7 +62,7 @@ COMPONENTS = (
     Component(
         {
             "model.null_class": Field(
-                False, "one more class, told where there is none, for classifier-free guidance", decisive=True
+                False, "one more class for missing labels, for classifier-free guidance", decisive=True
             )
         },
         {"method": DENOISERS, "model.num_classes": SET},
@@ -80,8 +81,8 @@ COMPONENTS = (
         {
             "sampling.guidance": Field(
                 (0.0,),
-                "w of classifier-free guidance, (1 + w) eps(c) - w eps(null); a scale s of other papers is w = s - 1; "
-                "of several each is sampled",
+                "weights w of classifier-free guidance, (1 + w) eps(c) - w eps(null), each of which is sampled; a "
+                "scale s in other papers is w = s - 1",
                 low=-1.0,
                 high=100.0,
                 resume=ANY_TIME,
@@ -96,7 +97,7 @@ COMPONENTS = (
     Component(
         {
             "model.low_resolution": Field(
-                0, "side in pixels of the image that an upsampler is given; 0 for none", low=0, decisive=True
+                0, "side in pixels of an upsampler's low-resolution input; 0 for none", low=0, decisive=True
             )
         },
         {"method": ("ddpm",), "model.network": ("multiscale",)},
@@ -105,7 +106,7 @@ COMPONENTS = (
         {
             "sampling.low_resolution": Field(
                 "",
-                "samples/STEP.npz of the model whose samples an upsampler enlarges, with their labels",
+                "samples/STEP.npz of a smaller model, whose samples and labels are the upsampler's input",
                 resume=ANY_TIME,
             )
         },
@@ -119,9 +120,9 @@ COMPONENTS = (
                 "a noisy classifier that guides a DDPM's samples: its working directory or weights",
                 resume=ANY_TIME,
             ),
-            # Held beside the path, since a config says the scale of its paper before a path is known.
+            # This field does not depend on the path: a config sets the scale of its paper before the path is known.
             "sampling.classifier_scale": Field(
-                1.0, "s of s grad log p(c|z), on top of what the model gives", low=0.0, high=1000.0, resume=ANY_TIME
+                1.0, "guidance scale s of s grad log p(c|z) of the classifier", low=0.0, high=1000.0, resume=ANY_TIME
             ),
         },
         {"method": ("ddpm",)},
@@ -130,7 +131,7 @@ COMPONENTS = (
         {
             "sampling.label": _LABEL,
             "sampling.classifier_config": Field(
-                "", "its config, for published weights; '' for the directory's", resume=ANY_TIME
+                "", "config of the classifier, for published weights; '' for that of its directory", resume=ANY_TIME
             ),
         },
         {"sampling.classifier": SET},

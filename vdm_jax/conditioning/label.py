@@ -1,4 +1,4 @@
-"""The class of an example, with a null class for classifier-free guidance if there is one."""
+"""The class label of an example, with an optional null class for classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from vdm_jax.conditioning.base import Condition, Encode
 from vdm_jax.errors import UserError
 from vdm_jax.networks.encoders import ClassEmbedding, Encoder
 
-COLUMNS = 20  # as many classes stand beside each other in a grid
+COLUMNS = 20  # the largest number of classes that define the columns of a sample grid
 NAME = "label"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Label(Condition):
-    """Labels 0 … num_classes − 1, and num_classes for the null class ∅, a learned vector.
+    """Labels 0 … num_classes − 1, and num_classes for the null class ∅, whose embedding is learned.
 
-    null_samples: whether samples of ∅ itself can be requested.
+    Attributes:
+        name: Its key in `cond`.
+        num_classes: The number of classes.
+        null_class: Whether there is a null class.
+        null_samples: Whether unconditional samples can be requested by the label ∅.
     """
 
     name: str = NAME
@@ -34,7 +38,7 @@ class Label(Condition):
 
     @property
     def highest(self) -> int:
-        """The largest label of samples."""
+        """The largest label that samples can have."""
         return self.num_classes - 1 + (self.null_class and self.null_samples)
 
     def spec(self, size: int) -> jax.ShapeDtypeStruct:
@@ -54,7 +58,7 @@ class Label(Condition):
         return super().drop(value, keys).astype(value.dtype)
 
     def request(self, config: ConfigDict, count: int, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """`sampling.label`, or labels that come with other conditions, or the classes in turn."""
+        """Return `sampling.label`, or labels that come with other conditions, or else cycle through the classes."""
         label = config.sampling.get("label", -1)
         if label >= 0:
             return {self.name: np.full(count, label, np.int32)}
@@ -63,33 +67,37 @@ class Label(Condition):
         return {self.name: (np.arange(count) % self.num_classes).astype(np.int32)}
 
     def _checked(self, labels: Any, config: ConfigDict) -> np.ndarray:
-        """Labels that come with the images of another model."""
+        """Check labels that come with the samples of another model."""
         path = config.sampling.get("low_resolution", "")
         where = f"config.sampling.low_resolution={path!r}" if path else "the stage before this one"
         if labels is None:
-            raise UserError(f"{where} holds no labels, which this upsampler needs; set one by config.sampling.label")
+            raise UserError(f"{where} has no labels, which this upsampler needs; set config.sampling.label")
         if labels.dtype.kind not in "iu":
-            raise UserError(f"{where} holds labels of the type {labels.dtype}; they must be integers, write it again")
+            raise UserError(f"{where} has labels of dtype {labels.dtype}; write the file again with integer labels")
         if labels.min() < 0 or labels.max() > self.highest:
             raise UserError(
-                f"{where} holds labels {labels.min()} to {labels.max()}, and this upsampler knows 0 to {self.highest}; "
-                "set one by config.sampling.label, or give samples of a model of the same classes"
+                f"{where} has labels {labels.min()} to {labels.max()}, but those of this upsampler are 0 to "
+                f"{self.highest}; set config.sampling.label, or use samples of a model with the same classes"
             )
         return np.asarray(labels, np.int32)
 
     def from_user(self, given: Any, count: int, encode: Encode) -> Array:
-        """One label of all images, or [count]."""
+        """Check one label for all images, or [count] labels; return int32 [count].
+
+        Raises:
+            UserError: The labels are missing or invalid.
+        """
         if given is None:
             raise UserError(
-                f"this model is conditioned on labels, 0 to {self.num_classes - 1}; give one, or one for each of the "
-                f"{count}"
+                f"this model is conditioned on labels, 0 to {self.num_classes - 1}; pass one label, or one for each of "
+                f"the {count} images"
             )
         given = np.asarray(given)
         if given.dtype.kind not in "iu" or given.shape not in ((), (count,)):
-            raise UserError(f"labels are one integer or {count} of them, not {given.dtype} of shape {given.shape}")
+            raise UserError(f"labels must be one integer or {count} of them, not {given.dtype} of shape {given.shape}")
         given = np.broadcast_to(given, (count,))
         if count and (given.min() < 0 or given.max() > self.highest):
-            raise UserError(f"labels are 0 to {self.highest}, these go from {given.min()} to {given.max()}")
+            raise UserError(f"labels must be 0 to {self.highest}, not {given.min()} to {given.max()}")
         return jnp.asarray(given, jnp.int32)
 
     def encoder(self) -> Encoder:
@@ -115,7 +123,7 @@ class Label(Condition):
 
 
 def from_config(config: ConfigDict) -> Label | None:
-    """The label of a model with `model.num_classes`."""
+    """Return the label condition if `model.num_classes` is set, else None."""
     classes = config.model.get("num_classes", 0)
     if not classes:
         return None

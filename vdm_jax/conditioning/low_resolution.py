@@ -1,6 +1,6 @@
-"""The image at a lower resolution that an upsampler enlarges.
+"""The low-resolution image that an upsampler is conditioned on.
 
-In training and in its likelihood it is the area mean of the image itself, in sampling what another model drew.
+In training and in likelihoods it is the area-averaged image itself, in sampling a sample of another model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ NAME = "low_resolution"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LowResolution(Condition):
-    """Images [B, side, side, channels]; vocabulary: values of a pixel, 0 for continuous data."""
+    """Low-resolution images [B, side, side, channels].
+
+    Attributes:
+        name: Its key in `cond`.
+        side: The height and width in pixels.
+        channels: The number of channels.
+        vocabulary: The number of values of a pixel; 0 for continuous data.
+    """
 
     name: str = NAME
     side: int
@@ -44,13 +51,18 @@ class LowResolution(Condition):
         return jax.ShapeDtypeStruct((size, self.side, self.side, self.channels), jnp.float32)
 
     def of_batch(self, batch: Mapping[str, Any], encode: Encode) -> Array:
-        """That of the batch if it has one, else the area mean of the image itself."""
+        """Return the low-resolution image of the batch, or else the area-averaged image itself."""
         cond = batch.get("cond", {})
         return jnp.asarray(cond[self.name]) if self.name in cond else resample.area(encode(batch["x"]), self.side)
 
     def request(self, config: ConfigDict, count: int, known: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """The images of `sampling.low_resolution` with their labels; without such a file the first of the evaluation
-        split, made small."""
+        """Return the images of the file `sampling.low_resolution` with their labels.
+
+        If the field is not set, they are the first images of the evaluation split, area-averaged.
+
+        Raises:
+            UserError: The file is not valid for the model.
+        """
         if self.name in known:
             return {self.name: known[self.name], LABEL: known.get(LABEL)}
         read = self._from_file if config.sampling.get("low_resolution") else self._from_split
@@ -58,7 +70,7 @@ class LowResolution(Condition):
         return {self.name: images, LABEL: labels}
 
     def _from_split(self, config: ConfigDict, count: int) -> tuple[np.ndarray, Any]:
-        """(area means [count, h, w, C] of the first images, their labels or None)."""
+        """Return the first images of the split, area-averaged to [count, h, w, C], and their labels or None."""
         source = data.from_section(config.data, config.evaluation.split).source
         records = [source[k % len(source)] for k in range(count)]
         images = np.stack([record["image"] for record in records]).astype(np.float32)
@@ -66,31 +78,36 @@ class LowResolution(Condition):
         return np.asarray(resample.area(jnp.asarray(images), self.side)), labels
 
     def _from_file(self, config: ConfigDict, count: int) -> tuple[np.ndarray, Any]:
-        """(images [count, h, w, C], their labels or None) of a file of samples."""
+        """Read images [count, h, w, C], and their labels or None, from a file of samples."""
         path = config.sampling.low_resolution
         where = f"config.sampling.low_resolution={path!r}"
         images, labels = _arrays(path, where)
         self._check_shape(images.shape[1:], where)
         values = self.vocabulary
         if (images.dtype.kind in "iu") != bool(values) or (values and not 0 <= images.min() <= images.max() < values):
-            held = f"{images.dtype} from {images.min():g} to {images.max():g}"
-            legal = f"levels 0 to {values - 1}" if values else "real numbers"
-            raise UserError(f"{where} holds {held}, and this upsampler's images are {legal} (config.data.vocabulary)")
+            actual = f"{images.dtype} from {images.min():g} to {images.max():g}"
+            legal = f"integers 0 to {values - 1}" if values else "real numbers"
+            raise UserError(
+                f"{where} has samples of {actual}, but this upsampler takes {legal} (config.data.vocabulary); use the "
+                "samples of a model of such data"
+            )
         if len(images) < count:
             raise UserError(
-                f"{where} holds {len(images)} samples for config.sampling.num_images={count}; set that to "
-                f"{len(images)} or less, or draw more of the model that made them"
+                f"{where} has {len(images)} samples, fewer than config.sampling.num_images={count}; set that to "
+                f"{len(images)} or less, or draw more samples of the smaller model"
             )
         if labels is not None and labels.shape != images.shape[:1]:
-            raise UserError(f"{where} holds {len(images)} samples and labels of shape {labels.shape}; write it again")
+            raise UserError(
+                f"{where} has {len(images)} samples but labels of shape {labels.shape}; write the file again"
+            )
         return images[:count], None if labels is None else labels[:count]
 
     def _check_shape(self, shape: tuple[int, ...], where: str) -> None:
         fitting = (self.side, self.side, self.channels)
         if shape != fitting:
             raise UserError(
-                f"{where} holds samples of shape {shape}, and this upsampler enlarges images of shape "
-                f"{fitting}; give the samples of a model of that size"
+                f"{where} has samples of shape {shape}, but this upsampler takes images of shape "
+                f"{fitting}; use the samples of a model of that size"
             )
 
     @property
@@ -101,8 +118,8 @@ class LowResolution(Condition):
         self._check_shape(shape, where)
         if vocabulary != self.vocabulary:
             raise UserError(
-                f"{where} has samples with config.data.vocabulary={vocabulary}, and this upsampler enlarges images "
-                f"with config.data.vocabulary={self.vocabulary}; give a model of the same data"
+                f"{where} has samples with config.data.vocabulary={vocabulary}, but this upsampler takes images "
+                f"with config.data.vocabulary={self.vocabulary}; use a model of the same data"
             )
 
     def prepare(self, value: Array, encode: Encode) -> Array:
@@ -111,18 +128,20 @@ class LowResolution(Condition):
     def check_request(self, config: ConfigDict) -> None:
         if not config.sampling.get("low_resolution"):
             raise UserError(
-                "config.sampling.low_resolution='' gives this upsampler nothing to enlarge; set it to the "
-                "samples/STEP.npz that --mode=sample of the smaller model wrote"
+                "config.sampling.low_resolution='' leaves this upsampler without input images; set it to a "
+                "samples/STEP.npz from --mode=sample of the smaller model"
             )
 
     def from_user(self, given: Any, count: int, encode: Encode) -> Array:
         shape = (count, self.side, self.side, self.channels)
         if given is None or np.shape(given) != shape:
             what = "nothing" if given is None else f"images of shape {np.shape(given)}"
-            raise UserError(f"this model is an upsampler and enlarges images of shape {shape}, not {what}: {NAME}")
+            raise UserError(f"{NAME} of this upsampler must be images of shape {shape}, not {what}")
         finite(NAME, given, None)
         if self.vocabulary and np.size(given) and (np.min(given) < 0 or np.max(given) > self.vocabulary - 1):
-            raise UserError(f"{NAME} must be levels 0 to {self.vocabulary - 1}, these go to {np.max(given)}")
+            raise UserError(
+                f"{NAME} must have values 0 to {self.vocabulary - 1}, not {np.min(given):g} to {np.max(given):g}"
+            )
         return encode(jnp.asarray(given))
 
     def encoder(self) -> Encoder:
@@ -141,10 +160,13 @@ class LowResolution(Condition):
 
 
 def _arrays(path: str, where: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """'samples' [N, …], N > 0, and 'labels', if any, of a file."""
+    """Read 'samples' [N, …], N > 0, and 'labels', or None if there are none, from a file."""
     file = epath.Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"{where} is no file; give the samples/STEP.npz that --mode=sample of the smaller model wrote")
+        raise UserError(
+            f"{where} does not exist or is not a file; set it to a samples/STEP.npz from --mode=sample of the smaller "
+            "model"
+        )
     try:
         with file.open("rb") as stream:
             arrays = np.load(stream, allow_pickle=False)
@@ -152,16 +174,16 @@ def _arrays(path: str, where: str) -> tuple[np.ndarray, np.ndarray | None]:
                 raise ValueError("it has no array named samples")
             images, labels = arrays["samples"], arrays.get("labels")
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # of zip files
-        raise UserError(f"{where} is no file of samples as --mode=sample writes them ({error})") from error
+        raise UserError(f"{where} is not a file of samples from --mode=sample ({error})") from error
     if not images.size:
-        raise UserError(f"{where} holds no samples; write it again")
+        raise UserError(f"{where} has no samples; write the file again")
     if images.dtype.kind not in "iuf":
-        raise UserError(f"{where} holds samples of the type {images.dtype}, which are no images; write it again")
+        raise UserError(f"{where} has samples of dtype {images.dtype}, which is not numeric; write the file again")
     return images, labels
 
 
 def from_config(config: ConfigDict) -> LowResolution | None:
-    """The small image of a model with `model.low_resolution`."""
+    """Return the low-resolution condition if `model.low_resolution` is set, else None."""
     side = config.model.get("low_resolution", 0)
     if not side:
         return None

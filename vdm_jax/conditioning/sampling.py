@@ -1,4 +1,4 @@
-"""What the steps of a sampler call: the network under its conditions, guided, then thresholded."""
+"""The denoiser of a sampler: the network with its conditions, guidance and thresholding."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def predictor(
     interval: Interval | None = None,
     threshold: Callable[[samplers.Predict], samplers.Predict] | None = None,
 ) -> samplers.Predict:
-    """(z, level) → Prediction.
+    """Return the denoiser (z, level) → Prediction of a sampler.
 
     Args:
-      denoise: (z, level, cond) → raw output.
-      split: raw output → Prediction, without clipping.
-      cond: values of the conditions [b, …], or those with weights of classifier-free guidance.
-      conditions: what each value means; each guided one has its own ∅.
-      interval: (γ_min, γ_max) that guidance acts within; None for everywhere.
-      threshold: wraps the result, see `diffusion.thresholds`.
+        denoise: (z, level, cond) → raw output.
+        split: Raw output → Prediction, without clipping.
+        cond: Values of the conditions [b, …], or `Guided` values with guidance weights.
+        conditions: The conditions, which define ∅ of the guided values.
+        interval: (γ_min, γ_max) within which guidance acts; None for everywhere.
+        threshold: The wrapper that bounds x̂, see `diffusion.thresholds`; None for no thresholding.
     """
     if isinstance(cond, Guided):
         predict = _guided(denoise, split, cond, conditions, interval)

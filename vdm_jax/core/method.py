@@ -1,7 +1,7 @@
 """The interface between a method and the trainer, the evaluator and the planner.
 
-Those three are written once, on `Method`. Losses are per example, so masks, loss by t and any split of
-the batch come for free; noise and times depend on (seed, step, position in the global batch) alone.
+These three work with any `Method`. Losses are per example, so masking, losses by t and sharding of the batch need no
+support from the method. Noise and times depend only on (seed, step, position in the global batch).
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ Params = Any
 Extra = Any
 Batch = dict[str, Any]
 Terms = dict[str, Array]
-LIKELIHOOD = "bits_per_dim"  # the name of an evaluator
+LIKELIHOOD = "bits_per_dim"  # the name of the evaluator of likelihoods
 
 
 class Context(NamedTuple):
-    """Where the examples of a loss stand in the global batch.
+    """The random keys of a loss, and the positions of its examples in the global batch.
 
-    keys: [b], one per example; key: one for the whole global batch (the u of stratified times);
-    index: int [b], places in the global batch; total: its size; gather: [b, …] → [total, …], the
-    identity under jit and an all-gather where the batch is split by hand; variant: of the step, see `Method`.
+    Attributes:
+        keys: One key per example, [b].
+        key: One key for the global batch, such as for the u of stratified times.
+        index: Positions in the global batch, int [b].
+        total: The size of the global batch.
+        gather: [b, …] → [total, …], the identity under jit and an all-gather under pmap.
+        variant: The variant of the step, see `Method`.
     """
 
     keys: Array
@@ -38,14 +42,16 @@ class Context(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """One optimiser's share of a step.
+    """The part of a training step that one optimizer updates.
 
-    trains: top-level names of the parameter tree that it updates; the other subtrees are stopped.
-    loss: (params, extra, batch, context) → (per-example loss [b], aux of per-example arrays).
-    rate: the field of config.optimizer that holds its learning rate; where that is 0, learning_rate does.
-    averaged: whether the average of the weights follows them slowly, or is them.
-    couples_batch: whether an example's loss depends on the others of the batch, as a contrastive one does: then a
-        step is not made of microbatches, which would hold fewer negatives.
+    Attributes:
+        name: The name of the phase in metrics and checkpoints.
+        trains: The top-level keys of the parameters that it updates; gradients of the others are stopped.
+        loss: (params, extra, batch, context) → (loss [b], aux: a dict of per-example arrays).
+        rate: The field of config.optimizer with the learning rate; if that is 0, `learning_rate` is used.
+        averaged: Whether an exponential moving average of the weights is kept; else the average equals the weights.
+        couples_batch: Whether the loss of an example depends on the rest of its batch, as a contrastive loss does.
+            Gradient accumulation is then refused, since microbatches have fewer negatives.
     """
 
     name: str
@@ -57,11 +63,15 @@ class Phase(NamedTuple):
 
 
 class PerExample(NamedTuple):
-    """An evaluator of terms of every example of a split, such as a likelihood.
+    """An evaluator that averages per-example terms over a split, such as a likelihood.
 
-    name: what results call 'total'; 'bits_per_dim' is a likelihood. terms: (params, batch, keys [b]) → named terms of
-    every example, [b], 'total' among them, and by noise level, [b, G]: 't' and others. estimator: how, in words. also:
-    terms that are reported with the total. by_level: term by noise level → what results call it, in ten groups of t.
+    Attributes:
+        name: The name of 'total' in results; 'bits_per_dim' marks a likelihood.
+        terms: (params, batch, keys [b]) → named terms [b], including 'total', and terms by noise level [b, G],
+            including 't'.
+        estimator: The name of the estimator.
+        also: Terms that are reported in addition to the total.
+        by_level: Term by noise level → its name in results, where it is averaged in ten groups of t.
     """
 
     name: str
@@ -72,9 +82,10 @@ class PerExample(NamedTuple):
 
 
 class SampleSet(NamedTuple):
-    """An evaluator of a set of samples against images of a split: Fréchet distance, precision and recall.
+    """An evaluator that compares a set of samples with the images of a split: Fréchet distance, precision and recall.
 
-    name: what results call it.
+    Attributes:
+        name: The name of the evaluator in results.
     """
 
     name: str = "sample_quality"
@@ -86,12 +97,18 @@ Evaluator = PerExample | SampleSet
 class Frozen(NamedTuple):
     """A part of a model that is not trained, such as a teacher or a guiding classifier.
 
-    It is read from a path and checked, and is never in the optimizer, the average or a checkpoint. Functions find it
-    among the params, under its name in `Method.frozen`.
+    It is loaded from a path and checked. It is not part of the optimizer state, the average of the weights or
+    checkpoints. Functions of the method find it in params under its key in `Method.frozen`.
 
-    what: for messages. field: of the config, that holds the path. path: '' where none is set. config: that its weights
-    are checked against. select: params of that model → this part. init: key → a part of that shape. copied_to: the
-    subtree of the params that training starts with a copy of, '' for none. training_only: whether only losses use it.
+    Attributes:
+        what: A description for messages, such as 'a teacher'.
+        field: The config field of the path.
+        path: The path of its weights; '' if it is not set.
+        config: The config that its weights must match.
+        init: key → params of the part, for their shapes.
+        select: params of the loaded model → params of the part.
+        copied_to: The subtree of params that is initialized with a copy of the part; '' for none.
+        training_only: Whether only losses use it.
     """
 
     what: str
@@ -105,27 +122,33 @@ class Frozen(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A paper as functions of parameters and data.
+    """A paper's model as functions of parameters and data. What a method does not support is None or empty.
 
-    init: key → params. init_extra: params → state that is neither trained nor data (checkpointed).
-        It is made again of weights that a run starts from.
-    phases: in order, each with its optimiser. update_extra: (extra, aux in global order) → extra.
-    variant: number of steps done → hashable, a static choice on the host that losses find in their context (two
-        compiled steps, never lax.cond); what is reported has the same names in all. variant(1) is the usual one.
-    sample: (params, keys [b], cond, num_steps, keep) → data [b, …], states [K, b, …] after K of the steps
-        and, where every image takes as many steps as it wants, the evaluations [b] of the network, 0 for a failure
-    chain: (params, cond, num_steps) → Chain, what `sample` runs and editing wraps. cond: name → value [b, …] of each
-        condition, or `conditioning.Guided`.
-    denoise: params → Denoise, for samplers, guidance and likelihoods of one's own.
-    evaluators: what an evaluation measures, each into a result of its own; the first that is `PerExample` is also
-        what training reports in its course. What a method cannot do is None or missing.
-    ode: params → likelihood.ODE, the probability flow, for latents and densities.
-    encode: data → f [b, …], what α_t is a factor of; decode: (z [b, …], its level) → the most likely data.
-    pictures: (params, batch, keys [b]) → {name: rows of images [b, K, H, W, C] in [0, 1]}, or None: what else an
-        evaluation draws of the first images.
-    describe: params → {name: 0-d array}, scalars for the log (the endpoints of a schedule).
-    frozen: name among the params → a part that is not trained.
-    conditions: what examples are conditioned on, or, of a classifier, what it predicts.
+    Attributes:
+        init: key → params.
+        phases: The phases of a training step in order, each with its own optimizer.
+        sample: (params, keys [b], cond, num_steps, keep) → samples [b, …] and states [K, b, …] after K kept steps. An
+            adaptive sampler also returns the number of network evaluations [b], which is 0 where the solver failed.
+        denoise: params → Denoise, for custom samplers, guidance and likelihoods.
+        schedule: params → the schedule γ(t) of a diffusion.
+        chain: (params, cond, num_steps) → Chain, which `sample` runs and editing wraps. cond is a mapping name → value
+            [b, …] of the conditions, or `conditioning.Guided`.
+        evaluators: The evaluators of `--mode=eval`, each with a separate result. The first `PerExample` one also runs
+            in the evaluations during training.
+        frozen: Key in params → a part that is not trained.
+        ode: params → likelihood.ODE, the probability flow, for latents and densities.
+        encode: Data → f [b, …], the clean signal in z_t = α_t f + σ_t ε.
+        decode: (z [b, …], its noise level) → the most likely data.
+        init_extra: params → checkpointed state that is neither trained nor data. It is initialized again where a run
+            starts from existing weights.
+        update_extra: (extra, aux in the order of the global batch) → extra.
+        variant: The number of completed steps → a hashable value that is static under jit and is passed to losses in
+            their context. Every variant is compiled separately and reports the same metrics; variant(1) is the usual
+            one.
+        pictures: (params, batch, keys [b]) → {name: rows of images [b, K, H, W, C] in [0, 1]}, additional pictures of
+            an evaluation.
+        describe: params → {name: 0-d array}, scalars for the log, such as the endpoints of a schedule.
+        conditions: The conditions of the network; for a classifier, what it predicts.
     """
 
     init: Callable[[Array], Params]
@@ -148,10 +171,10 @@ class Method(NamedTuple):
 
     @property
     def measured(self) -> PerExample | None:
-        """What an evaluation measures of every example, if anything."""
+        """The first per-example evaluator, or None."""
         return next((e for e in self.evaluators if isinstance(e, PerExample)), None)
 
     @property
     def bits_per_dim(self) -> Callable[[Params, Batch, Array], Terms] | None:
-        """(params, batch, keys [b]) → named terms of a likelihood, [b] in bits/dim ('total' among them); or None."""
+        """(params, batch, keys [b]) → named terms of a likelihood, [b] in bits/dim, including 'total'; or None."""
         return self.measured.terms if self.measured and self.measured.name == LIKELIHOOD else None

@@ -6,9 +6,9 @@ The flow defines a density of z_0, not of the data. For data x with z_0 ~ q(z_0|
 
     −log p(x) ≤ E_q[log q(z_0|x) − log p_ODE(z_0) − log p(x|z_0)],
 
-a bound of its own: no order between it and the variational bound is promised. Every example is solved
-by itself with its own steps, so its value depends on no other example of its batch. Divergences are
-taken in reverse mode, since the networks' convolutions have no jvp.
+which is a separate bound: neither it nor the variational bound is always the tighter one. Every example is solved
+with its own adaptive steps, so its value does not depend on the rest of its batch. Divergences use reverse mode,
+because the networks' convolutions have no jvp.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COMPONENTS = (
         {
             "evaluation.divergence": Field(
                 "auto",
-                "of the flow: exact up to 16 dimensions, else Hutchinson's",
+                "divergence of the flow; auto: exact up to 16 dimensions, else Hutchinson's",
                 ("auto", "exact", "hutchinson"),
                 resume=ANY_TIME,
             )
@@ -48,11 +48,18 @@ Divergence = Callable[[Callable[[Array], Array], Array, Array], tuple[Array, Arr
 
 
 class ODE(NamedTuple):
-    """What fixes the flow of a model and how well it is solved.
+    """The probability-flow ODE of a model and the settings of its solver.
 
-    level_of: γ → Noise, with t in the units of the network. tolerance: of one step, relative and
-    absolute, for z and for the log density per dimension. An example that needs more than max_steps
-    steps, or a network that is not finite, gives NaN.
+    An example that needs more than max_steps steps, or whose network output is not finite, gives NaN.
+
+    Attributes:
+        predict: The denoiser, (z [B, …], level, conditioning) → Prediction.
+        level_of: γ → Noise, with t in the units of the network.
+        gamma_0: γ at t = 0.
+        gamma_1: γ at t = 1.
+        process: The forward process.
+        tolerance: Relative and absolute error of one step, for z and for the log density per dimension.
+        max_steps: Maximum number of solver steps.
     """
 
     predict: Predict
@@ -65,7 +72,7 @@ class ODE(NamedTuple):
 
 
 def exact_divergence(f: Callable[[Array], Array], z: Array, key: Array) -> tuple[Array, Array]:
-    """f(z) and tr ∂f/∂z by one vjp for every dimension of z; the key is not used."""
+    """Compute f(z) and tr ∂f/∂z with one vjp per dimension of z; the key is not used."""
     value, pullback = jax.vjp(f, z)
     basis = jnp.eye(z.size, dtype=z.dtype).reshape(z.size, *z.shape)
     rows = jax.vmap(lambda e: pullback(e)[0])(basis)
@@ -73,7 +80,7 @@ def exact_divergence(f: Callable[[Array], Array], z: Array, key: Array) -> tuple
 
 
 def hutchinson_divergence(f: Callable[[Array], Array], z: Array, key: Array) -> tuple[Array, Array]:
-    """f(z) and v·(∂f/∂z)ᵀv, v ∈ {−1, 1}^D from the key: unbiased for tr ∂f/∂z, one vjp."""
+    """Compute f(z) and v·(∂f/∂z)ᵀv with random v ∈ {−1, 1}^D: an unbiased estimate of tr ∂f/∂z from one vjp."""
     value, pullback = jax.vjp(f, z)
     probe = jax.random.rademacher(key, z.shape, z.dtype)
     return value, jnp.vdot(probe, pullback(probe)[0])
@@ -82,10 +89,19 @@ def hutchinson_divergence(f: Callable[[Array], Array], z: Array, key: Array) -> 
 def travel(
     ode: ODE, z: Array, conditioning: Any, frm: Array, to: Array, seen: Array | None = None
 ) -> tuple[Array, Array, Array]:
-    """Carry z [B, …] along the flow from γ = frm to γ = to; conditioning: pytree of [B, …].
+    """Integrate the probability-flow ODE from γ = frm to γ = to.
 
-    Returns (z there, z at γ = seen [K, B, …], the number of evaluations of the flow [B]). seen: [K], in order between
-    the two; what the solver's steps say of these costs no evaluation.
+    Args:
+        ode: The flow and its solver settings.
+        z: Latents at γ = frm, [B, …].
+        conditioning: Pytree of [B, …].
+        frm: Initial γ.
+        to: Final γ.
+        seen: Intermediate values of γ at which to return z, [K], in order between frm and to. They are interpolated
+            by the solver and cost no evaluations.
+
+    Returns:
+        (z at γ = to [B, …], z at γ = seen [K, B, …], NFE [B]).
     """
 
     def one(z: Array, conditioning: Any) -> tuple[Array, Array, Array]:
@@ -95,36 +111,44 @@ def travel(
 
 
 def transport(ode: ODE, z: Array, conditioning: Any, frm: Array, to: Array) -> Array:
-    """`travel` for its end alone."""
+    """Integrate the probability-flow ODE as `travel` does and return the final z only, [B, …]."""
     return travel(ode, z, conditioning, frm, to)[0]
 
 
-# Dimensions up to which one vjp for each of them is cheap beside the network.
+# Number of dimensions up to which one vjp per dimension is cheap compared with the network.
 EXACT_DIVERGENCE = 16
 
 
 def divergence_of(kind: str, dimensions: int) -> Divergence:
-    """'exact', 'hutchinson', or 'auto': exact for few dimensions."""
+    """Select a divergence by name: 'exact', 'hutchinson', or 'auto', which is exact for few dimensions."""
     exact = kind == "exact" or (kind == "auto" and dimensions <= EXACT_DIVERGENCE)
     return exact_divergence if exact else hutchinson_divergence
 
 
 def encode(ode: ODE, z_0: Array, conditioning: Any) -> Array:
-    """z_0 → z_1, the latents of data; N(0, prior variance) under the model."""
+    """Encode z_0 to latents z_1, which are N(0, prior variance) under the model."""
     return transport(ode, z_0, conditioning, ode.gamma_0, ode.gamma_1)
 
 
 def decode(ode: ODE, z_1: Array, conditioning: Any) -> Array:
-    """z_1 → z_0, the inverse of `encode`."""
+    """Decode latents z_1 to z_0, the inverse of `encode`."""
     return transport(ode, z_1, conditioning, ode.gamma_1, ode.gamma_0)
 
 
 def log_prob(
     ode: ODE, z_0: Array, conditioning: Any, keys: Array, divergence: Divergence = exact_divergence
 ) -> tuple[Array, Array, Array]:
-    """log p_ODE(z_0) in nats [B], z_1 [B, …] and the number of evaluations of the flow [B].
+    """Compute the log-likelihood of z_0 under the flow.
 
-    keys: [B], for the divergence of each example.
+    Args:
+        ode: The flow and its solver settings.
+        z_0: Latents at γ_0, [B, …].
+        conditioning: Pytree of [B, …].
+        keys: Random keys for the divergence of each example, [B].
+        divergence: Exact or Hutchinson's.
+
+    Returns:
+        (log p_ODE(z_0) [B] nats, z_1 [B, …], NFE [B]).
     """
     dimensions = z_0[0].size
 
@@ -152,11 +176,20 @@ def bound(
     vocabulary: int | None,
     divergence: Divergence = exact_divergence,
 ) -> dict[str, Array]:
-    """One sample of log q(z_0|x) − log p_ODE(z_0) − log p(x|z_0) ≥ −log p(x), by its terms in nats, [B].
+    """Estimate the bound log q(z_0|x) − log p_ODE(z_0) − log p(x|z_0) ≥ −log p(x) from one sample of z_0.
 
-    x: data [B, …]; eps: standard normal, z_0 = α_0 f + σ_0 ε; keys: [B], for the divergence.
-    Terms: encoder = log q(z_0|x), flow = −log p_ODE(z_0), reconstruction = −log p(x|z_0); and
-    evaluations, the number of evaluations of the flow.
+    Args:
+        ode: The flow and its solver settings.
+        x: Data, [B, …].
+        eps: Standard normal noise of z_0 = α_0 f + σ_0 ε, [B, …].
+        conditioning: Pytree of [B, …].
+        keys: Random keys for the divergence of each example, [B].
+        vocabulary: Number V of pixel values; None for continuous data.
+        divergence: Exact or Hutchinson's.
+
+    Returns:
+        Terms in nats, [B] each: encoder = log q(z_0|x), flow = −log p_ODE(z_0), reconstruction = −log p(x|z_0);
+        and evaluations, the NFE of each example.
     """
     f = decoders.encode(x, vocabulary)
     level = ode.level_of(ode.gamma_0)
@@ -170,7 +203,7 @@ def bound(
 
 
 def _field(ode: ODE, gamma: Array, z: Array, conditioning: Any) -> Array:
-    """dz/dγ of one example."""
+    """Evaluate dz/dγ for one example."""
     level = ode.level_of(gamma)
     batch = lambda a: a[None]
     eps = ode.predict(z[None], level, jax.tree.map(batch, conditioning)).eps
@@ -180,7 +213,7 @@ def _field(ode: ODE, gamma: Array, z: Array, conditioning: Any) -> Array:
 def _solve(
     ode: ODE, field: Callable[[Array, Any], Any], state: Any, frm: Array, to: Array, seen: Array | None = None
 ) -> tuple[Any, Any, Array]:
-    """Integrate d state/dγ = field(γ, state): the state at `to`, those at `seen` [K], the number of evaluations."""
+    """Integrate d state/dγ = field(γ, state); return the state at `to`, the states at `seen` [K], and the NFE."""
     dtype = jnp.result_type(*jax.tree.leaves(state))
     if ode.tolerance < 10 * jnp.finfo(dtype).eps:
         enough = 20 * float(jnp.finfo(dtype).eps)
@@ -212,5 +245,5 @@ def _solve(
 
 
 def _largest_rms(state: Any) -> Array:
-    """The largest root mean square of the leaves: the log density counts as much as all of z."""
+    """Return the largest root mean square over the leaves, so that the log density weighs as much as all of z."""
     return jnp.max(jnp.stack([jnp.sqrt(jnp.mean(jnp.square(leaf))) for leaf in jax.tree.leaves(state)]))

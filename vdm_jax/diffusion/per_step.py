@@ -1,14 +1,14 @@
-"""The noise of one step, z_s itself, and the bound along a path: what lectures derive, beside what networks learn.
+"""Alternative regression targets (the noise of one step, z_s), and the bound along a sampled path.
 
     z_t = α_{t|s} z_s + σ_{t|s} ε_step,      z_t = α_t x + σ_t ε
 
-Everywhere else in this library ε is the noise of all steps so far (Ho et al. 2020). Given z_t, predictions of
-ε, of ε_step and of z_s say the same, E[·|z_t] being one function of the score ∇log q(z_t):
+Everywhere else in this library ε is the noise of all steps up to t (Ho et al. 2020). At fixed z_t, predictions of
+ε, of ε_step and of z_s are equivalent, because each E[·|z_t] is a function of the score ∇log q(z_t):
 
     E[ε_step|z_t] = −σ_{t|s} ∇log q(z_t) = √(−expm1(−δ)) E[ε|z_t]
     E[z_s|z_t]    = (z_t − σ_{t|s} E[ε_step|z_t])/α_{t|s}
 
-As targets of a regression they differ: of ε_step a network can learn a share of O(σ²_{t|s}) only.
+As regression targets they differ: a network can explain only a fraction O(σ²_{t|s}) of the variance of ε_step.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from vdm_jax.diffusion.samplers import Transition
 
 
 def step_share(step: Transition) -> Array:
-    """σ_{t|s}/σ_t = √(−expm1(−δ)): from E[ε|z_t] to E[ε_step|z_t]."""
+    """Return σ_{t|s}/σ_t = √(−expm1(−δ)), the ratio of E[ε_step|z_t] to E[ε|z_t]."""
     return jnp.sqrt(-jnp.expm1(-step.delta))
 
 
 def step_eps_from_eps(eps: Array, step: Transition) -> Array:
-    """ε̂_step of a prediction ε̂ [B, …] of the noise of all steps."""
+    """Convert ε̂ [B, …], the noise of all steps, to ε̂_step."""
     return expand(step_share(step), eps.ndim) * eps
 
 
 def eps_from_step_eps(step_eps: Array, step: Transition) -> Array:
-    """ε̂ of a prediction ε̂_step [B, …] of the noise of one step."""
+    """Convert ε̂_step [B, …], the noise of one step, to ε̂."""
     return step_eps / expand(step_share(step), step_eps.ndim)
 
 
 def previous_from_step_eps(z: Array, step_eps: Array, step: Transition) -> Array:
-    """z_s = (z_t − σ_{t|s} ε_step)/α_{t|s}, true of draws and of predictions. z, step_eps: [B, …]."""
+    """Return z_s = (z_t − σ_{t|s} ε_step)/α_{t|s}, for samples and for predictions. z, step_eps: [B, …]."""
     alpha, sigma = forward_coefficients(step.to, step.frm, step.delta)
     return (z - expand(sigma, z.ndim) * step_eps) / expand(alpha, z.ndim)
 
 
 def step_eps_from_previous(z: Array, previous: Array, step: Transition) -> Array:
-    """ε_step = (z_t − α_{t|s} z_s)/σ_{t|s}. z = z_t, previous = z_s: [B, …]."""
+    """Return ε_step = (z_t − α_{t|s} z_s)/σ_{t|s}. z = z_t, previous = z_s: [B, …]."""
     alpha, sigma = forward_coefficients(step.to, step.frm, step.delta)
     return (z - expand(alpha, z.ndim) * previous) / expand(sigma, z.ndim)
 
 
 class Weights(NamedTuple):
-    """Of the squared error of each prediction in the bound, nats."""
+    """Weights of the squared error of each prediction in the bound, nats."""
 
     eps: Array
     step_eps: Array
@@ -60,11 +60,11 @@ class Weights(NamedTuple):
 
 
 def weights(log_variance: Array, step: Transition) -> Weights:
-    """The weights that make each of the losses ‖E[z_s|z_t] − μ_p‖²/(2Σ), for a reverse variance Σ = exp(log_variance).
+    """Return the weights that turn each squared error into ‖E[z_s|z_t] − μ_p‖²/(2Σ), with Σ = exp(log_variance).
 
     z_s: 1/(2Σ),      ε_step: σ²_{t|s}/(2Σ α²_{t|s}),      ε: σ⁴_{t|s}/(2Σ α²_{t|s} σ_t²)
 
-    The last is β²/(2σ²α(1 − ᾱ)) in the letters of Ho et al. (2020, eq. 12).
+    The last is β²/(2σ²α(1 − ᾱ)) in the notation of Ho et al. (2020, eq. 12).
     """
     alpha, sigma = forward_coefficients(step.to, step.frm, step.delta)
     previous = 0.5 * jnp.exp(-log_variance)
@@ -73,9 +73,15 @@ def weights(log_variance: Array, step: Transition) -> Weights:
 
 
 def forward_path(x: Array, step_eps: Array, steps: Transition) -> Array:
-    """z_T, …, z_1, x in the order of a sampler, [T + 1, B, …].
+    """Sample the forward chain and return it in the order of a sampler: z_T, …, z_1, x.
 
-    steps: [T], from the last level to the data; step_eps: the noise of each, [T, B, …].
+    Args:
+        x: Encoded data, [B, …].
+        step_eps: Standard normal noise of each step, [T, B, …].
+        steps: Transitions from the last noise level to the data, [T].
+
+    Returns:
+        The path, [T + 1, B, …].
     """
 
     def body(z: Array, now: tuple[Array, Transition]) -> tuple[Array, Array]:
@@ -89,15 +95,21 @@ def forward_path(x: Array, step_eps: Array, steps: Transition) -> Array:
 
 
 def log_normal(z: Array, mean: Array, log_variance: Array) -> Array:
-    """log N(z; mean, exp(log_variance)), [B] nats; z, mean, log_variance: [B, …]."""
+    """Return log N(z; mean, exp(log_variance)), [B] nats; z, mean, log_variance: [B, …]."""
     return sum_except_batch(log_density(z, mean, log_variance))
 
 
 def path_bound(path: Array, reverse: Reverse, steps: Transition, prior_variance: Array | float = 1.0) -> Array:
-    """−log p(z_T) − Σ log [p(z_s|z_t)/q(z_t|z_s)] for the path [T + 1, B, …] of `forward_path`; [B] nats.
+    """Return −log p(z_T) − Σ log [p(z_s|z_t)/q(z_t|z_s)] along a path, [B] nats.
 
-    Its mean bounds −log p(x) for continuous data x = path[−1]. Where p(z_T) = N(0, prior_variance I) and p(z_s|z_t)
-    are those of the data's own chain it is −log p(x) itself, on every path.
+    Its mean bounds −log p(x) for continuous data x = path[−1]. If p(z_T) = N(0, prior_variance I) and p(z_s|z_t) are
+    the exact marginal and reverse conditionals of the data, it equals −log p(x) on every path.
+
+    Args:
+        path: The output of `forward_path`, [T + 1, B, …].
+        reverse: The reverse process p(z_s|z_t).
+        steps: Transitions from the last noise level to the data, [T].
+        prior_variance: Variance of p(z_T).
     """
 
     def ratio(z: Array, previous: Array, step: Transition) -> Array:
@@ -113,12 +125,21 @@ def path_bound(path: Array, reverse: Reverse, steps: Transition, prior_variance:
 def path_terms(
     path: Array, reverse: Reverse, steps: Transition, prior_variance: Array | float = 1.0
 ) -> tuple[Array, Array, Array]:
-    """The same bound level by level: (prior term [B], KL terms [T, B], log-ratios [T, B]), nats.
+    """Split the bound of `path_bound` into one term per step: prior, KL terms and log-ratios.
 
         KL(q(z_s|z_t, x) ‖ p(z_s|z_t))      and      log [q(z_s|z_t, x)/p(z_s|z_t)],
 
-    both −log p(x|z_1) at the last step. Given z_t and x the first is the mean of the second. Prior term and KLs add
-    up to the bound that DDPM trains; log q(z_T|x)/p(z_T) and the log-ratios to `path_bound`.
+    Both are −log p(x|z_1) at the last step. Conditioned on z_t and x, the first is the mean of the second. The prior
+    term and the KL terms sum to the bound that DDPM trains; log q(z_T|x)/p(z_T) and the log-ratios to `path_bound`.
+
+    Args:
+        path: The output of `forward_path`, [T + 1, B, …].
+        reverse: The reverse process p(z_s|z_t).
+        steps: Transitions from the last noise level to the data, [T].
+        prior_variance: Variance of p(z_T).
+
+    Returns:
+        (prior term [B], KL terms [T, B], log-ratios [T, B]), nats.
     """
     x = path[-1]
 

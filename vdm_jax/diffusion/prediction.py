@@ -1,8 +1,8 @@
-"""One conversion of a network's output, shared by loss, sampler and likelihood: ε ↔ x ↔ v ↔ score.
+"""Conversion of network outputs, shared by losses, samplers and likelihoods: ε ↔ x ↔ v ↔ score.
 
     z = α x + σ ε,      v = α ε − σ x (Salimans & Ho 2022),      score = ∇ log q(z|x) = −ε/σ
 
-ε is the noise of all steps so far, everywhere.
+ε is always the noise of all steps up to t.
 """
 
 from __future__ import annotations
@@ -30,31 +30,35 @@ class Prediction(NamedTuple):
 
 
 def x_from_eps(z: Array, eps: Array, level: Noise) -> Array:
-    """x = (z − σ ε)/α."""
+    """Return x = (z − σ ε)/α."""
     return (z - expand(level.sigma, z.ndim) * eps) / expand(level.alpha, z.ndim)
 
 
 def eps_from_x(z: Array, x: Array, level: Noise) -> Array:
-    """ε = (z − α x)/σ."""
+    """Return ε = (z − α x)/σ."""
     return (z - expand(level.alpha, z.ndim) * x) / expand(level.sigma, z.ndim)
 
 
 def v_from(x: Array, eps: Array, level: Noise) -> Array:
-    """v = α ε − σ x."""
+    """Return v = α ε − σ x."""
     return expand(level.alpha, x.ndim) * eps - expand(level.sigma, x.ndim) * x
 
 
 def score_from_eps(eps: Array, level: Noise) -> Array:
-    """∇ log q(z) = −ε/σ, σ cumulative."""
+    """Return the score ∇ log q(z) = −ε/σ, where σ is cumulative."""
     return -eps / expand(level.sigma, eps.ndim)
 
 
 def split(raw: Array, z: Array, level: Noise, kind: str = "eps") -> Prediction:
-    """Raw network output → (x̂, ε̂), consistent with z = α x̂ + σ ε̂.
+    """Convert a raw network output to (x̂, ε̂) with z = α x̂ + σ ε̂.
 
-    raw: [B, …, C] as z, or [B, …, 2C] with a variance head v behind. kind: what the network predicts, one of
-    KINDS.
     For v any α² + σ² is allowed: x̂ = (α z − σ v)/(α² + σ²), ε̂ = (σ z + α v)/(α² + σ²).
+
+    Args:
+        raw: Network output, [B, …, C] as z, or [B, …, 2C] if a variance head is concatenated.
+        z: Noisy data, [B, …, C].
+        level: Noise level of z.
+        kind: The target that the network predicts, one of KINDS.
     """
     alpha, sigma = expand(level.alpha, z.ndim), expand(level.sigma, z.ndim)
     v = None
@@ -79,10 +83,10 @@ def split(raw: Array, z: Array, level: Noise, kind: str = "eps") -> Prediction:
 
 
 def with_x(found: Prediction, x: Array, z: Array, level: Noise) -> Prediction:
-    """Another x̂ [B, …] in the place of the predicted one; ε̂ follows, so that z = α x̂ + σ ε̂."""
+    """Replace x̂ [B, …] of a prediction and recompute ε̂, so that z = α x̂ + σ ε̂."""
     return found._replace(x=x, eps=eps_from_x(z, x, level))
 
 
 def clipped(found: Prediction, z: Array, level: Noise, limit: float = 1.0) -> Prediction:
-    """x̂ clipped to [−limit, limit], ε̂ following."""
+    """Clip x̂ to [−limit, limit] and recompute ε̂."""
     return with_x(found, jnp.clip(found.x, -limit, limit), z, level)

@@ -2,9 +2,9 @@
 
     z_t = (1 − t) x + t ε,      u = dz/dt = ε − x,      γ(t) = 2 log(t/(1 − t))
 
-So α = sigmoid(−γ/2), σ = sigmoid(γ/2) = t: a process like any other, whose schedule is cut at t_min and t_max, since γ
-is infinite at both ends. Its latents are those of VP times s(t) = √(t² + (1 − t)²), and the error of a velocity is that
-of v in VP over s: û − u = (v̂ − v)/s.
+So α = sigmoid(−γ/2), σ = sigmoid(γ/2) = t define a `process.Process`. Its schedule is truncated to [t_min, t_max],
+since γ is infinite at both ends. Its latents are those of VP times s(t) = √(t² + (1 − t)²), and the error of a velocity
+is that of v in VP divided by s: û − u = (v̂ − v)/s.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ def _sigma(gamma: Array) -> Array:
 
 
 def scale(gamma: Array) -> Array:
-    """s = √(α² + σ²): z/s is the VP latent of the same SNR."""
+    """Return s = √(α² + σ²): z/s is the VP latent of the same SNR."""
     return jnp.sqrt(jnp.square(_alpha(gamma)) + jnp.square(_sigma(gamma)))
 
 
-# d log α/dγ = −σ/2; the prior at γ_1 is what x ~ N(0, I) would have: N(0, s(t_1)² I).
+# d log α/dγ = −σ/2; the prior at γ_1 is the marginal of x ~ N(0, I): N(0, s(t_1)² I).
 FLOW = Process(_alpha, _sigma, lambda g: -0.5 * _sigma(g), lambda g: jnp.square(scale(g)))
 
 
 class Straight(NamedTuple):
-    """The path of t = t_min + (t_max − t_min) s in γ = 2 log(t/(1 − t)), s ∈ [0, 1]; plain numbers."""
+    """The shape of γ = 2 log(t/(1 − t)) at t = t_min + (t_max − t_min) s, s ∈ [0, 1]; fields are Python floats."""
 
     t_min: float
     t_max: float
 
     @property
     def span(self) -> float:
-        """γ_1 − γ_0."""
+        """Return γ_1 − γ_0."""
         return _gamma(self.t_max) - _gamma(self.t_min)
 
     def flow_time(self, s: Array) -> Array:
-        """t = t_min + (t_max − t_min) s."""
+        """Return t = t_min + (t_max − t_min) s."""
         return self.t_min + (self.t_max - self.t_min) * s
 
     def delta(self, t: Array, dt: Array) -> Array:
-        """2 log1p(h/(t′ (1 − t))) over the span, for t′ = t − h: a positive term, so nothing cancels."""
+        """Return 2 log1p(h/(t′ (1 − t))) over the span, for t′ = t − h; a positive term, so nothing cancels."""
         now, h = self.flow_time(t), (self.t_max - self.t_min) * dt
         return 2 * jnp.log1p(h / ((now - h) * (1 - now))) / self.span
 
     def value(self, t: Array) -> Array:
-        """From the nearer end, so that both are exact."""
+        """Compute S from the nearer end, so that both ends are exact."""
         since, until = self.delta(t, t), self.delta(jnp.ones_like(t), 1 - t)
         return jnp.where(t < 0.5, since, 1 - until)
 
     def slope(self, t: Array) -> Array:
-        """dγ/dt = 2/(t (1 − t)), over the span."""
+        """Return dγ/dt = 2/(t (1 − t)) over the span."""
         now = self.flow_time(t)
         return 2 * (self.t_max - self.t_min) / (now * (1 - now) * self.span)
 
@@ -74,14 +74,21 @@ def _gamma(t: float) -> float:
 
 
 def schedule(t_min: float = 1e-3, t_max: float = 1 - 1e-3) -> Schedule:
-    """γ(s) with ends γ(t_min) and γ(t_max)."""
+    """Return the schedule γ(s) with ends γ(t_min) and γ(t_max)."""
     return Schedule(jnp.asarray(_gamma(t_min)), jnp.asarray(_gamma(t_max)), Straight(t_min, t_max))
 
 
 def logit_normal(u: Array, mean: float, deviation: float, low: Array, high: Array) -> Array:
-    """γ of t with logit t ~ N(mean, deviation²) (Esser et al. 2024, §3.1), which is γ ~ N(2 mean, 4 deviation²),
+    """Sample γ of logit-normal t, logit t ~ N(mean, deviation²), truncated (Esser et al. 2024, §3.1).
 
-    truncated to [low, high]. u: uniform in [0, 1), any shape.
+    This is γ ~ N(2 mean, 4 deviation²) truncated to [low, high].
+
+    Args:
+        u: Uniform noise in [0, 1), any shape.
+        mean: Mean of logit t.
+        deviation: Standard deviation of logit t.
+        low: Smallest γ.
+        high: Largest γ.
     """
     below, inside = _mass(mean, deviation, low, high)
     tiny = jnp.finfo(u.dtype).eps
@@ -90,26 +97,26 @@ def logit_normal(u: Array, mean: float, deviation: float, low: Array, high: Arra
 
 
 def logit_normal_density(gamma: Array, mean: float, deviation: float, low: Array, high: Array) -> Array:
-    """The density of `logit_normal`'s γ within [low, high]."""
+    """Return the density of the γ that `logit_normal` samples, within [low, high]."""
     spread = 2 * deviation
     normal = jnp.exp(-0.5 * jnp.square((gamma - 2 * mean) / spread)) / (spread * math.sqrt(2 * math.pi))
     return normal / _mass(mean, deviation, low, high)[1]
 
 
 def _mass(mean: float, deviation: float, low: Array, high: Array) -> tuple[Array, Array]:
-    """The probability below `low` and that between `low` and `high`, before the truncation."""
+    """Return the probabilities below `low` and between `low` and `high`, before truncation."""
     below, until = (jax.scipy.special.ndtr((end / 2 - mean) / deviation) for end in (low, high))
     return below, until - below
 
 
 def velocity(predict: Predict, z: Array, level: object) -> Array:
-    """û = ε̂ − x̂."""
-    found = predict(z, level)  # type: ignore[arg-type]
-    return found.eps - found.x
+    """Return the velocity û = ε̂ − x̂."""
+    prediction = predict(z, level)  # type: ignore[arg-type]
+    return prediction.eps - prediction.x
 
 
 def euler(predict: Predict) -> Step:
-    """z_s = z_t − (t − s) û(z_t, t): DDIM on the same grid, to rounding."""
+    """Euler step z_s = z_t − (t − s) û(z_t, t): equal to DDIM on the same grid, up to rounding."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
         return z - _elapsed(transition, z) * velocity(predict, z, transition.frm)
@@ -118,7 +125,7 @@ def euler(predict: Predict) -> Step:
 
 
 def heun(predict: Predict) -> Step:
-    """Heun's method (order 2) in (z, t); two network calls."""
+    """Heun step (order 2) in (z, t), with two network calls."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
         h, slope = _elapsed(transition, z), velocity(predict, z, transition.frm)
@@ -128,6 +135,6 @@ def heun(predict: Predict) -> Step:
 
 
 def _elapsed(transition: Transition, z: Array) -> Array:
-    """t − s = σ_t − σ_s, from δ: σ_t − σ_s = α_s σ_t (1 − e^{−δ/2}) for σ = sigmoid(γ/2)."""
+    """Return t − s = σ_t − σ_s from δ: σ_t − σ_s = α_s σ_t (1 − e^{−δ/2}) for σ = sigmoid(γ/2)."""
     frm, to = transition.frm, transition.to
     return expand(to.alpha * frm.sigma * -jnp.expm1(-0.5 * transition.delta), z.ndim)

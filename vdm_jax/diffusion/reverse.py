@@ -2,12 +2,12 @@
 
     p(z_s|z_t) = N(μ_Q(z_t, x̂), Σ),      log Σ = w log β + (1 − w) log β̃,      β̃ = σ_Q²,  β = σ²_{t|s}
 
-with w = 0 or 1, a constant between (v of Ho & Salimans 2022, §3: .3 at 64², .2 at 128²), or w = (v + 1)/2 with v
-learned for every channel and pixel (Nichol & Dhariwal 2021, eq. 15).
+with w = 0 or 1, a constant in between (v of Ho & Salimans 2022, §3: .3 at 64², .2 at 128²), or w = (v + 1)/2 with v
+predicted for every channel and pixel (Nichol & Dhariwal 2021, eq. 15).
 
     −log p(x) ≤ Σ_{ℓ ≥ 2} KL(q(z_{ℓ−1}|z_ℓ, x) ‖ p(z_{ℓ−1}|z_ℓ)) − log p(x|z_1) + KL(q(z_T|x) ‖ N(0, I))
 
-with a discretised Gaussian for the last step, whose target is the data itself (Ho et al. 2020, §3.3). A learned w is
+with a discretized Gaussian for the last step, whose target is the data itself (Ho et al. 2020, §3.3). A learned w is
 not clamped: the variance of the true reverse step may lie outside [β̃, β].
 """
 
@@ -31,7 +31,7 @@ Reverse = Callable[[Array, Transition], tuple[Array, Array]]
 
 
 def log_variances(step: Transition) -> tuple[Array, Array]:
-    """(log β̃, log β) of a step, of the shape of its fields; where s is the data log β̃ is the step's floor."""
+    """Return (log β̃, log β) in the shape of the fields of `step`; where s is the data, log β̃ is the step's floor."""
     log_shrink = jnp.log(-jnp.expm1(-step.delta))
     at_data = step.to.sigma == 0
     below = jnp.where(at_data, 1.0, step.to.sigma)
@@ -39,15 +39,19 @@ def log_variances(step: Transition) -> tuple[Array, Array]:
 
 
 def between(small: Array, large: Array, w: Array | float) -> Array:
-    """log Σ = w log β + (1 − w) log β̃, of log β̃ and log β."""
+    """Interpolate log Σ = w log β + (1 − w) log β̃ from log β̃ and log β."""
     return w * large + (1 - w) * small
 
 
 def moments(z: Array, prediction: Prediction, step: Transition, variance: str | float) -> tuple[Array, Array]:
-    """Mean and log-variance of p(z_s|z_t), [B, …] each.
+    """Return mean and log-variance of p(z_s|z_t), [B, …] each.
 
-    variance: one of VARIANCES, or a constant w ∈ [0, 1]. A constant w gives at the last step β̃'s floor, which makes
-    the better log p(x|z_1).
+    Args:
+        z: The latent z_t, [B, …].
+        prediction: x̂, and the variance head if the variance is learned.
+        step: The transition from t to s.
+        variance: One of VARIANCES, or a constant w ∈ [0, 1]. For a constant w, the last step uses the floor of β̃,
+            which gives the better log p(x|z_1).
     """
     mean, _ = posterior_of_x(z, prediction.x, step.frm, step.to, step.delta)
     small, large = log_variances(step)
@@ -61,12 +65,12 @@ def moments(z: Array, prediction: Prediction, step: Transition, variance: str | 
 
 
 def gaussian(predict: Predict, variance: str | float) -> Reverse:
-    """p(z_s|z_t) of a denoiser, for `drawn` and for what shifts its mean (`guidance.mean_shift`)."""
+    """Make p(z_s|z_t) from a denoiser, for `drawn` and `guidance.mean_shift`; variance: as in `moments`."""
     return lambda z, transition: moments(z, predict(z, transition.frm), transition, variance)
 
 
 def drawn(reverse: Reverse) -> Step:
-    """z_s ~ p(z_s|z_t); without noise where s is the data (Ho et al. 2020, algorithm 2)."""
+    """Make a step that samples z_s ~ p(z_s|z_t), without noise where s is the data (Ho et al. 2020, algorithm 2)."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
         mean, log_variance = reverse(z, transition)
@@ -77,18 +81,18 @@ def drawn(reverse: Reverse) -> Step:
 
 
 def ancestral(predict: Predict, variance: str | float) -> Step:
-    """z_s ~ p(z_s|z_t), the mean and the variance being the denoiser's."""
+    """Make a step that samples z_s ~ p(z_s|z_t) of a denoiser; variance: as in `moments`."""
     return drawn(gaussian(predict, variance))
 
 
 def log_density(z: Array, mean: Array, log_variance: Array) -> Array:
-    """log N(z; mean, exp(log_variance)) of every entry, nats; all of one shape."""
+    """Return log N(z; mean, exp(log_variance)) per entry, nats; all arguments have the same shape."""
     square = jnp.square(z - mean) * jnp.exp(-log_variance)
     return -0.5 * (square + log_variance + math.log(2 * math.pi))
 
 
 def gaussian_kl(mean: Array, log_variance: Array, mean_p: Array, log_variance_p: Array) -> Array:
-    """KL(N(mean, e^log_variance) ‖ N(mean_p, e^log_variance_p)), summed over all but the batch: [B] nats."""
+    """Return KL(N(mean, e^log_variance) ‖ N(mean_p, e^log_variance_p)) summed over all axes but the batch, [B] nats."""
     excess = log_variance - log_variance_p
     square = jnp.square(mean - mean_p) * jnp.exp(-log_variance_p)
     return 0.5 * sum_except_batch(square + jnp.expm1(excess) - excess)
@@ -102,12 +106,17 @@ def bound_term(
     step: Transition,
     variance: str,
 ) -> Array:
-    """The bound's term of each example's step, [B] nats: a KL, or −log p(x|z_1) where s is the data.
+    """Return the term of the bound for the step of each example, [B] nats: a KL, or −log p(x|z_1) where s is the data.
 
-    z = α_t f + σ_t ε; step: fields [B]. log_likelihood: (mean, log-variance) of p(z_0|z_1) → log p(x|z_1), of every
-    dimension: `discretised` or `density`.
+    Args:
+        log_likelihood: (mean, log-variance) of p(z_0|z_1) → log p(x|z_1) per dimension: `discretised` or `density`.
+        z: The latent z_t = α_t f + σ_t ε, [B, …].
+        eps: The noise ε, [B, …].
+        prediction: The denoiser's output at z.
+        step: The transition from t to s, with fields of shape [B].
+        variance: One of VARIANCES.
     """
-    # of the same form as the model's, so that what is rounded in both alike cancels
+    # the same formula as for the model's mean, so that common rounding errors cancel
     true_mean, _ = posterior_of_x(z, x_from_eps(z, eps, step.frm), step.frm, step.to, step.delta)
     true_log_variance = jnp.broadcast_to(expand(log_variances(step)[0], z.ndim), z.shape)
     mean, log_variance = moments(z, prediction, step, variance)
@@ -117,10 +126,10 @@ def bound_term(
 
 
 def discretised(x: Array, vocabulary: int, cdf: str = "exact") -> Callable[[Array, Array], Array]:
-    """log p(x|z_1) of levels x [B, …]: a Gaussian cut into bins (`decoders.discretised_gaussian`)."""
+    """Return log p(x|z_1) for pixel values x [B, …]: a discretized Gaussian (`decoders.discretised_gaussian`)."""
     return lambda mean, log_variance: discretised_gaussian(x, mean, 0.5 * log_variance, vocabulary, cdf)
 
 
 def density(x: Array) -> Callable[[Array, Array], Array]:
-    """log p(x|z_1) of real numbers x [B, …]: the Gaussian's density."""
+    """Return log p(x|z_1) for continuous data x [B, …]: a Gaussian density."""
     return lambda mean, log_variance: log_density(x, mean, log_variance)

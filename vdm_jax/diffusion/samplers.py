@@ -1,7 +1,7 @@
 """Samplers: a time grid and a step rule, run by one `lax.scan`.
 
-A step sees the transition t → s as two noise levels and δ = γ_t − γ_s. Noise is keyed per image:
-image k of a seed gets the same noise whatever the batch size or the number of devices.
+A step gets the transition t → s as two noise levels and δ = γ_t − γ_s. Noise is keyed per image:
+image k of a seed gets the same noise for every batch size and number of devices.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ COMPONENTS = (
 
 
 class Transition(NamedTuple):
-    """One step of the reverse process, t → s: every field a scalar array, [B], or [N] for a whole grid.
+    """One step of the reverse process, t → s; every field is a scalar array, [B], or [N] for a complete grid.
 
-    delta: γ_t − γ_s > 0, ∞ where s is the data itself; number: of the step, 0 at t = 1; floor: what the log of the
-    posterior's variance σ_Q² is taken to be where it is −∞, at the data.
+    Attributes:
+        frm: The noise level t.
+        to: The noise level s.
+        delta: γ_t − γ_s > 0, ∞ where s is the data itself.
+        number: Index of the step, 0 at t = 1.
+        floor: Value that replaces the log of the posterior variance σ_Q² where s is the data and it is −∞.
     """
 
     frm: Noise
@@ -48,7 +52,7 @@ Predict = Callable[[Array, Noise], Prediction]
 
 
 def uniform_grid(num_steps: int) -> np.ndarray:
-    """t from 1 to 0 in equal steps, float64 [num_steps + 1]."""
+    """Return t from 1 to 0 in equal steps, float64 [num_steps + 1]."""
     return np.linspace(1.0, 0.0, num_steps + 1)
 
 
@@ -57,9 +61,15 @@ def transitions(
     grid: np.ndarray,
     level_of: Callable[[Array], Noise],
 ) -> Transition:
-    """The steps of a decreasing time grid [N + 1], stacked to [N].
+    """Make the steps of a time grid; t − s is computed in float64 on the host.
 
-    level_of: γ → Noise, with t in the units of the network. t − s is taken in float64 on the host.
+    Args:
+        schedule: γ(t).
+        grid: Strictly decreasing times, [N + 1].
+        level_of: γ → Noise, with t in the units of the network.
+
+    Returns:
+        The transitions, with fields of shape [N].
     """
     grid = np.asarray(grid, np.float64)
     if grid.ndim != 1 or len(grid) < 2 or not np.all(np.diff(grid) < 0):
@@ -73,11 +83,19 @@ def transitions(
 
 
 def run(step: Step, carry: Any, keys: Array, steps: Transition, keep: Sequence[int] = ()) -> tuple[Any, Any]:
-    """Run the steps by one scan; returns (last carry, carries [K, …] after the K ascending steps of `keep`).
+    """Run all steps in one scan.
 
-    keys: [B], one per image; a step gets keys that are new for its number. No other carries are stored.
+    Args:
+        step: The step rule.
+        carry: Initial carry, a pytree of [B, …].
+        keys: One random key per image, [B]; each step folds in its number.
+        steps: Transitions with fields of shape [N].
+        keep: Ascending indices of K steps whose carries are returned. No other carries are stored.
+
+    Returns:
+        (last carry, kept carries [K, …]).
     """
-    # A step writes where the next one that is kept belongs; after the last of these, into a place of no use.
+    # Each step overwrites the slot of the next kept step; the extra last slot takes the steps after the last kept one.
     places = jnp.asarray(np.searchsorted(np.asarray(keep, int), np.arange(len(steps.number))))
 
     def body(state: tuple[Any, Any], now: tuple[Transition, Array]) -> tuple[tuple[Any, Any], None]:
@@ -93,18 +111,18 @@ def run(step: Step, carry: Any, keys: Array, steps: Transition, keep: Sequence[i
 
 
 def prior_sample(keys: Array, shape: tuple[int, ...], gamma_1: Array, process: Process = VP) -> Array:
-    """z_1 ~ p(z_1), [B, *shape]."""
+    """Sample z_1 ~ p(z_1), [B, *shape]. keys: [B]; gamma_1: γ at t = 1."""
     eps = jax.vmap(lambda k: jax.random.normal(k, shape, jnp.result_type(float)))(keys)
     return jnp.sqrt(process.prior_variance(gamma_1)) * eps
 
 
 def normal(keys: Array, z: Array) -> Array:
-    """Standard normal of z's shape [B, …], row k from keys[k]."""
+    """Sample standard normal noise of the shape of z [B, …], row k from keys[k]."""
     return jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], z.dtype))(keys)
 
 
 def ancestral(predict: Predict) -> Step:
-    """z_s ~ q(z_s|z_t, x = x̂(z_t)) (VDM eq. 5; DDPM algorithm 2 with variance β̃)."""
+    """Ancestral step z_s ~ q(z_s|z_t, x = x̂(z_t)) (VDM eq. 5; DDPM algorithm 2 with variance β̃)."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
         frm, to, delta, *_ = transition
@@ -115,7 +133,7 @@ def ancestral(predict: Predict) -> Step:
 
 
 def ddim(predict: Predict, eta: float = 0.0) -> Step:
-    """z_s = α_s x̂ + √(σ_s² − η² σ_Q²) ε̂ + η σ_Q ε (Song et al. 2021, eq. 12).
+    """DDIM step z_s = α_s x̂ + √(σ_s² − η² σ_Q²) ε̂ + η σ_Q ε (Song et al. 2021, eq. 12).
 
     η = 0 is deterministic; η = 1 is ancestral sampling.
     """
@@ -134,7 +152,7 @@ def ddim(predict: Predict, eta: float = 0.0) -> Step:
 
 
 def euler(predict: Predict, process: Process = VP) -> Step:
-    """One Euler step of the probability-flow ODE in γ: z_s = z_t − δ dz/dγ."""
+    """Euler step of the probability-flow ODE in γ: z_s = z_t − δ dz/dγ."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
         frm, _, delta, *_ = transition
@@ -144,7 +162,7 @@ def euler(predict: Predict, process: Process = VP) -> Step:
 
 
 def heun(predict: Predict, process: Process = VP) -> Step:
-    """One step of Heun's method (order 2) on the probability-flow ODE in γ; two network calls."""
+    """Heun step (order 2) of the probability-flow ODE in γ, with two network calls."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
         frm, to, delta, *_ = transition
@@ -157,12 +175,18 @@ def heun(predict: Predict, process: Process = VP) -> Step:
 
 
 def spread(level: Noise, z: Array) -> Noise:
-    """A level of scalars as one of [B], z being [B, …]; a level of [B] as it is."""
+    """Broadcast the fields of a noise level to [B] for z [B, …]."""
     return jax.tree.map(lambda a: jnp.broadcast_to(a, z.shape[:1]), level)
 
 
 def predictor(denoise: Denoise, split: Callable[..., Prediction], cond: Any) -> Predict:
-    """Denoiser and conversion as one function of (z, level); scalar levels are spread over the batch."""
+    """Combine a denoiser and the conversion of its output into one function of (z, level).
+
+    Args:
+        denoise: The network.
+        split: Conversion of its output to (x̂, ε̂).
+        cond: Conditions, a pytree of [B, …].
+    """
 
     def predict(z: Array, level: Noise) -> Prediction:
         level = spread(level, z)

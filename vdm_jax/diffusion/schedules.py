@@ -4,11 +4,11 @@ Every schedule has the form
 
     γ(t) = γ₀ (1 − S(t)) + γ₁ S(t),        S(0) = 0 and S(1) = 1 exactly,
 
-so its endpoints hold whatever the shape S is (γ₀ + (γ₁ − γ₀)·1 misses γ₁ in float32 for most pairs).
-A shape answers three questions: S(t), dS/dt, and S(t) − S(t − dt) in closed form. The last one exists
-because γ_t − γ_s of two float32 numbers is off by 6e-5 at T = 1000 and by 6 % at T = 10⁶.
+so its endpoints are exact for every shape S (γ₀ + (γ₁ − γ₀)·1 differs from γ₁ in float32 for most pairs).
+A shape implements S(t), dS/dt, and S(t) − S(t − dt) in closed form. The last one exists because the
+difference of two float32 values γ_t and γ_s has an error of 6e-5 at T = 1000 and of 6 % at T = 10⁶.
 
-Gradients flow to every array leaf; which of them are trained is the caller's choice.
+Gradients flow to every array leaf; the caller chooses which of them are trained.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COMPONENTS = (
     Component(
         {
             "schedule.features": Field(1024, "hidden units of the monotone network", low=1, decisive=True),
-            "schedule.minimise_variance": Field(False, "the path follows the gradient of E[L^2] (VDM, I.2)"),
+            "schedule.minimise_variance": Field(False, "train the path with the gradient of E[L^2] (VDM, I.2)"),
         },
         {"schedule.kind": ("learned_monotone",)},
     ),
@@ -53,38 +53,38 @@ class Shape(Protocol):
     """A monotone path from 0 to 1; all methods are elementwise in t."""
 
     def value(self, t: Array) -> Array:
-        """S(t)."""
+        """Return S(t)."""
 
     def slope(self, t: Array) -> Array:
-        """dS/dt."""
+        """Return dS/dt."""
 
     def delta(self, t: Array, dt: Array) -> Array:
-        """S(t) − S(t − dt) without cancellation."""
+        """Return S(t) − S(t − dt) without cancellation."""
 
 
 class Schedule(NamedTuple):
-    """γ(t) = γ₀ (1 − S(t)) + γ₁ S(t). gamma_0, gamma_1: scalars; SNR falls from e^{−γ₀} to e^{−γ₁}."""
+    """The schedule γ(t) = γ₀ (1 − S(t)) + γ₁ S(t) with scalars γ₀, γ₁; SNR decreases from e^{−γ₀} to e^{−γ₁}."""
 
     gamma_0: Array
     gamma_1: Array
     shape: Shape
 
     def gamma(self, t: Array) -> Array:
-        """γ(t); any shape of t."""
+        """Return γ(t), in the shape of t."""
         s = self.shape.value(t)
         return self.gamma_0 * (1 - s) + self.gamma_1 * s
 
     def dgamma(self, t: Array) -> Array:
-        """γ′(t) = (γ₁ − γ₀) S′(t)."""
+        """Return γ′(t) = (γ₁ − γ₀) S′(t)."""
         return (self.gamma_1 - self.gamma_0) * self.shape.slope(t)
 
     def delta(self, t: Array, dt: Array) -> Array:
-        """γ(t) − γ(t − dt) = (γ₁ − γ₀) (S(t) − S(t − dt))."""
+        """Return γ(t) − γ(t − dt) = (γ₁ − γ₀) (S(t) − S(t − dt))."""
         return (self.gamma_1 - self.gamma_0) * self.shape.delta(t, dt)
 
 
 class Linear(NamedTuple):
-    """S(t) = t: γ linear in t (VDM's `fixed` and `learnable_scalar`)."""
+    """The shape S(t) = t: γ is linear in t (VDM's `fixed` and `learnable_scalar`)."""
 
     def value(self, t: Array) -> Array:
         return jnp.asarray(t)
@@ -97,7 +97,7 @@ class Linear(NamedTuple):
 
 
 def _share(t: Array, since_0: Array, until_1: Array) -> Array:
-    """since_0/(since_0 + until_1) from the nearer end: 0 and 1 are exact however the two terms are rounded.
+    """Return since_0/(since_0 + until_1) computed from the nearer end, so that 0 and 1 are exact for any rounding.
 
     (a/(a + 0) is not 1 under jit, where XLA may compute a twice with different roundings.)
     """
@@ -109,15 +109,15 @@ class Cosine(NamedTuple):
     """α = cos, truncated so that γ runs from gamma_0 to gamma_1 (Ho & Salimans 2022, §2).
 
     γ(t) = 2 log tan(a t + b), b = arctan e^{γ₀/2}, a = arctan e^{γ₁/2} − b. By
-    log tan y − log tan x = log1p(sin(y − x) / (cos y sin x)) the rise since 0 is closed form and has
-    no cancellation.
+    log tan y − log tan x = log1p(sin(y − x) / (cos y sin x)) the increase since t = 0 has a closed form without
+    cancellation.
     """
 
     gamma_0: Array
     gamma_1: Array
 
     def _angles(self) -> tuple[Array, Array, Array]:
-        """(a, b, b′): the angle at t is a t + b and its complement is a (1 − t) + b′."""
+        """Return (a, b, b′): the angle at t is a t + b and its complement is a (1 − t) + b′."""
         b = jnp.arctan(jnp.exp(self.gamma_0 / 2))
         complement = jnp.arctan(jnp.exp(-self.gamma_1 / 2))
         return jnp.pi / 2 - b - complement, b, complement
@@ -142,11 +142,11 @@ class Monotone(NamedTuple):
 
         N(t) = |skip| t + (1/K) Σ_k |out_k| tanh(½ (|rate_k| (2t − 1) + bias_k)).
 
-    skip: []; rate, bias, out: [K]. With u = |rate| (2t − 1) + bias and u′ that of t − dt, a unit rises by
+    skip: []; rate, bias, out: [K]. With u = |rate| (2t − 1) + bias and u′ its value at t − dt, a unit increases by
 
         tanh ½u − tanh ½u′ = 2 tanh(|rate| dt) (sigmoid u · sigmoid −u′ + sigmoid −u · sigmoid u′),
 
-    a sum of positive terms, so nothing cancels however saturated the units are.
+    a sum of positive terms, so nothing cancels even for saturated units.
     """
 
     skip: Array
@@ -155,7 +155,7 @@ class Monotone(NamedTuple):
     out: Array
 
     def _rise(self, t: Array, dt: Array) -> Array:
-        """N(t) − N(t − dt)."""
+        """Return N(t) − N(t − dt)."""
         t, dt = jnp.broadcast_arrays(t, dt)
         rate, out = self._leaves(t.ndim)
         u, before = self._inputs(t), self._inputs(t - dt)
@@ -164,12 +164,12 @@ class Monotone(NamedTuple):
         return jnp.abs(self.skip) * dt + jnp.mean(out * bend, axis=-1)
 
     def _leaves(self, ndim: int) -> tuple[Array, Array]:
-        """|rate| and |out| behind ndim axes."""
+        """Return |rate| and |out| with ndim leading axes of size 1."""
         axes = tuple(range(ndim))
         return jnp.expand_dims(jnp.abs(self.rate), axes), jnp.expand_dims(jnp.abs(self.out), axes)
 
     def _inputs(self, t: Array) -> Array:
-        """u(t) of every unit, [..., K]."""
+        """Return u(t) of every unit, [..., K]."""
         rate, _ = self._leaves(t.ndim)
         return rate * (2 * t[..., None] - 1) + jnp.expand_dims(self.bias, tuple(range(t.ndim)))
 
@@ -188,36 +188,39 @@ class Monotone(NamedTuple):
 
 
 def init_monotone(key: Array, features: int = 1024) -> dict[str, Array]:
-    """Leaves of a `Monotone` near the identity; `Monotone(**init_monotone(key))`.
+    """Initialize the leaves of a `Monotone` near the identity, for `Monotone(**init_monotone(key))`.
 
-    Units bend at centres (1 − bias/rate)/2 all over [0, 1], within 1 down to 1/100 of it (rates
-    log-uniform): the path that minimises the variance turns sharply at its ends, and Adam does not
-    get there from rates of order 1.
+    Units have centers (1 − bias/rate)/2 uniform in [0, 1] and widths from 1 to 1/100 (log-uniform rates): the path
+    that minimizes the variance bends sharply at its ends, and Adam does not reach it from rates of order 1.
+
+    Args:
+        key: Random key.
+        features: Number K of hidden units.
     """
-    rate_key, centre_key = jax.random.split(key)
+    rate_key, center_key = jax.random.split(key)
     rate = jnp.exp(jax.random.uniform(rate_key, (features,), maxval=math.log(100)))
-    centre = jax.random.uniform(centre_key, (features,))
+    center = jax.random.uniform(center_key, (features,))
     return {
         "skip": jnp.ones(()),
         "rate": rate,
-        "bias": rate * (1 - 2 * centre),
+        "bias": rate * (1 - 2 * center),
         "out": jnp.full((features,), 0.1),
     }
 
 
 def linear(gamma_0: float | Array, gamma_1: float | Array) -> Schedule:
-    """γ linear in t between two endpoints."""
+    """Return the schedule that is linear in t from γ₀ to γ₁."""
     return Schedule(jnp.asarray(gamma_0), jnp.asarray(gamma_1), Linear())
 
 
 def cosine(gamma_0: float | Array, gamma_1: float | Array) -> Schedule:
-    """The cosine schedule truncated to [γ₀, γ₁]."""
+    """Return the cosine schedule truncated to [γ₀, γ₁]."""
     gamma_0, gamma_1 = jnp.asarray(gamma_0), jnp.asarray(gamma_1)
     return Schedule(gamma_0, gamma_1, Cosine(gamma_0, gamma_1))
 
 
 def learned_endpoints(gamma_0: Array, span: Array) -> tuple[Array, Array]:
-    """(γ₀, γ₀ + |span|): free leaves whose order cannot flip (VDM's b + |w| t)."""
+    """Return (γ₀, γ₀ + |span|), which are ordered for all values of the two leaves (VDM's b + |w| t)."""
     return gamma_0, gamma_0 + jnp.abs(span)
 
 
@@ -240,12 +243,19 @@ _second_moment.defvjp(_second_moment_fwd, _second_moment_bwd)
 
 
 def minimise_variance(schedule: Schedule, t: Array, weight: float | Array) -> tuple[Array, Array]:
-    """(γ_t, γ′_t) whose path follows ∇E[L²] while the endpoints follow ∇E[L] (VDM, appendix I.2).
+    """Return (γ_t, γ′_t) whose path gets the gradient ∇E[L²] and whose endpoints get ∇E[L] (VDM, appendix I.2).
 
-    With T = ∞ the bound does not depend on the path between the endpoints, only the variance of its
-    estimate does. L_i = ½ γ′_i ‖ε − ε̂‖² is linear in γ′_i, so L_i is γ′_i times the cotangent of γ′_i
-    over the weight that L_i has in the loss; multiplying both cotangents by 2 L_i turns ∇ Σ w L_i into
-    ∇ Σ w L_i². t: [b]; weight: the (common) weight w of one L_i in the scalar that is differentiated.
+    For T = ∞ the bound does not depend on the path between the endpoints; only the variance of its estimate does.
+    L_i = ½ γ′_i ‖ε − ε̂‖² is linear in γ′_i, so L_i is γ′_i times the cotangent of γ′_i divided by the weight of L_i
+    in the loss. Multiplying both cotangents by 2 L_i turns ∇ Σ w L_i into ∇ Σ w L_i².
+
+    Args:
+        schedule: γ(t).
+        t: Times, [b].
+        weight: The weight w of each L_i in the scalar that is differentiated.
+
+    Returns:
+        (γ_t, γ′_t), each [b].
     """
     stop = jax.lax.stop_gradient
     path = Schedule(stop(schedule.gamma_0), stop(schedule.gamma_1), _stop_endpoints(schedule.shape))
@@ -257,12 +267,12 @@ def minimise_variance(schedule: Schedule, t: Array, weight: float | Array) -> tu
 
 
 def _stop_endpoints(shape: Shape) -> Shape:
-    """Endpoints that a shape depends on (`Cosine`) are no part of its path."""
+    """Stop gradients to endpoints that a shape depends on (`Cosine`); they are not part of its path."""
     return jax.lax.stop_gradient(shape) if isinstance(shape, Cosine) else shape
 
 
 def inverse(schedule: Schedule, gamma: Array, iterations: int = 60) -> Array:
-    """t with γ(t) = gamma, by bisection; gamma within [γ₀, γ₁]. For plots and tests, not for training."""
+    """Solve γ(t) = gamma for t by bisection, for gamma in [γ₀, γ₁]; meant for plots and tests, not for training."""
 
     def body(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds

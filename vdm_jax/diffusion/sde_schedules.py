@@ -5,8 +5,8 @@
     VE      dx = √(dσ²/dt) dw                         α = 1          σ = σ_min (σ_max/σ_min)^t      γ = 2 log σ
 
 with β(t) = β_min + t (β_max − β_min) and B(t) its integral from 0. For all of them g² dt = σ² dγ and the drift is
-(d log α/dγ) x dγ, so a `process.Process` and γ(t) say all that an SDE says. At t = 0 γ would be −∞ for VP and
-sub-VP: the `Schedule`'s own time s ∈ [0, 1] stands for t = t_min + (1 − t_min) s, and γ(s = 0) is γ(t_min).
+(d log α/dγ) x dγ, so a `process.Process` and γ(t) determine the SDE. At t = 0, γ would be −∞ for VP and sub-VP.
+The time s ∈ [0, 1] of a `Schedule` therefore maps to t = t_min + (1 − t_min) s, and γ(s = 0) is γ(t_min).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _check_sigmas(given: Given) -> None:
     demand(low < high, f"config.schedule.sigma_min={low:g} must lie below config.schedule.sigma_max={high:g}")
 
 
-T_MIN = Field(1e-5, "the t that stands for 0 in an SDE", low=1e-7, high=0.1, decisive=True)
+T_MIN = Field(1e-5, "smallest time t of an SDE, used in place of 0", low=1e-7, high=0.1, decisive=True)
 COMPONENTS = (
     Component(
         {
@@ -60,10 +60,10 @@ COMPONENTS = (
 
 
 class LinearBeta(NamedTuple):
-    """The path of VP (power 1) and sub-VP (power 2): γ = B + power · log(1 − e^{−B}).
+    """The shape of VP (power 1) and sub-VP (power 2): γ = B + power · log(1 − e^{−B}).
 
-    With B of t, B′ of t − dt and b = B − B′ the rise is b + power · log1p(expm1(−b)/−expm1(B′)), a sum of positive
-    terms. Plain numbers, since nothing here is trained; span: γ(1) − γ(t_min).
+    With B = B(t), B′ = B(t − dt) and b = B − B′, γ increases by b + power · log1p(expm1(−b)/−expm1(B′)), a sum of
+    positive terms. Fields are Python numbers, since nothing here is trained; span is γ(1) − γ(t_min).
     """
 
     beta_min: float
@@ -73,15 +73,15 @@ class LinearBeta(NamedTuple):
     span: float
 
     def sde_time(self, s: Array) -> Array:
-        """t = t_min + (1 − t_min) s."""
+        """Return t = t_min + (1 − t_min) s."""
         return self.t_min + (1 - self.t_min) * s
 
     def integral(self, t: Array) -> Array:
-        """B(t) = β_min t + ½ (β_max − β_min) t²."""
+        """Return B(t) = β_min t + ½ (β_max − β_min) t²."""
         return t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t)
 
     def _rise(self, s: Array, ds: Array) -> Array:
-        """γ(s) − γ(s − ds)."""
+        """Return γ(s) − γ(s − ds)."""
         below, dt = self.sde_time(s - ds), (1 - self.t_min) * ds
         b = dt * (self.beta_min + (self.beta_max - self.beta_min) * (below + 0.5 * dt))
         return b + self.power * jnp.log1p(-jnp.expm1(-b) / jnp.expm1(self.integral(below)))
@@ -90,18 +90,18 @@ class LinearBeta(NamedTuple):
         return self._rise(t, dt) / self.span
 
     def value(self, t: Array) -> Array:
-        """From the nearer end, so that both are exact."""
+        """Compute S from the nearer end, so that both ends are exact."""
         since, until = self._rise(t, t), self._rise(jnp.ones_like(t), 1 - t)
         return jnp.where(t < 0.5, since / self.span, 1 - until / self.span)
 
     def slope(self, t: Array) -> Array:
-        """dγ/dB = 1 + power/expm1(B), over the span."""
+        """Return dS/ds, from dγ/dB = 1 + power/expm1(B) over the span."""
         now = self.sde_time(t)
         beta = self.beta_min + (self.beta_max - self.beta_min) * now
         return (1 - self.t_min) * beta * (1 + self.power / jnp.expm1(self.integral(now))) / self.span
 
     def time_of(self, gamma: Array) -> Array:
-        """The SDE's t of a level γ: t = 2B/(β_min + √(β_min² + 2 (β_max − β_min) B)),
+        """Return the time t of the SDE at noise level γ: t = 2B/(β_min + √(β_min² + 2 (β_max − β_min) B)).
 
         B = softplus γ for VP and 2 arsinh(½ e^{γ/2}) for sub-VP.
         """
@@ -121,16 +121,16 @@ def _linear_beta(beta_min: float, beta_max: float, t_min: float, power: int) -> 
 
 
 def vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-5) -> Schedule:
-    """γ of the VP SDE, the limit of DDPM's linear β."""
+    """Return the schedule of the VP SDE, the limit of DDPM's linear β."""
     return _linear_beta(beta_min, beta_max, t_min, 1)
 
 
 def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-5) -> Schedule:
-    """γ of the sub-VP SDE, for `process.SUB_VP`."""
+    """Return the schedule of the sub-VP SDE, for `process.SUB_VP`."""
     return _linear_beta(beta_min, beta_max, t_min, 2)
 
 
 def ve(sigma_min: float = 0.01, sigma_max: float = 50.0, t_min: float = 0.0) -> Schedule:
-    """γ of the VE SDE, linear in t: 2 log σ_min + 2 t log(σ_max/σ_min). t_min = 0 is allowed: σ_min > 0."""
+    """Return the schedule of the VE SDE, γ = 2 log σ_min + 2 t log(σ_max/σ_min); t_min = 0 is allowed, as σ_min > 0."""
     slope = 2 * math.log(sigma_max / sigma_min)
     return linear(2 * math.log(sigma_min) + slope * t_min, 2 * math.log(sigma_max))

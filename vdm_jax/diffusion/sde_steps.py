@@ -2,15 +2,15 @@
 
 With score = −ε̂/σ and g² dt = σ² dγ the reverse SDE of every process is
 
-    dz = [(d log α/dγ) z + σ ε̂] dγ + σ √dγ ε,      run from large γ to small,
+    dz = [(d log α/dγ) z + σ ε̂] dγ + σ √dγ ε,      from large γ to small,
 
-the probability flow (`process.flow`) with twice the score and noise. `samplers.ancestral`, `ddim`, `euler` and
-`heun` apply to these processes as they are. A Langevin step stays at its level,
+which is the probability flow (`process.flow`) with twice the score, plus noise. `samplers.ancestral`, `ddim`, `euler`
+and `heun` apply to these processes unchanged. A Langevin step stays at its noise level,
 
     z ← z + h score + √(2h) ε,
 
-and what differs between the papers is h. Every h here is of one example alone, so an image does not depend on the
-others of its batch; the originals average the norms over the batch.
+and the papers differ in the step size h. Here h is computed per example, so an image does not depend on the others
+in its batch; the originals average the norms over the batch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COMPONENTS = (
     Component(
         {
             "sampling.corrector_steps": Field(1, "Langevin steps at each level", low=0, resume=ANY_TIME),
-            "sampling.snr": Field(0.16, "r of the Langevin steps' size", low=0.0, resume=ANY_TIME),
+            "sampling.snr": Field(0.16, "signal-to-noise ratio r of the Langevin steps", low=0.0, resume=ANY_TIME),
         },
         {"sampling.sampler": ("predictor_corrector", "langevin")},
     ),
@@ -42,10 +42,14 @@ StepSize = Callable[[Array, Array, Transition], Array]
 
 
 def euler_maruyama(predict: Predict, process: Process = VP, elapsed: Array | None = None) -> Step:
-    """z_s = z_t − [(d log α/dγ) z_t + σ ε̂] h + σ √h ε, everything at t.
+    """Euler–Maruyama step z_s = z_t − [(d log α/dγ) z_t + σ ε̂] h + σ √h ε, with coefficients at t.
 
-    elapsed: h of every step [N], γ′(t) (t − s) for steps in the time of the SDE, where h = g² dt/σ² exactly as in the
-    original; by default h = γ_t − γ_s, steps in γ, which wants a grid fine in γ: the noise of one step is √h σ.
+    Args:
+        predict: The denoiser.
+        process: The forward process.
+        elapsed: h of every step, [N]: γ′(t) (t − s) for steps in the time of the SDE, where h = g² dt/σ² as in the
+            original. By default h = γ_t − γ_s, a step in γ, which needs a grid that is fine in γ: the noise of one
+            step is √h σ.
     """
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
@@ -59,16 +63,16 @@ def euler_maruyama(predict: Predict, process: Process = VP, elapsed: Array | Non
 
 
 def elapsed_gamma(schedule: Schedule, grid: Array) -> Array:
-    """γ′(t) (t − s) of the steps of a decreasing grid [N + 1]: [N]."""
+    """Return γ′(t) (t − s) for the steps of a decreasing grid: [N + 1] → [N]."""
     return schedule.dgamma(grid[:-1]) * (grid[:-1] - grid[1:])
 
 
 def reverse_diffusion(predict: Predict) -> Step:
-    """The forward kernel z_t = α_{t|s} z_s + σ_{t|s} ε run backwards (Song et al. 2021, appendix E, eq. 46):
+    """Reverse diffusion step of the forward kernel z_t = α_{t|s} z_s + σ_{t|s} ε (Song et al. 2021, eq. 46):
 
         z_s = (2 − α_{t|s}) z_t + σ²_{t|s} score + σ_{t|s} ε
 
-    For VE z_t + (σ_t² − σ_s²) score + √(σ_t² − σ_s²) ε. (For sub-VP the original takes Euler–Maruyama steps
+    For VE this is z_t + (σ_t² − σ_s²) score + √(σ_t² − σ_s²) ε. (For sub-VP the original takes Euler–Maruyama steps
     under this name; here the kernel is that of the process.)
     """
 
@@ -82,9 +86,12 @@ def reverse_diffusion(predict: Predict) -> Step:
 
 
 def by_norms(r: float) -> StepSize:
-    """h = 2 a (r ‖ε‖/‖score‖)², a = α²_{t|s}, which is 1 − β for VP and 1 for VE (Song et al. 2021, appendix G).
+    """Make the step size h = 2 a (r ‖ε‖/‖score‖)² (Song et al. 2021, appendix G).
 
-    r: the ratio of the norms of signal and noise in one step.
+    a = α²_{t|s}, which is 1 − β for VP and 1 for VE.
+
+    Args:
+        r: The signal-to-noise ratio of one step: the ratio of the norms of its score term and its noise.
     """
 
     def size(eps: Array, score: Array, transition: Transition) -> Array:
@@ -96,9 +103,9 @@ def by_norms(r: float) -> StepSize:
 
 
 def by_sigma(r: float) -> StepSize:
-    """h = 2 a (r σ)², annealed Langevin dynamics: the rule of `by_norms` with ‖ε‖/‖score‖ = σ.
+    """Make the step size h = 2 a (r σ)² of annealed Langevin dynamics: `by_norms` with ‖ε‖/‖score‖ = σ.
 
-    NCSN writes h = ε₀ σ_i²/σ_L² with σ_L the least of its levels, so ε₀ = 2 r² σ_L²: its code's 2·10⁻⁵ at σ_L = .01
+    NCSN writes h = ε₀ σ_i²/σ_L² with σ_L its smallest noise level, so ε₀ = 2 r² σ_L²: its code's 2·10⁻⁵ at σ_L = .01
     is r = .316, NCSNv2's 6.2·10⁻⁶ is r = .176.
     """
 
@@ -110,7 +117,7 @@ def by_sigma(r: float) -> StepSize:
 
 
 def langevin(predict: Predict, size: StepSize, steps: int) -> Step:
-    """`steps` Langevin steps at the level t; the transition's s enters by the factor a of h alone."""
+    """Make a step of `steps` Langevin steps at noise level t; s enters only through the factor a of h."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
         frm = transition.frm
@@ -127,9 +134,9 @@ def langevin(predict: Predict, size: StepSize, steps: int) -> Step:
 
 
 def predictor_corrector(predictor: Step, corrector: Step) -> Step:
-    """The corrector at t, then the predictor from t to s, as the original's code has it.
+    """Run the corrector at t, then the predictor from t to s, in the order of the original code.
 
-    (Algorithm 1 of the paper starts with the predictor: the same chain but for its two ends.)
+    (Algorithm 1 of the paper starts with the predictor: the same chain except at its two ends.)
     """
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
@@ -140,9 +147,9 @@ def predictor_corrector(predictor: Step, corrector: Step) -> Step:
 
 
 def visits(steps: Transition) -> Transition:
-    """The N − 1 transitions between N levels → N stays, one at each level: s = t.
+    """Convert the N − 1 transitions between N noise levels to N transitions with s = t, one per noise level.
 
-    For corrector-only sampling: annealed Langevin dynamics visits every level, the last one too.
+    Corrector-only sampling needs this grid: annealed Langevin dynamics runs at every noise level, including the last.
     """
     levels = jax.tree.map(lambda a, b: jnp.concatenate([a, b[-1:]]), steps.frm, steps.to)
     still = jnp.zeros_like(levels.gamma)
@@ -150,8 +157,8 @@ def visits(steps: Transition) -> Transition:
 
 
 def denoised(predict: Predict, z: Array, level: Noise) -> Array:
-    """x̂ = (z + σ² score)/α at the last level (Tweedie): the mean of a last step to the data, without its noise.
+    """Denoise at the last noise level: x̂ = (z + σ² score)/α (Tweedie), the mean of a last step to the data.
 
-    Kept even where σ is invisible: the noise left over costs FID (Jolicoeur-Martineau et al. 2021).
+    This matters even where σ is invisible: the remaining noise costs FID (Jolicoeur-Martineau et al. 2021).
     """
     return predict(z, level).x

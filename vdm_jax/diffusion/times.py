@@ -1,6 +1,6 @@
-"""Samplers of t ∈ [0, 1) and of the levels of a table.
+"""Samplers of t ∈ [0, 1) and of the noise levels of a table.
 
-Positions are places in the global batch, so that any split of it agrees.
+Positions refer to the global batch, so that every sharding of it draws the same times.
 """
 
 from __future__ import annotations
@@ -13,54 +13,60 @@ from jax import Array, lax
 
 
 def stratified(u: Array, index: Array, total: int) -> Array:
-    """t_i = (u + i/total) mod 1 with one u for the whole batch (VDM, appendix I.1).
+    """Return t_i = (u + i/total) mod 1 with one u for the global batch (VDM, appendix I.1).
 
-    u: scalar uniform; index: int [b], places in the global batch of `total`. Each t_i is uniform, and
-    the total of them covers [0, 1) evenly. Integer positions: a float arange has the wrong length for
-    154 of the sizes up to 2048.
+    Each t_i is uniform, and all of them together cover [0, 1) evenly. Positions are integers, because a float arange
+    has the wrong length for 154 of the sizes up to 2048.
+
+    Args:
+        u: Uniform noise, a scalar.
+        index: Positions in the global batch, int [b].
+        total: Size of the global batch.
     """
     return jnp.mod(u + index.astype(jnp.float32) / total, 1.0)
 
 
 def independent(keys: Array) -> Array:
-    """One uniform t per example; keys: [b]."""
+    """Sample one uniform t per example; keys: [b]."""
     return jax.vmap(jax.random.uniform)(keys)
 
 
 def to_grid(t: Array, num_timesteps: int) -> Array:
-    """Continuous t → i/T with i = ⌈t T⌉ ∈ {1, …, T} (VDM, appendix F)."""
+    """Round continuous t up to i/T with i = ⌈t T⌉ ∈ {1, …, T} (VDM, appendix F)."""
     return jnp.clip(jnp.ceil(t * num_timesteps), 1, num_timesteps) / num_timesteps
 
 
 def to_level(t: Array, num_levels: int) -> Array:
-    """Continuous t ∈ [0, 1) → the number ⌊t T⌋ ∈ {0, …, T − 1} of a table's level; rounding reaches no T."""
+    """Convert t ∈ [0, 1) to the index ⌊t T⌋ ∈ {0, …, T − 1} of a table's level; rounding never gives T."""
     return jnp.minimum(jnp.floor(t * num_levels), num_levels - 1).astype(jnp.int32)
 
 
 class History(NamedTuple):
-    """The last losses of every level: what importance sampling of the levels goes by.
+    """The last H losses of every noise level, for importance sampling.
 
-    losses: [T, H], oldest first; counts: int [T], how many of the H places are filled.
+    Attributes:
+        losses: [T, H], oldest first.
+        counts: Number of losses recorded for each level, int [T], at most H.
     """
 
     losses: Array
     counts: Array
 
 
-# Share of the probability that stays uniform.
+# Fraction of the probability that stays uniform.
 UNIFORM = 0.001
 
 
 def no_history(num_levels: int, length: int = 10) -> History:
-    """Before the first step."""
+    """Initialize an empty loss history with H = length."""
     return History(jnp.zeros((num_levels, length)), jnp.zeros(num_levels, jnp.int32))
 
 
 def importance(history: History) -> Array:
-    """p_ℓ ∝ √E[L_ℓ²] over the last losses, [T], mixed with .001 of uniform.
+    """Return p_ℓ ∝ √E[L_ℓ²] over the last losses, [T], mixed with a fraction .001 of the uniform distribution.
 
-    Uniform until every level has H losses, or if all are 0. It minimises the variance of L_ℓ/p_ℓ (Nichol & Dhariwal
-    2021, eq. 18).
+    p is uniform until every level has H losses, or if all losses are 0. It minimizes the variance of L_ℓ/p_ℓ (Nichol &
+    Dhariwal 2021, eq. 18).
     """
     num_levels, length = history.losses.shape
     root = jnp.sqrt(jnp.mean(jnp.square(history.losses), axis=-1))
@@ -70,7 +76,7 @@ def importance(history: History) -> Array:
 
 
 def remember(history: History, index: Array, losses: Array) -> History:
-    """The history after losses [n] of the levels index [n], one after the other; oldest losses go."""
+    """Append losses [n] of the levels index [n] to the history in order, dropping the oldest losses."""
     length = history.losses.shape[1]
 
     def add(now: History, new: tuple[Array, Array]) -> tuple[History, None]:
@@ -84,7 +90,7 @@ def remember(history: History, index: Array, losses: Array) -> History:
 
 
 def draw_levels(keys: Array, probabilities: Array) -> Array:
-    """One level per example, int [b] in 0 … T − 1, with these probabilities [T]; keys: [b]."""
+    """Sample one level index per example, int [b] in 0 … T − 1, with probabilities [T]; keys: [b]."""
     edges = jnp.cumsum(probabilities)
     u = jax.vmap(jax.random.uniform)(keys) * edges[-1]
     return jnp.minimum(jnp.searchsorted(edges, u, side="right"), len(probabilities) - 1).astype(jnp.int32)

@@ -1,5 +1,5 @@
-"""A Gaussian diffusion, once: data → noise → prediction → bound, flow and samples, as choices that a paper makes.
+"""Gaussian diffusions, parametrized by the choices that differ between papers.
 
-`base` has what all of them share, `continuous` those on a γ(t), `discrete` those on a table of levels. They hold values
-and functions; a page in `methods/` reads them from a config.
+`base` has the parts that all of them share, `continuous` the diffusions on a schedule γ(t), and `discrete` those on a
+table of noise levels. They hold values and functions, which the modules of `methods/` read from a config.
 """

@@ -1,6 +1,7 @@
-"""Samples along the probability flow by a solver that chooses its steps (Song et al. 2021, §4.3 and appendix D.4).
+"""Sampling with an adaptive solver of the probability-flow ODE (Song et al. 2021, §4.3 and appendix D.4).
 
-Every image is solved by itself, so it depends on no other of its batch; a batch takes as long as its slowest image.
+Every image is solved separately, so it does not depend on the rest of its batch. A batch takes as long as its slowest
+image.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ COMPONENTS = (
     Component(
         {
             "sampling.tolerance": Field(
-                1e-5, "of a step of the sampler 'adaptive', relative and absolute", low=2e-6, high=0.1, resume=ANY_TIME
+                1e-5,
+                "relative and absolute error of one step of the sampler 'adaptive'",
+                low=2e-6,
+                high=0.1,
+                resume=ANY_TIME,
             )
         },
         {"sampling.sampler": ("adaptive",)},
@@ -35,7 +40,7 @@ COMPONENTS = (
 
 
 class Flow(Protocol):
-    """The functions of a diffusion that has a probability flow."""
+    """The functions of a diffusion that `adaptive` uses."""
 
     @property
     def sampler(self) -> Sampler: ...
@@ -50,14 +55,19 @@ class Flow(Protocol):
 
 
 def sampler(model: Flow) -> Callable[..., Any]:
-    """`Method.sample` by the steps of the model's chain, or by a solver's."""
+    """Return `Method.sample` of the model: the adaptive solver, or the steps of its chain."""
     return adaptive(model) if model.sampler.name == ADAPTIVE else chains.sampler(model.chain)
 
 
 def adaptive(model: Flow) -> Callable[..., tuple[Array, Array, Array]]:
-    """`Method.sample` with errors of a step below the tolerance, guided and clipped as other samplers are.
+    """Return `Method.sample` with an adaptive solver; guidance and clipping apply as for other samplers.
 
-    From the chain it takes the ends and, as states that may be kept, the noise levels.
+    The model's chain defines the first and the last noise level, the decoder, and the noise levels of the states that
+    can be kept.
+
+    Returns:
+        (params, keys [b], cond, num_steps, keep) → samples [b, …], states [K, b, …], and the number of network
+        evaluations [b], which is 0 for images on which the solver failed.
     """
 
     def sample(

@@ -1,4 +1,4 @@
-"""What every Gaussian diffusion does with a network: condition it, convert its output, guide and threshold it."""
+"""The base class of Gaussian diffusions: conditioning, conversion of the network's output, guidance, thresholding."""
 
 from __future__ import annotations
 
@@ -23,12 +23,23 @@ Network = Callable[[Params, Array | None, Array, Noise, Cond], Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """The choices of `sampling`; of those that a step rule does not know the default is kept.
+    """The settings of the `sampling` section; settings that a step rule does not use keep their defaults.
 
-    name: of the step rule. num_steps: of the chain. interval: (γ_min, γ_max) of guidance, None for everywhere.
-    clip, percentile: of x̂, statically or dynamically. variance_mix: w of an ancestral step's log-variance.
-    corrector_steps, snr: of Langevin steps. tolerance: of 'adaptive'. draw: from p(x|z_0), not its mode.
-    denoise, t_min: how the chain of an SDE ends, and where. respacing: of a table.
+    Attributes:
+        name: The name of the step rule.
+        num_steps: The number of steps of the chain.
+        interval: (γ_min, γ_max) within which guidance acts; None for everywhere.
+        clip: Whether x̂ is bounded to [−1, 1].
+        percentile: The percentile of |x̂| for dynamic thresholding; 0 for static clipping.
+        eta: η of DDIM.
+        variance_mix: w in the log-variance of an ancestral step.
+        corrector_steps: The number of Langevin steps per noise level.
+        snr: The signal-to-noise ratio r of Langevin steps.
+        tolerance: The error per step of the 'adaptive' solver.
+        draw: Whether samples are drawn from p(x|z_0) instead of taking its mode.
+        denoise: Whether the chain of an SDE ends with x̂.
+        t_min: The SDE's time at which its chain ends.
+        respacing: Which noise levels of a table are visited.
     """
 
     name: str = "ancestral"
@@ -47,7 +58,7 @@ class Sampler:
     respacing: str = ""
 
     def threshold(self) -> Callable[[samplers.Predict], samplers.Predict] | None:
-        """What wraps the denoiser to bound x̂."""
+        """Return the wrapper of the denoiser that bounds x̂; None if x̂ is not clipped."""
         if not self.clip:
             return None
         if self.percentile:
@@ -57,10 +68,16 @@ class Sampler:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Gaussian:
-    """A diffusion of data of one shape. Compared by identity, for caches of what is compiled.
+    """A diffusion of data of one shape. Instances are compared by identity, so they can be keys of a jit cache.
 
-    vocabulary: values of a number of the data; None for continuous data. target: what the network predicts, one of
-    `prediction.KINDS`. sampler: the choices of `sampling`.
+    Attributes:
+        shape: The shape of one example.
+        vocabulary: The number of values of a pixel; None for continuous data.
+        conditions: What the network is conditioned on.
+        network: (params, dropout keys [B] or None, z, level, cond) → raw output.
+        init_network: key → params of the network.
+        target: What the network predicts, one of `prediction.KINDS`.
+        sampler: The settings of the `sampling` section.
     """
 
     shape: tuple[int, ...]
@@ -73,30 +90,30 @@ class Gaussian:
 
     @property
     def dimensions(self) -> int:
-        """Of one example."""
+        """Number of dimensions of one example."""
         return math.prod(self.shape)
 
     def encode(self, x: Array) -> Array:
-        """Data → f, what α_t is a factor of, on the scale of clean data."""
+        """Map data to f, the clean signal in z_t = α_t f + σ_t ε."""
         raise NotImplementedError
 
     def denoise(self, params: Params, keys: Array | None = None) -> prediction.Denoise:
-        """(z, level, cond) → raw output; keys [B] switch dropout on."""
+        """Return the function (z, level, cond) → raw output; keys [B] switch dropout on."""
         return lambda z, level, cond: self.network(params, keys, z, level, cond)
 
     def split(self, raw: Array, z: Array, level: Noise) -> prediction.Prediction:
-        """Raw output → (x̂, ε̂, the head of a learned variance)."""
+        """Convert the raw output to x̂, ε̂ and the head of a learned variance."""
         return prediction.split(raw, z, level, self.target)
 
     def cond_of(self, batch: Batch, drop_keys: Array | None = None) -> Cond:
-        """What the network is conditioned on; drop_keys [B] in training."""
+        """Return the condition values of a batch; drop_keys [B] are passed in training, to drop conditions."""
         return conditioning.of_batch(self.conditions, batch, self.encode, drop_keys)
 
     def predictor(self, denoise: prediction.Denoise, cond: Any) -> samplers.Predict:
-        """What a sampler's steps call: guided if cond is `Guided`, then clipped."""
+        """Return the denoiser (z, level) → Prediction of a sampler, guided if cond is `Guided`, then thresholded."""
         return predictor(denoise, self.split, cond, self.conditions, self.sampler.interval, self.sampler.threshold())
 
     def in_bits(self, nats: Mapping[str, Array]) -> Terms:
-        """Terms [B] in bits/dim, with their 'total'."""
+        """Convert terms [B] from nats to bits/dim and add their sum as 'total'."""
         bits = {name: losses.bits_per_dim(value, self.dimensions) for name, value in nats.items()}
         return {**bits, "total": sum(bits.values(), jnp.zeros(()))}

@@ -2,8 +2,8 @@
 
     −log p(x) ≤ reconstruction + prior + diffusion + …,   diffusion = weight ‖ε − ε̂(z_t; γ_t)‖²
 
-in bits/dim, for VP, sub-VP and VE alike (VDM, §4; Song, Durkan, Murray & Ermon 2021, theorem 3). Which γ is drawn and
-with which weight is a paper's choice, and so are the decoder and the objective.
+in bits/dim, for VP, sub-VP and VE (VDM, §4; Song, Durkan, Murray & Ermon 2021, theorem 3). Papers differ in the
+distribution of γ and its weight, in the decoder and in the objective.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ from vdm_jax.keys import fold, normal_like
 
 
 class Draw(NamedTuple):
-    """Of each example: t, which is reported; γ; the weight of ‖ε − ε̂‖² in the diffusion term, nats. [B] each."""
+    """The noise level of each example, each field [B].
+
+    Attributes:
+        t: The time that is reported with the loss.
+        gamma: γ.
+        weight: The weight of ‖ε − ε̂‖² in the diffusion term, in nats.
+    """
 
     t: Array
     gamma: Array
@@ -35,7 +41,7 @@ class Draw(NamedTuple):
 
 
 class Purposes(NamedTuple):
-    """Numbers that keys are folded with; a method numbers its own without collisions."""
+    """The numbers that keys are folded with; they are distinct within a method."""
 
     diffusion: int
     dropout: int
@@ -52,13 +58,23 @@ EvaluationDraw = Callable[[schedules.Schedule, Array], Draw]
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Continuous(Gaussian):
-    """A diffusion on γ(t).
+    """A diffusion on a schedule γ(t).
 
-    schedule: params → γ(t). level_of: γ → Noise, with t in the units of the network. data: the decoder. draw,
-    draw_evaluation: levels in training and in the bound. objective: (terms, draw) → what training minimizes, [B].
-    control: draw → a term of mean 0, nats [B], that lowers the variance of the bound. divergence: of the flow's
-    density, one of 'auto', 'exact', 'hutchinson'. tolerance: of its solver. rules: step rules of the method's own, by
-    the name of the sampler.
+    Attributes:
+        process: The forward process.
+        schedule: params → γ(t).
+        level_of: γ → Noise, with t in the units of the network.
+        data: The encoder and decoder.
+        purposes: The numbers that keys are folded with.
+        draw: (γ(t), context) → the noise levels of a training batch.
+        draw_evaluation: (γ(t), keys [B]) → the noise levels of the evaluated bound.
+        objective: (terms, draw) → the training loss per example, [B].
+        init_schedule: key → params of the schedule; None if it is fixed.
+        control: draw → a control variate of the bound, of mean 0, [B] in nats.
+        divergence: The divergence estimator of the flow, 'auto', 'exact' or 'hutchinson'.
+        tolerance: The tolerance of the ODE solver for likelihoods.
+        steps: The time grid of the sampler.
+        rules: Step rules of the method itself, by the name of the sampler.
     """
 
     process: Process
@@ -77,7 +93,7 @@ class Continuous(Gaussian):
     rules: Mapping[str, sampling.Rule] = dataclasses.field(default_factory=dict)
 
     def init(self, key: Array) -> Params:
-        """Parameters before training: {'network': …} and, of a schedule that is trained, {'schedule': …}."""
+        """Initialize the parameters {'network': …}, and {'schedule': …} if the schedule is trained."""
         if self.init_schedule is None:
             return {"network": self.init_network(key)}
         net_key, schedule_key = jax.random.split(key)
@@ -94,7 +110,18 @@ class Continuous(Gaussian):
         draw_from: Callable[[schedules.Schedule], Draw],
         train: bool = False,
     ) -> tuple[Terms, Draw]:
-        """The terms of −VLB in bits/dim [B] and their 'total'; 't', and 'error' = ‖ε − ε̂‖²/D there; and the draw."""
+        """Compute the terms of −VLB at one noise level per example.
+
+        Args:
+            params: The parameters.
+            batch: A batch with data 'x'.
+            keys: One key per example, [B].
+            draw_from: γ(t) → the noise levels.
+            train: Whether dropout is on and conditions are dropped.
+
+        Returns:
+            The terms in bits/dim [B] and their sum 'total', with 't' and 'error' = ‖ε − ε̂‖²/D; and the draw.
+        """
         schedule, x = self.schedule(params), batch["x"]
         f, extra = self.data.dequantized(params, x, keys)
         start = self.level_of(schedule.gamma(jnp.zeros(())))
@@ -113,7 +140,7 @@ class Continuous(Gaussian):
         return {**self.in_bits({**nats, **extra}), "t": draw.t, "error": losses.error_per_dim(error, z)}, draw
 
     def loss(self, params: Params, state: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
-        """What training minimizes, per example; aux: the terms of the bound."""
+        """Return the training loss per example [b], and aux: the terms of the bound in bits/dim."""
         draw_from = lambda schedule: self.draw(schedule, context)
         terms, draw = self.terms(params, batch, context.keys, draw_from, train=True)
         objective = self.objective(terms, draw)
@@ -121,25 +148,25 @@ class Continuous(Gaussian):
         return objective, {**terms, "bits_per_dim": total}
 
     def vlb(self, params: Params, batch: Batch, keys: Array) -> Terms:
-        """The variational bound at levels that are drawn independently."""
+        """Estimate the terms of the variational bound, [B] in bits/dim, at one independent noise level per example."""
         return self.terms(params, batch, keys, lambda schedule: self.draw_evaluation(schedule, keys))[0]
 
     def ode(self, params: Params) -> likelihood.ODE:
-        """The probability flow."""
+        """Return the probability-flow ODE."""
         schedule, denoise = self.schedule(params), self.denoise(params)
         predict = lambda z, level, cond: samplers.predictor(denoise, self.split, cond)(z, level)
         ends = schedule.gamma_0, schedule.gamma_1
         return likelihood.ODE(predict, self.level_of, *ends, self.process, self.tolerance)
 
     def flow_bound(self, params: Params, batch: Batch, keys: Array) -> Terms:
-        """A bound on −log₂ p(x)/D from the flow's density, by its terms, and the flow's evaluations."""
+        """Compute the terms of a bound on −log₂ p(x)/D from the flow's density, and 'evaluations' of the network."""
         rule = likelihood.divergence_of(self.divergence, self.dimensions)
         nats = self.data.flow(self.ode(params), params, batch["x"], self.cond_of(batch), keys, rule)
         evaluations = nats.pop("evaluations")
         return {**self.in_bits(nats), "evaluations": evaluations}
 
     def chain(self, params: Params, cond: Any, num_steps: int) -> Chain:
-        """The sampler from γ(1) down, in equal steps of t, or of γ."""
+        """Return the sampler from γ(1) down to the last level, with steps that are uniform in t or in γ."""
         schedule = self.schedule(params)
         predict = self.predictor(self.denoise(params), cond)
         steps, grid = self.steps.transitions(self.sampler.name, schedule, self.level_of, num_steps)
@@ -157,13 +184,20 @@ class Continuous(Gaussian):
         )
 
     def describe(self, params: Params) -> Terms:
-        """The endpoints of the schedule."""
+        """Return the endpoints of the schedule."""
         schedule = self.schedule(params)
         return {"gamma_0": schedule.gamma(jnp.zeros(())), "gamma_1": schedule.gamma(jnp.ones(()))}
 
 
 def method(model: Continuous, phase: Phase, estimator: str, name: str) -> Method:
-    """The functions of a continuous diffusion as a method; estimator: 'vlb' or 'ode', and what results call it."""
+    """Build the method of a continuous diffusion.
+
+    Args:
+        model: The diffusion.
+        phase: The phase that trains it.
+        estimator: The likelihood estimator, 'vlb' or 'ode'.
+        name: The name of the estimator in results.
+    """
     bits_per_dim = {"vlb": model.vlb, "ode": model.flow_bound}[estimator]
     evaluators: tuple[Evaluator, ...] = (PerExample("bits_per_dim", bits_per_dim, name),)
     return Method(
@@ -183,7 +217,7 @@ def method(model: Continuous, phase: Phase, estimator: str, name: str) -> Method
 
 
 def sample_times(kind: str, context: Context, purpose: int) -> Array:
-    """t [b] for a training batch: 'stratified' over the global batch or 'independent'."""
+    """Draw t [b] for a training batch, 'stratified' over the global batch or 'independent'."""
     if kind == "stratified":
         u = jax.random.uniform(jax.random.fold_in(context.key, purpose))
         return times.stratified(u, context.index, context.total)

@@ -1,6 +1,7 @@
-"""How data become f, what α_t is a factor of, and back: a softmax over values at γ(0), or dequantization.
+"""Encoders and decoders of data: a softmax over pixel values at γ(0), or dequantization.
 
-Each says what it adds to the bound on −log p(x), and to that of the probability flow.
+They map data to f, the clean signal in z_t = α_t f + σ_t ε, and back. Each defines its terms of the variational bound
+on −log p(x) and of the bound from the probability flow.
 """
 
 from __future__ import annotations
@@ -26,32 +27,41 @@ Dequantize = Callable[[Params, Array, Array], tuple[Array, Array]]
 
 
 class Data(Protocol):
-    """The decoder's side of a diffusion; keys are those of an example, [B]."""
+    """The encoder and decoder of a diffusion; keys are one key per example, [B]."""
 
     def encode(self, x: Array) -> Array:
-        """Data → f."""
+        """Map data to f."""
 
     def dequantized(self, params: Params, x: Array, keys: Array) -> tuple[Array, Terms]:
-        """f, and what drawing it adds to the bound, in nats [B]."""
+        """Draw f, and return it with the terms that this adds to the bound, in nats [B]."""
 
     def reconstruction(self, x: Array, f: Array, keys: Array, level: Noise, gamma_0: Array) -> Array:
-        """E −log p(x or f | z_0) at the level γ(0), nats [B]; gamma_0: that of the schedule, a constant if fixed."""
+        """Return the reconstruction term at γ(0), E[−log p(x|z_0)] or E[−log p(f|z_0)], in nats [B].
+
+        level is the noise level at γ(0); gamma_0 is the schedule's endpoint, a constant if the schedule is fixed.
+        """
 
     def flow(self, ode: likelihood.ODE, params: Params, x: Array, cond: Any, keys: Array, rule: Any) -> Terms:
-        """The terms of the flow's bound in nats, and its 'evaluations', [B]."""
+        """Return the terms of the flow's bound in nats, and its network 'evaluations', [B]."""
 
     def decode(self, z: Array, level: Noise, keys: Array | None = None) -> Array:
-        """z at a level → data; drawn from p(x|z) with keys, else the most likely."""
+        """Decode z at a noise level: a draw from p(x|z) with keys, else its mode."""
 
     def last(self, predict: Predict, z: Array, level: Noise, keys: Array) -> Array:
-        """z after the last step of a sampler → data."""
+        """Decode z after the last step of a sampler."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Softmax:
     """p(x|z_0) ∝ N(z_0; α_0 f(x), σ_0² I) over the values of a pixel (VDM, §3.3).
 
-    noise, probe, decoding: purposes of keys. draw: whether samples are drawn from p(x|z_0).
+    Attributes:
+        shape: The shape of one example.
+        vocabulary: The number of values of a pixel; None for continuous data.
+        noise: The number that keys are folded with for the noise of z_0.
+        probe: The number that keys are folded with for Hutchinson's probes.
+        decoding: The number that keys are folded with for draws from p(x|z_0).
+        draw: Whether samples are drawn from p(x|z_0).
     """
 
     shape: tuple[int, ...]
@@ -84,10 +94,15 @@ class Softmax:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dequantized:
-    """Values uniform in their bins of [−1, 1], and a Gaussian p(f|z_0) whose mean over ε is known.
+    """Dequantization within the bins of [−1, 1], and a Gaussian p(f|z_0) whose expectation over ε is closed-form.
 
-    noise, probe: purposes of keys. dequantize: another q(u|x) than the uniform one. denoise: whether a sample is x̂ of
-    the last level, one more call of the network.
+    Attributes:
+        shape: The shape of one example.
+        vocabulary: The number of values of a pixel; None for continuous data.
+        noise: The number that keys are folded with for dequantization noise.
+        probe: The number that keys are folded with for Hutchinson's probes.
+        denoise: Whether a sample is x̂ at the last noise level, which takes one more evaluation of the network.
+        dequantize: A learned q(u|x); None for uniform dequantization.
     """
 
     shape: tuple[int, ...]
@@ -98,16 +113,16 @@ class Dequantized:
     dequantize: Dequantize | None = None
 
     def encode(self, x: Array) -> Array:
-        """Centers of bins."""
+        """Map data to the centers of their bins."""
         return dequantisation.dequantise(x, jnp.asarray(0.5), self.vocabulary)
 
     def uniform(self, keys: Array) -> Array:
-        """Noise of U[0, 1) for every number, [b, …]."""
+        """Draw dequantization noise from U[0, 1), [b, …]."""
         draw = lambda k: jax.random.uniform(jax.random.fold_in(k, self.noise), self.shape)
         return jax.vmap(draw)(keys)
 
     def drawn(self, params: Params, x: Array, keys: Array) -> tuple[Array, Array]:
-        """f [b, …] and log q(u|x) [b]."""
+        """Draw f [b, …], and return it with log q(u|x) [b] in nats."""
         if self.dequantize is not None:
             return self.dequantize(params, x, self.uniform(keys))
         return dequantisation.dequantise(x, self.uniform(keys), self.vocabulary), jnp.zeros(len(x))
@@ -117,7 +132,7 @@ class Dequantized:
         return f, self._bins(log_q)
 
     def _bins(self, log_q: Array) -> Terms:
-        """log q(u|x) and the width of the bins that f was drawn from."""
+        """Return the dequantization term: log q(u|x) minus the log-volume of a bin, in nats [b]."""
         return {"dequantisation": log_q + dequantisation.bin_nats(math.prod(self.shape), self.vocabulary)}
 
     def reconstruction(self, x: Array, f: Array, keys: Array, level: Noise, gamma_0: Array) -> Array:
@@ -125,7 +140,7 @@ class Dequantized:
         return jnp.full(len(f), exact)
 
     def flow(self, ode: likelihood.ODE, params: Params, x: Array, cond: Any, keys: Array, rule: Any) -> Terms:
-        """−log P(x) ≤ E_u[−log p(f)] − D log w, one u for each key (Song et al. 2021, §4.3)."""
+        """Compute the terms of −log P(x) ≤ E_u[−log p(f)] − D log w with one u per key (Song et al. 2021, §4.3)."""
         f, log_q = self.drawn(params, x, keys)
         log_p, _, evaluations = likelihood.log_prob(ode, f, cond, fold(keys, self.probe), rule)
         return {"flow": -log_p, **self._bins(log_q), "evaluations": evaluations}

@@ -1,8 +1,8 @@
-"""Gaussian diffusions on the levels of a table: DDPM's objectives, its bound, its sampler.
+"""Gaussian diffusions on a table of noise levels: the objectives, the bound and the sampler of DDPM.
 
     L_simple = ‖ε − ε̂‖²/D,    L_vlb = T times the bound's term in bits/dim,    L_hybrid = L_simple + λ L_vlb
 
-(Ho et al. 2020; Nichol & Dhariwal 2021, §3). In L_hybrid L_vlb trains the variance alone.
+(Ho et al. 2020; Nichol & Dhariwal 2021, §3). In L_hybrid, L_vlb trains only the variance.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from vdm_jax.diffusion.process import Noise, q_sample
 from vdm_jax.gaussian.base import Gaussian
 from vdm_jax.keys import fold, normal_like
 
-# Groups of levels, of nearly equal ratio, that terms by level are averaged over.
+# The largest number of groups of noise levels over which terms by level are averaged.
 GROUPS = 100
 
 
 class Purposes(NamedTuple):
-    """Numbers that keys are folded with; a method numbers its own without collisions."""
+    """The numbers that keys are folded with; they are distinct within a method."""
 
     level: int
     noise: int
@@ -38,12 +38,19 @@ class Purposes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Discrete(Gaussian):
-    """A diffusion on T levels. Parameters: {'network': …}.
+    """A diffusion on T noise levels. Its parameters are {'network': …}.
 
-    betas, time_input: of every level, float64 [T]; the latter is the network's t. weighting: 'simple', 'hybrid' or
-    'vlb'; vlb_weight: λ. times: how levels are drawn. variance: of a reverse step, see `reverse`. cdf: of the
-    discretized Gaussian. clip_evaluation: whether the bound clips x̂. num_evaluated: levels drawn for each example in
-    the bound, 0 for all.
+    Attributes:
+        betas: β of all levels, float64 [T].
+        time_input: The network's time input at all levels, float64 [T].
+        purposes: The numbers that keys are folded with.
+        weighting: The objective, 'simple', 'hybrid' or 'vlb'.
+        vlb_weight: λ of 'hybrid'.
+        times: The distribution of levels in training, 'stratified', 'independent' or 'importance'.
+        variance: The variance of a reverse step, see `diffusion.reverse`.
+        cdf: The normal CDF of the discretized Gaussian, 'exact' or 'tanh'.
+        clip_evaluation: Whether the bound clips x̂.
+        num_evaluated: The number of levels per example in the bound; 0 for all.
     """
 
     betas: np.ndarray
@@ -59,45 +66,45 @@ class Discrete(Gaussian):
 
     @property
     def table(self) -> tables.Table:
-        """All levels."""
+        """The table of all levels."""
         return tables.from_betas(self.betas, self.time_input)
 
     def init(self, key: Array) -> Params:
-        """Parameters before training."""
+        """Initialize the parameters."""
         return {"network": self.init_network(key)}
 
     def encode(self, x: Array) -> Array:
-        """Values in [−1, 1] with both ends, real numbers as they are."""
+        """Map pixel values to [−1, 1], both ends included; return continuous data unchanged."""
         return decoders.encode_to_ends(x, self.vocabulary)
 
     def decode(self, z: Array) -> Array:
-        """The nearest value; real numbers as they are."""
+        """Map z to the nearest pixel value; return continuous data unchanged."""
         return decoders.decode_from_ends(z, self.vocabulary)
 
     def init_history(self) -> Any:
-        """The last losses of every level, if levels are drawn by importance."""
+        """Initialize the loss history of every level; empty unless levels are drawn by importance."""
         return times.no_history(self.table.num_levels) if self.times == "importance" else ()
 
     def update_history(self, history: Any, aux: Terms) -> Any:
-        """The history with the losses of this step, aux in the order of the global batch."""
+        """Add the losses of this step to the history; aux is in the order of the global batch."""
         if self.times != "importance":
             return history
         index = jnp.round(aux["t"] * self.table.num_levels).astype(jnp.int32) - 1
         return times.remember(history, index, aux["diffusion"])
 
     def evaluated(self, raw: Array, z: Array, level: Noise) -> prediction.Prediction:
-        """`split`, with x̂ clipped as a sampler's if the bound clips."""
-        found = self.split(raw, z, level)
-        return prediction.clipped(found, z, level) if self.clip_evaluation and self.vocabulary else found
+        """Convert the raw output as `split` does, with x̂ clipped if the bound clips it."""
+        predicted = self.split(raw, z, level)
+        return prediction.clipped(predicted, z, level) if self.clip_evaluation and self.vocabulary else predicted
 
     def term(self, x: Array, z: Array, eps: Array, found: prediction.Prediction, step: samplers.Transition) -> Array:
-        """The bound's term of each example's step, [B] bits/dim."""
+        """Compute the bound's term for one step per example, [B] in bits/dim; found: the prediction at z."""
         decoder = reverse.discretised(x, self.vocabulary, self.cdf) if self.vocabulary else reverse.density(x)
         nats = reverse.bound_term(decoder, z, eps, found, step, self.variance)
         return losses.bits_per_dim(nats, self.dimensions)
 
     def draw(self, history: Any, context: Context) -> tuple[Array, Array]:
-        """(index of a level, weight 1/(T p)) of each example."""
+        """Draw one level per example: its index, int [b], and its weight 1/(T p), [b]."""
         count, purpose = self.table.num_levels, self.purposes.level
         if self.times == "importance":
             p = times.importance(history)
@@ -111,14 +118,14 @@ class Discrete(Gaussian):
         return times.to_level(t, count), jnp.ones_like(t)
 
     def spaced(self, spacing: str) -> tables.Table:
-        """The chain that visits some of the levels."""
+        """Return the table of the levels that `spacing` selects, such as '250', 'ddim50' or 'even8'."""
         indices = tables.spaced(self.table.num_levels, spacing)
         return tables.from_betas(tables.merge(self.betas, indices), self.time_input[indices])
 
     def loss(self, params: Params, history: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
-        """L_simple, L_hybrid or L_vlb per example.
+        """Compute L_simple, L_hybrid or L_vlb per example, [b].
 
-        aux: t = ℓ/T, error = ‖ε − ε̂‖²/D, diffusion = L_vlb, and bits_per_dim, an estimate of the whole bound.
+        aux: t = ℓ/T, error = ‖ε − ε̂‖²/D, diffusion = L_vlb, and bits_per_dim, an estimate of the complete bound.
         """
         index, weight = self.draw(history, context)
         dropout = fold(context.keys, self.purposes.dropout)
@@ -141,29 +148,30 @@ class Discrete(Gaussian):
         dropout: Array | None = None,
         frozen_mean: bool = False,
     ) -> tuple[Array, Array]:
-        """(‖ε − ε̂‖²/D, L_vlb in bits/dim) of one level of each example, [B]; index: int [B].
+        """Compute ‖ε − ε̂‖²/D and L_vlb in bits/dim at the level `index` of each example, each [B].
 
-        dropout: keys, in training, when conditions are dropped too. frozen_mean: L_vlb has no gradient in ε̂.
+        Dropout keys [B], passed in training, also turn on the dropping of conditions. With frozen_mean, the gradient
+        of L_vlb with respect to ε̂ is stopped.
         """
         x, step = batch["x"], self.table.at(index)
         eps = normal_like(keys, self.shape, self.purposes.noise)
         z = q_sample(self.encode(x), eps, step.frm)
         cond = self.cond_of(batch, None if dropout is None else keys)
-        found = self.split(self.denoise(params, dropout)(z, step.frm, cond), z, step.frm)
-        error = losses.error_per_dim(losses.squared_error(eps, found.eps), z)
+        predicted = self.split(self.denoise(params, dropout)(z, step.frm, cond), z, step.frm)
+        error = losses.error_per_dim(losses.squared_error(eps, predicted.eps), z)
         if frozen_mean:
             stop = jax.lax.stop_gradient
-            found = found._replace(x=stop(found.x), eps=stop(found.eps))
-        return error, self.table.num_levels * self.term(x, z, eps, found, step)
+            predicted = predicted._replace(x=stop(predicted.x), eps=stop(predicted.eps))
+        return error, self.table.num_levels * self.term(x, z, eps, predicted, step)
 
     def prior(self, x: Array) -> Array:
-        """KL(q(z_T|x) ‖ N(0, I)), [B] bits/dim."""
+        """Compute KL(q(z_T|x) ‖ N(0, I)), [B] in bits/dim."""
         return losses.bits_per_dim(losses.prior(self.encode(x), self.table.gamma[-1]), self.dimensions)
 
     def levels(self, keys: Array) -> tuple[Array, np.ndarray]:
-        """(indices [K, B], weight [K] in the sum over levels).
+        """Choose the K levels of each example in the bound: indices [K, B], and weights [K] in the sum over levels.
 
-        All T, or level 1 and one level from each of K − 1 equal strata of the rest.
+        They are all T levels, or level 1 and one level drawn from each of K − 1 equal strata of the others.
         """
         total, count = self.table.num_levels, self.num_evaluated or self.table.num_levels
         if count >= total:
@@ -177,22 +185,24 @@ class Discrete(Gaussian):
         return jnp.concatenate([jnp.zeros((1, len(keys)), jnp.int32), rest]), weights
 
     def bits_per_dim(self, params: Params, batch: Batch, keys: Array) -> Terms:
-        """The bound on −log₂ p(x)/D by its terms, [B]; by level, in groups [B, G]: t, at_t = T times the term, error.
+        """Compute the terms of the bound on −log₂ p(x)/D with one noise per level.
 
-        One noise per level; x̂ as `evaluated`.
+        Returns:
+            The terms and their sum 'total', [B] in bits/dim. By groups of levels, [B, G]: 't', 'at_t' = T times the
+            term, and 'error' = ‖ε − ε̂‖²/D.
         """
         x, cond = batch["x"], self.cond_of(batch)
         f, denoise = self.encode(x), self.denoise(params)
         indices, weights = self.levels(keys)
 
-        def body(_: None, now: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
-            number, index = now
+        def body(_: None, level: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
+            number, index = level
             step = self.table.at(index)
             eps = normal_like(fold(fold(keys, self.purposes.noise), number), self.shape, self.purposes.noise)
             z = q_sample(f, eps, step.frm)
-            found = self.evaluated(denoise(z, step.frm, cond), z, step.frm)
-            error = losses.error_per_dim(losses.squared_error(eps, found.eps), z)
-            return None, (self.term(x, z, eps, found, step), error)
+            predicted = self.evaluated(denoise(z, step.frm, cond), z, step.frm)
+            error = losses.error_per_dim(losses.squared_error(eps, predicted.eps), z)
+            return None, (self.term(x, z, eps, predicted, step), error)
 
         _, (term, error) = jax.lax.scan(body, None, (jnp.arange(len(weights)), indices))
         diffusion = jnp.asarray(weights[1:], term.dtype) @ term[1:]
@@ -203,9 +213,10 @@ class Discrete(Gaussian):
         return {**terms, "total": sum(terms.values(), jnp.zeros(())), **{k: (mean @ v).T for k, v in by_level.items()}}
 
     def uncertainty(self, params: Params, batch: Batch, keys: Array) -> dict[str, Array]:
-        """An image and, at five levels from T/50 to 3T/4, x̂ and w of log Σ = w log β + (1 − w) log β̃.
+        """Draw x̂ and the learned variance at five levels from T/50 to 3T/4, next to the image.
 
-        'variance': [B, 11, H, W, C] in [0, 1]; black is β̃ (the image is known), white is β.
+        'variance' [B, 11, H, W, C] in [0, 1] shows w of log Σ = w log β + (1 − w) log β̃: black is β̃ (the image is
+        known), white is β.
         """
         f, cond = self.encode(batch["x"]), self.cond_of(batch)
         columns = [f]
@@ -213,9 +224,9 @@ class Discrete(Gaussian):
             index = jnp.full(len(f), max(round(share * self.table.num_levels) - 1, 1))
             level, noise = self.table.level(index), self.purposes.noise
             z = q_sample(f, normal_like(fold(keys, noise), self.shape, noise), level)
-            found = self.split(self.denoise(params)(z, level, cond), z, level)
-            assert found.variance_head is not None
-            columns += [found.x, found.variance_head]
+            predicted = self.split(self.denoise(params)(z, level, cond), z, level)
+            assert predicted.variance_head is not None
+            columns += [predicted.x, predicted.variance_head]
         return {"variance": jnp.clip((jnp.stack(columns, axis=1) + 1) / 2, 0, 1)}
 
     def chain(
@@ -226,9 +237,10 @@ class Discrete(Gaussian):
         gradient: guidance.Gradient | None = None,
         scale: guidance.Weight = 0.0,
     ) -> Chain:
-        """The sampler over some of the levels.
+        """Return the sampler over the levels that `sampling.respacing` or num_steps selects.
 
-        gradient: of log p(c|z), times `scale` in the mean of ancestral steps and in the score of DDIM's.
+        The gradient ∇ log p(c|z) of a classifier, times `scale`, shifts the mean of ancestral steps and the score of
+        DDIM.
         """
         sampler = self.sampler
         table = self.spaced(sampler.respacing or str(num_steps))
@@ -253,7 +265,10 @@ class Discrete(Gaussian):
 
 
 def grouping(count: int) -> np.ndarray:
-    """[G, count]: every number by itself; of more than GROUPS, averages of neighbors between ends of equal ratio."""
+    """Return the matrix [G, count] that averages levels by group.
+
+    Each level is a group of its own up to GROUPS levels; beyond, the edges of groups are spaced geometrically.
+    """
     if count <= GROUPS:
         return np.eye(count)
     edges = np.unique(np.geomspace(1, count + 1, GROUPS + 1).round().astype(int) - 1)

@@ -1,4 +1,4 @@
-"""The choices that every page in `methods/` reads from a config in the same way."""
+"""The settings that all modules of `methods/` read from a config in the same way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vdm_jax.gaussian.base import Sampler
 
 
 def sampler(config: ConfigDict) -> Sampler:
-    """The `sampling` section; fields that the chosen sampler lacks keep their defaults."""
+    """Return the settings of the `sampling` section; fields that the sampler does not have keep their defaults."""
     section = config.sampling
     known = {field.name for field in dataclasses.fields(Sampler)} & set(section)
     interval = tuple(section.get("guidance_interval", EVERYWHERE))
@@ -26,7 +26,7 @@ def sampler(config: ConfigDict) -> Sampler:
 
 
 def common(config: ConfigDict, net: networks.Module | None = None) -> dict[str, Any]:
-    """The fields of `base.Gaussian`, with the network of the config as it is."""
+    """Return the fields of `base.Gaussian`; net: the network, by default that of the config."""
     net = networks.build(config) if net is None else net
     shape = tuple(config.data.shape)
     return {

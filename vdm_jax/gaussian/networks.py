@@ -1,7 +1,7 @@
-"""The network that a config's `model` section describes, behind one way to call it.
+"""The network of a config's `model` section, behind a common interface.
 
-Networks see a noise level as a t in units of their own: VDM's U-Net and the perceptron t ∈ [0, 1], a multiscale U-Net
-what its original has.
+The units of the time input t depend on the network: VDM's U-Net and the MLP take t ∈ [0, 1], and a multiscale U-Net
+takes t in the units of the original code.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ from vdm_jax.networks.vdm_unet import VDMUNet
 
 COMPONENTS = (
     Component(
-        {"model.rescale_time": Field(False, "the network is told 1000 l/T, not the level l", decisive=True)},
+        {
+            "model.rescale_time": Field(
+                False, "use 1000 l/T as the network's time input, not the level l", decisive=True
+            )
+        },
         {"method": ("ddpm", "classifier", "ddgan"), "model.network": ("multiscale",)},
     ),
     Component(
         {
             "model.residual": Field(
                 "z",
-                "what the network's output is added to: z or the exact eps of lone pixels",
+                "residual connection of the network's output: z, or the exact eps of independent pixels",
                 ("z", "pixel"),
                 decisive=True,
             )
@@ -51,7 +55,7 @@ Module = MLP | MLPGenerator | VDMUNet | UNet | RefineNet | Classifier
 
 
 def build(config: ConfigDict) -> Module:
-    """The score network, the classifier, or the generator of a GAN."""
+    """Build the score network, the classifier, or the generator of a GAN."""
     model = config.model
     dtype, encoders = jnp.dtype(model.dtype), tuple(c.encoder() for c in conditioning.build(config))
     if model.network == "mlp" and config.method == "ddgan":
@@ -89,12 +93,12 @@ def _settings(config: ConfigDict, dtype: Any, encoders: tuple[Encoder, ...]) -> 
     if model.family == "adm":
         extra |= {"resample": "block" if model.resample_blocks else "conv", "rescale": model.rescale}
     if model.family == "ddpm" and config.method in ("sde", "dequantiser"):
-        extra["attention_up"] = "level"  # as score_sde's own copy has it
+        extra["attention_up"] = "level"  # as in score_sde's version of the network
     if model.family == "ncsnpp" and (config.schedule.kind != "ve_sde" or model.get("told") == "index"):
-        extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # told a time or a number, not log σ
+        extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # the time input is t or an index, not log σ
     if model.family == "ddgan":
         extra |= {"latent": model.latent, "latent_width": model.latent_width, "mapping_depth": model.mapping_depth}
-        extra["bounded"] = model.prediction == "x"  # a pixel; ε and z_s have no bounds
+        extra["bounded"] = model.prediction == "x"  # pixel values are bounded; ε and z_s are not
     return families.settings(
         model.family,
         width=model.width,
@@ -115,27 +119,36 @@ def _settings(config: ConfigDict, dtype: Any, encoders: tuple[Encoder, ...]) -> 
 
 
 def init(net: Module, key: Array, shape: tuple[int, ...]) -> Params:
-    """Parameters before training; shape: of one example."""
+    """Initialize the parameters; shape: the shape of one example."""
     z = jnp.zeros((1, *shape))
     return net.init(key, z, jnp.zeros(1), examples(encoders_of(net), z))["params"]
 
 
 def encoders_of(net: Module) -> tuple[Encoder, ...]:
-    """The encoders of the conditions that a network knows."""
+    """Return the encoders of the network's conditions."""
     if isinstance(net, UNet | Classifier):
         return net.settings.encoders
     return net.encoders if isinstance(net, VDMUNet | MLP) else ()
 
 
 def apply(net: Module, params: Params, keys: Array | None, z: Array, level: Noise, cond: Cond) -> Array:
-    """Raw output at a level; cond: name → value [B, …] of each condition; keys [B] switch dropout on."""
-    # only VDM's U-Net has Fourier features that σ could damp
+    """Compute the raw output of the network.
+
+    Args:
+        net: The network.
+        params: Its parameters.
+        keys: Keys of dropout [B]; None to switch it off.
+        z: [B, …].
+        level: The noise level, with fields [B].
+        cond: name → value [B, …] of each condition.
+    """
+    # Only VDM's U-Net has Fourier features that σ can damp.
     sigma = (level.sigma,) if isinstance(net, VDMUNet) else ()
     return cast(Array, net.apply({"params": params}, z, level.t, cond, keys, *sigma))
 
 
 def time_input(config: ConfigDict, num_levels: int) -> np.ndarray:
-    """The network's t at the levels 1 … T of a table, float64 [T]."""
+    """Return the network's time input at the levels 1 … T of a table, float64 [T]."""
     index = np.arange(num_levels, dtype=np.float64)
     if config.model.network != "multiscale":
         return (index + 1) / num_levels

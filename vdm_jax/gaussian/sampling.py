@@ -1,4 +1,4 @@
-"""Step rules by name and the time grids they run on, for diffusions on a γ(t)."""
+"""Step rules by name, and their time grids, for diffusions on a schedule γ(t)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from vdm_jax.gaussian.base import Sampler
 
 ADAPTIVE = "adaptive"
 Rule = Callable[[samplers.Predict], samplers.Step]
-# What the score SDEs integrate in γ: a step of δ ≥ 4 would enlarge what noise is left, and equal steps of t end in one
-# of 8.
+# The samplers of score SDEs that take uniform steps in γ. A step of δ ≥ 4 amplifies the remaining noise, and steps that
+# are uniform in t end with one of δ = 8.
 IN_GAMMA = ("euler", "heun", ADAPTIVE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Steps:
-    """Where the steps of a sampler lie and what is shown of them.
+    """The time grid of a sampler, and how its states are visualized.
 
-    in_gamma: names of rules whose steps are equal in γ, not in t. end: the schedule's t of the last level. unit_scale:
-    pictures show z/√(α² + σ²). final_nfe: evaluations of the network after the last step.
+    Attributes:
+        in_gamma: The names of the step rules whose steps are uniform in γ, not in t.
+        end: The schedule's t at the last noise level.
+        unit_scale: Whether pictures show z/√(α² + σ²).
+        final_nfe: The number of network evaluations after the last step.
     """
 
     in_gamma: tuple[str, ...] = ()
@@ -37,7 +40,10 @@ class Steps:
     def transitions(
         self, sampler: str, schedule: schedules.Schedule, level_of: Callable[[Array], Noise], num_steps: int
     ) -> tuple[samplers.Transition, np.ndarray]:
-        """Steps from t = 1 to the end, and their grid in t. 'langevin' stays at num_steps levels instead."""
+        """Return the steps from t = 1 to the end, and their grid in t.
+
+        'langevin' does not move between noise levels: it runs at each of num_steps levels instead.
+        """
         stays = sampler == "langevin"
         grid = samplers.uniform_grid(num_steps - 1 if stays else num_steps)
         if self.end:
@@ -49,11 +55,11 @@ class Steps:
         return sde_steps.visits(between) if stays else between, grid
 
     def visualize(self, steps: samplers.Transition) -> Callable[[Array, Sequence[int]], Array]:
-        """(states after the steps to keep, keep) → what a picture shows of them."""
+        """Return the function (states after the kept steps [K, b, …], keep) → states on the scale of pictures."""
 
         def scaled(path: Array, keep: Sequence[int]) -> Array:
-            seen = jax.tree.map(lambda a: a[jnp.asarray(keep, int)], steps.to)
-            return path / expand(jnp.sqrt(jnp.square(seen.alpha) + jnp.square(seen.sigma)), path.ndim)
+            level = jax.tree.map(lambda a: a[jnp.asarray(keep, int)], steps.to)
+            return path / expand(jnp.sqrt(jnp.square(level.alpha) + jnp.square(level.sigma)), path.ndim)
 
         return scaled if self.unit_scale else lambda path, keep: path
 
@@ -66,7 +72,16 @@ def step_rule(
     grid: np.ndarray,
     own: Mapping[str, Rule],
 ) -> samplers.Step:
-    """The reverse step that a sampler names; own: rules of the method, which come first."""
+    """Return the step rule of a sampler.
+
+    Args:
+        sampler: The settings of the sampler.
+        predict: The denoiser, (z, level) → Prediction.
+        process: The forward process.
+        schedule: The schedule γ(t).
+        grid: The time grid of the steps.
+        own: Step rules of the method itself by name, which take precedence.
+    """
     if sampler.name in own:
         return own[sampler.name](predict)
     mix = sampler.variance_mix
@@ -78,7 +93,7 @@ def step_rule(
         "ddim": lambda: samplers.ddim(predict, sampler.eta),
         "euler": lambda: samplers.euler(predict, process),
         "heun": lambda: samplers.heun(predict, process),
-        ADAPTIVE: lambda: samplers.heun(predict, process),  # where single steps are needed, as for editing
+        ADAPTIVE: lambda: samplers.heun(predict, process),  # for callers that need single steps, such as editing
         "euler_maruyama": lambda: sde_steps.euler_maruyama(predict, process, elapsed()),
         "reverse_diffusion": lambda: backwards,
         "predictor_corrector": lambda: sde_steps.predictor_corrector(backwards, corrector(sde_steps.by_norms)),

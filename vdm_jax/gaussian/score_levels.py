@@ -1,14 +1,14 @@
-"""How the network of a score SDE sees a noise level, which levels it was trained on, and what its output means.
+"""Noise levels of a score SDE: the network's time input, the levels of training, and the conversion of its output.
 
-time_input 'time': t, or for a multiscale network what its original has: 999 t, or log σ of data in [0, 1].
-time_input 'index', for the N levels of NCSN, score_sde's discrete checkpoints and DDPM:
+`model.told` 'time': the time input is t, or for a multiscale network 999 t or log σ of data in [0, 1], as in the
+original code. `model.told` 'index', for the N levels of NCSN, score_sde's discrete checkpoints and DDPM:
 
-    VE   the number i of the nearest of σ_i = σ_max (σ_min/σ_max)^{i/(N − 1)}, i = 0 … N − 1, the largest first
-    VP   the number of the level of DDPM's table, β from β_min/N to β_max/N, that has this γ, the least noise first;
-         between two levels a number between theirs, as the original's 999 t
+    VE   the index i of the nearest of σ_i = σ_max (σ_min/σ_max)^{i/(N − 1)}, i = 0 … N − 1, the largest first
+    VP   the index of the level with this γ in DDPM's table, β from β_min/N to β_max/N, the least noise first;
+         interpolated between two levels, as the original's 999 t is
 
-(Where the original takes such a VP network for one of an SDE, it uses 999 t, at a noise that the table has up to 4
-levels of 1,000 before: DDPM's −Σ log(1 − β) is more than the integral of β.)
+(Where the original uses such a VP network with a continuous SDE, its time input is 999 t. The table reaches the same
+noise up to 4 of 1,000 levels earlier, because DDPM's −Σ log(1 − β) is greater than the integral of β.)
 """
 
 from __future__ import annotations
@@ -28,10 +28,17 @@ from vdm_jax.networks.refinenet import RefineNet
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreLevels:
-    """The levels of an SDE for one network.
+    """The noise levels of an SDE for one network.
 
-    ve: whether the process explodes. t_min: the SDE's t at the schedule's 0. scale: σ here over that of the VE papers.
-    num_levels: N, 0 for all times. ends: (β_min, β_max), or (σ_min, σ_max) of the VE papers.
+    Attributes:
+        schedule: The schedule γ(t).
+        net: The network.
+        ve: Whether the process is variance exploding.
+        t_min: The SDE's time at t = 0 of the schedule.
+        scale: The ratio of σ here to σ in the units of the VE papers.
+        indexed: Whether the time input is an index.
+        num_levels: The number N of levels; 0 for continuous time.
+        ends: (β_min, β_max), or (σ_min, σ_max) in the units of the VE papers.
     """
 
     schedule: schedules.Schedule
@@ -44,18 +51,18 @@ class ScoreLevels:
     ends: tuple[float, float]
 
     def time_of(self, gamma: Array) -> Array:
-        """The t ∈ [t_min, 1] of the SDE at a level γ."""
+        """Return the SDE's time t ∈ [t_min, 1] at γ."""
         if isinstance(self.schedule.shape, sde_schedules.LinearBeta):
             return self.schedule.shape.time_of(gamma)
         first, last = self.schedule.gamma_0, self.schedule.gamma_1
         return self.t_min + (1 - self.t_min) * (gamma - first) / (last - first)
 
     def table(self) -> Array:
-        """γ of DDPM's N levels, [N]."""
+        """Return γ of DDPM's N levels, [N]."""
         return tables.from_betas(tables.linear_betas(self.num_levels, *self.ends)).gamma
 
     def time_input(self, gamma: Array) -> Array:
-        """What the network gets as t at a level γ."""
+        """Return the network's time input at γ."""
         if self.indexed:
             last = self.num_levels - 1
             if self.ve:
@@ -68,9 +75,13 @@ class ScoreLevels:
         return 999 * self.time_of(gamma)
 
     def trained(self, t: Array) -> tuple[Array, Array]:
-        """(the schedule's time, γ) of the level that t ∈ [0, 1) falls on, uniformly if t is.
+        """Round t ∈ [0, 1) to one of the N levels of training, uniformly if t is uniform.
 
-        VE: both ends are levels. VP: those of DDPM's table, the last of which lies a little beyond t = 1.
+        For VE, the first and the last level are the ends of the schedule. For VP, the levels are those of DDPM's table,
+        whose last one is slightly beyond t = 1.
+
+        Returns:
+            The schedule's time and γ, each of the shape of t.
         """
         count = self.num_levels
         if self.ve:
@@ -81,15 +92,16 @@ class ScoreLevels:
 
     @property
     def gives_score(self) -> bool:
-        """Whether the network was made for VE, so that it sees z as it is and `eps_of_score` converts its output."""
+        """True for a network designed for VE, whose input is z itself and whose output `eps_of_score` converts."""
         if isinstance(self.net, RefineNet):
             return True
         return isinstance(self.net, UNet) and (self.net.settings.scale_by_sigma or (self.indexed and self.ve))
 
     def eps_of_score(self, raw: Array, level: Noise) -> Array:
-        """The output of a network that was made for VE → ε̂ = −σ score, the score that of data in [0, 1].
+        """Convert the output of a network designed for VE to ε̂ = −σ score, with the score of data in [0, 1].
 
-        NCSN++'s output is the score, and so is NCSN's. score_sde's discrete networks give score · σ_i, i being their t.
+        NCSN++ and NCSN predict the score. The discrete networks of score_sde predict σ_i times the score, where i is
+        their time input.
         """
         sigma = level.sigma / self.scale
         if isinstance(self.net, UNet) and not self.net.settings.scale_by_sigma:

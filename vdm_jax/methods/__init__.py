@@ -1,4 +1,4 @@
-"""One page per paper: which choices make it, built from a config."""
+"""One module per paper, which builds the paper's method from a config."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ _BUILDERS = {
 
 
 def build(config: ConfigDict) -> Method:
-    """The method that `config.method` names."""
+    """Return the method that `config.method` names."""
     return _BUILDERS[config.method](config)

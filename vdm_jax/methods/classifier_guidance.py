@@ -1,7 +1,7 @@
-"""A DDPM's samples guided by a noisy classifier (Dhariwal & Nichol 2021, algorithms 1 and 2).
+"""DDPM sampling guided by a noisy classifier (Dhariwal & Nichol 2021, algorithms 1 and 2).
 
-Ancestral steps shift their mean by s Σ ∇ log p(c | z), Σ learned for every channel and pixel or not; DDIM shifts the
-score. The diffusion model may know the labels itself or not.
+Ancestral steps shift their mean by s Σ ∇ log p(c | z), where Σ is fixed or learned per channel and pixel. DDIM shifts
+the score. The diffusion model may be class-conditional or unconditional.
 """
 
 from __future__ import annotations
@@ -24,29 +24,35 @@ CLASSIFIER = "classifier"
 
 
 def build(config: ConfigDict, judge: ConfigDict, scale: guidance.Weight | None = None) -> Method:
-    """The DDPM of a config with samples that the classifier of `judge` guides.
+    """Build a DDPM whose samples are guided by a classifier.
 
-    params: the DDPM's, with the classifier's under 'classifier'. scale: s, that of the config if there is none.
+    Args:
+        config: The config of the DDPM.
+        judge: The config of the classifier.
+        scale: The guidance scale s; None for `config.sampling.classifier_scale`.
+
+    Returns:
+        The method of the DDPM; its params hold those of the classifier under 'classifier'.
     """
-    made, judging = ddpm.model(config), classifier.model(judge)
+    diffusion, classification = ddpm.model(config), classifier.model(judge)
     scale = config.sampling.classifier_scale if scale is None else scale
 
     def chain(params: Params, cond: Any, num_steps: int) -> Chain:
         label = (cond.cond if isinstance(cond, Guided) else cond)[LABEL]
-        logits = judging.logits(params[CLASSIFIER], label)
+        logits = classification.logits(params[CLASSIFIER], label)
         gradient = guidance.class_gradient(logits, label.astype(jnp.int32))
-        return made.chain(params, cond, num_steps, gradient, scale)
+        return diffusion.chain(params, cond, num_steps, gradient, scale)
 
-    # the classifier knows no null class; a network without labels does not look at them
-    guidable = any(c.name == LABEL and c.guidable for c in made.conditions)
+    # The classifier has no null class, so samples of it cannot be requested. A network without labels ignores them.
+    guidable = any(c.name == LABEL and c.guidable for c in diffusion.conditions)
     label = Label(num_classes=judge.model.num_classes, null_class=guidable, null_samples=False)
-    conditions = (*(c for c in made.conditions if c.name != LABEL), label)
+    conditions = (*(c for c in diffusion.conditions if c.name != LABEL), label)
     part = Frozen(
         what="a noisy classifier",
         field="sampling.classifier",
         path=config.sampling.get("classifier", ""),
         config=judge,
-        init=judging.diffusion.init,
+        init=classification.diffusion.init,
     )
     return ddpm.build(config)._replace(
         sample=chains.sampler(chain), chain=chain, conditions=conditions, frozen={CLASSIFIER: part}

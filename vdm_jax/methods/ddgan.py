@@ -1,11 +1,12 @@
 """Denoising Diffusion GAN (Xiao, Kreis & Vahdat 2022, arXiv:2112.07804).
 
-Which choices make this paper: a table of T = 1 … 8 levels of the VP SDE; x̂ = G(z_t, w, t) with a latent w, so that
-p(z_{t−1}|z_t) has many modes; a discriminator that is told the time, non-saturating losses, R1 on the less noisy image
-every so many steps; new times, noise and latents for the generator's turn; T steps of the sampler.
+The paper uses a table of T = 1 … 8 noise levels of the VP SDE, a generator x̂ = G(z_t, w, t) with a latent w, so that
+p(z_{t−1}|z_t) is multimodal, a time-conditional discriminator, non-saturating losses, and the R1 penalty on the less
+noisy image every few steps. The generator's update draws new times, noise and latents. The sampler takes T steps.
 
-Ablations (its table 2): `model.prediction` 'eps' (noise generation) or 'previous' (direct denoising: G gives z_{t−1}),
-`model.latent` = 0, and `training.adversary` = 'augmented', a one-shot GAN whose real and fake images are both diffused.
+Ablations (table 2 of the paper): `model.prediction` 'eps' (noise generation) or 'previous' (direct denoising, where G
+returns z_{t−1}), `model.latent` = 0, and `training.adversary` = 'augmented', a one-shot GAN that diffuses both real and
+fake images.
 """
 
 from __future__ import annotations
@@ -37,17 +38,19 @@ COMPONENTS = (
         {
             "model.network": common.network("multiscale", "mlp"),
             "model.prediction": common.prediction("x", "eps", "previous"),
-            "model.latent": Field(100, "numbers w that a generator is told; 0 for none", low=0, decisive=True),
+            "model.latent": Field(100, "dimensions of the generator's latent w; 0 for none", low=0, decisive=True),
             "schedule.kind": common.schedule("ddgan_vp"),
             "training.adversary": Field(
                 "pairs",
-                "what a DDGAN's discriminator sees: z_s beside z_t, or diffused data and one-shot samples alone",
+                "input of a DDGAN's discriminator: pairs (z_s, z_t), or diffused data and one-shot samples",
                 ("pairs", "augmented"),
                 decisive=True,
             ),
             "training.r1": Field(0.05, "weight r of r/2 |grad D|^2 on real data", low=0.0),
-            "training.r1_every": Field(1, "steps from one with R1 to the next; 0 for never", low=0),
-            "optimizer.discriminator_learning_rate": Field(0.0, "of a discriminator; 0 for the learning rate", low=0.0),
+            "training.r1_every": Field(1, "R1 is applied once every this many steps; 0 for never", low=0),
+            "optimizer.discriminator_learning_rate": Field(
+                0.0, "learning rate of the discriminator; 0 for optimizer.learning_rate", low=0.0
+            ),
             "sampling.sampler": common.sampler("ancestral"),
             "evaluation.split": common.SPLIT,
             "evaluation.num_samples": common.NUM_SAMPLES,
@@ -56,14 +59,14 @@ COMPONENTS = (
     ),
 )
 
-# Purposes that a key is folded for; each draws its own numbers.
+# The purposes that keys are folded with; each has an independent stream of random numbers.
 LEVEL, NOISE, MORE, LATENT, POSTERIOR, START, PATH = range(7)
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
 
 def discriminator(config: ConfigDict) -> Discriminator | MLPDiscriminator:
-    """The discriminator that the `model` section describes."""
+    """Build the discriminator of the `model` section."""
     model, dtype = config.model, jnp.dtype(config.model.dtype)
     if model.network == "mlp":
         return MLPDiscriminator(model.width, model.depth, dtype)
@@ -71,7 +74,7 @@ def discriminator(config: ConfigDict) -> Discriminator | MLPDiscriminator:
 
 
 def build(config: ConfigDict) -> Method:
-    """A Denoising Diffusion GAN from a checked config."""
+    """Build a Denoising Diffusion GAN from a checked config."""
     made = model(config)
     every = config.training.r1_every
     return Method(
@@ -91,7 +94,7 @@ def build(config: ConfigDict) -> Method:
 
 
 def model(config: ConfigDict) -> DDGAN:
-    """The functions of `build`, and those behind them."""
+    """Return the model that `build` turns into a method."""
     section = config.schedule
     betas = tables.vp_betas(section.num_timesteps, section.beta_min, section.beta_max, section.t_min)
     table = tables.from_betas(betas, networks.time_input(config, len(betas)))
@@ -102,7 +105,14 @@ def model(config: ConfigDict) -> DDGAN:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DDGAN:
-    """The functions of a method on one config. Parameters: {'generator': …, 'discriminator': …}."""
+    """A Denoising Diffusion GAN. Its parameters are {'generator': …, 'discriminator': …}.
+
+    Attributes:
+        config: The checked config.
+        generator: The network G.
+        judge: The discriminator D.
+        table: The T noise levels.
+    """
 
     config: ConfigDict
     generator: UNet | MLPGenerator
@@ -111,21 +121,21 @@ class DDGAN:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example."""
+        """Shape of one example."""
         return tuple(self.config.data.shape)
 
     @property
     def vocabulary(self) -> int | None:
-        """Values of a number of the data; None for continuous data."""
+        """Number of values of a pixel; None for continuous data."""
         return self.config.data.vocabulary or None
 
     @property
     def paired(self) -> bool:
-        """Whether D sees (z_s, z_t); else z_s alone, of data or of one-shot samples."""
+        """True if D sees (z_s, z_t), False if it sees diffused data or diffused one-shot samples alone."""
         return cast(bool, self.config.training.adversary == "pairs")
 
     def init(self, key: Array) -> Params:
-        """Parameters before training."""
+        """Initialize the parameters."""
         first, second = jax.random.split(key)
         z, t = jnp.zeros((1, *self.shape)), jnp.zeros(1)
         w = {LATENT_NAME: jnp.zeros((1, self.config.model.latent))}
@@ -135,21 +145,21 @@ class DDGAN:
         }
 
     def encode(self, x: Array) -> Array:
-        """Data → what is diffused: levels in [−1, 1] with both ends, real numbers as they are."""
+        """Map pixel values to [−1, 1], both ends included; return continuous data unchanged."""
         return decoders.encode_to_ends(x, self.vocabulary)
 
     def decode(self, z: Array) -> Array:
-        """The nearest level; real numbers as they are."""
+        """Map z to the nearest pixel value; return continuous data unchanged."""
         return decoders.decode_from_ends(z, self.vocabulary)
 
     def denoise(self, params: Params) -> prediction.Denoise:
-        """(z, level, latent w [B, latent]) → what G gives."""
+        """Return the function (z [B, …], level, latent w [B, latent]) → output of G."""
         return lambda z, level, w: cast(
             Array, self.generator.apply({"params": params[GENERATOR]}, z, level.t, {LATENT_NAME: w})
         )
 
     def fake(self, params: Params, keys: Array, z: Array, step: Transition) -> Array:
-        """ẑ_s of z_t by a latent and noise of their own; step: fields [B]."""
+        """Sample ẑ_s [B, …] from p(z_s|z_t) with one latent and noise per key; step: t → s, with fields [B]."""
         w = normal_like(keys, (self.config.model.latent,), LATENT)
         raw = self.denoise(params)(z, step.frm, w)
         if self.config.model.prediction == "previous":
@@ -158,14 +168,14 @@ class DDGAN:
         return adversarial.posterior_sample(x, z, normal_like(keys, self.shape, POSTERIOR), step)
 
     def one_shot(self, params: Params, keys: Array) -> Array:
-        """x̂ = G(z_T, w, T) of noise."""
+        """Compute x̂ = G(z_T, w, T) from noise z_T; keys: [B]."""
         count, last = len(keys), self.table.num_levels - 1
         level = self.table.level(jnp.full(count, last))
         w = normal_like(keys, (self.config.model.latent,), LATENT)
         return self.denoise(params)(normal_like(keys, self.shape, START), level, w)
 
     def drawn(self, params: Params, batch: Batch, context: Context) -> Drawn:
-        """What this turn judges: a level, noise and latents of its own for each example."""
+        """Draw the real and fake inputs of D, with an independent noise level, noise and latent for each example."""
         keys, x = context.keys, self.encode(batch["x"])
         count = self.table.num_levels
         index = times.to_level(times.independent(fold(keys, LEVEL)), count)
@@ -178,15 +188,18 @@ class DDGAN:
         return Drawn(q_sample(x, eps, step.to), fake, None, step.frm, t)
 
     def discriminate(self, params: Params, about: Drawn, context: Context) -> Callable[[Array], Array]:
-        """z_s [b, …] → logits [b]."""
+        """Return the discriminator as a function z_s [b, …] → logits [b]."""
         rows = Rows(context.index, context.gather)
         variables = {"params": params[DISCRIMINATOR]}
         return lambda z: cast(Array, self.judge.apply(variables, z, about.z, about.level.t, rows))
 
     def discriminator_loss(self, params: Params, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
-        """softplus(−D(real)) + softplus(D(fake)), in steps of R1's variant + r/2 ‖∇ D(real)‖².
+        """Compute softplus(−D(real)) + softplus(D(fake)) per example, plus r/2 ‖∇ D(real)‖² in steps with R1.
 
-        aux: t, the logits, and the penalty, 0 in other steps. R1 is not multiplied by the steps between.
+        The penalty is not multiplied by `training.r1_every`.
+
+        Returns:
+            The loss [b], and aux: t, the logits 'real' and 'fake', and the penalty, which is 0 in steps without R1.
         """
         about = self.drawn(params, batch, context)
         discriminate = self.discriminate(params, about, context)
@@ -201,13 +214,24 @@ class DDGAN:
         return adversarial.discriminator_loss(real, fake) + penalty, aux
 
     def generator_loss(self, params: Params, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
-        """softplus(−D(fake)); aux: t and the logits."""
+        """Compute softplus(−D(fake)) per example, [b]; aux: t and the logits."""
         about = self.drawn(params, batch, context)
         fake = self.discriminate(params, about, context)(about.fake)
         return adversarial.generator_loss(fake), {"t": about.t, "fake": fake}
 
     def sample(self, params: Params, keys: Array, cond: Array, num_steps: int, keep: Sequence[int] = ()) -> Any:
-        """Data [b, …] from noise, and z_s [K, b, …] after the steps to keep; num_steps is what was trained."""
+        """Sample data from noise.
+
+        Args:
+            params: The parameters of the GAN.
+            keys: One key per sample, [b].
+            cond: Not used.
+            num_steps: Not used; the sampler takes the T steps of the trained table.
+            keep: The indices of the K steps whose states are returned.
+
+        Returns:
+            The samples [b, …] and z_s [K, b, …] after the kept steps.
+        """
         if not self.paired:
             z = self.one_shot(params, keys)
             return self.decode(z), jnp.broadcast_to(z[None], (len(keep), *z.shape))
@@ -218,7 +242,15 @@ class DDGAN:
 
 
 class Drawn(NamedTuple):
-    """real, fake: [b, …]; z: z_t that both belong to, or None; level: of z_t, as D is told; t: its place in [0, 1)."""
+    """The inputs of the discriminator for one update.
+
+    Attributes:
+        real: z_s of data, [b, …].
+        fake: z_s of the generator, [b, …].
+        z: z_t that D sees with both, [b, …], or None.
+        level: The noise level of z_t, whose t is the time input of D.
+        t: The time of the level in [0, 1), [b].
+    """
 
     real: Array
     fake: Array

@@ -1,8 +1,8 @@
 """DDPM (Ho, Jain & Abbeel 2020), DDIM (Song, Meng & Ermon 2021) and Improved DDPM (Nichol & Dhariwal 2021).
 
-Which choices make these papers: a table of β (linear, cosine, or constant σ), ε-prediction, the reverse variance β̃, β
-or learned between them, L_simple, L_hybrid or L_vlb with levels drawn uniformly or by importance, a discretized
-Gaussian for the last step, and samplers that visit some of the levels.
+These papers use a table of β (linear, cosine, or constant σ), ε-prediction, and a reverse variance of β̃, β or a learned
+interpolation of the two. They minimize L_simple, L_hybrid or L_vlb with noise levels drawn uniformly or by importance,
+end with a discretized Gaussian, and sample with all or some of the levels.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ COMPONENTS = (
             "model.prediction": common.prediction("eps", "x", "v"),
             "model.variance": Field(
                 "posterior",
-                "of a reverse step: beta-tilde, beta, or learned between them",
+                "variance of a reverse step: beta-tilde, beta, or a learned interpolation",
                 ("posterior", "beta", "learned"),
                 decisive=True,
             ),
             "model.cdf": Field(
-                "exact", "of the discretised Gaussian; 'tanh' is the originals' approximation", ("exact", "tanh")
+                "exact",
+                "normal CDF of the discretized Gaussian; 'tanh' is the approximation of the original code",
+                ("exact", "tanh"),
             ),
             "schedule.kind": common.schedule("ddpm_linear", "ddpm_cosine", "constant_sigma"),
             "training.times": common.times("stratified", "independent", "importance"),
@@ -44,18 +46,18 @@ COMPONENTS = (
             "sampling.sampler": common.sampler("ancestral", "ddim"),
             "sampling.respacing": Field(
                 "",
-                "levels of a table to visit: '250', 'ddim50', '10,10,3,2,2'; '' for num_steps of them",
+                "noise levels that the sampler visits: '250', 'ddim50', '10,10,3,2,2'; '' for num_steps of them",
                 resume=ANY_TIME,
             ),
             "sampling.clip": common.CLIP,
             "evaluation.estimator": common.estimator("vlb"),
-            "evaluation.clip": Field(True, "a DDPM's bound with the predicted x clipped to [-1, 1]", resume=ANY_TIME),
+            "evaluation.clip": Field(True, "clip the predicted x to [-1, 1] in a DDPM's bound", resume=ANY_TIME),
             "evaluation.levels": common.LEVELS,
         },
         {"method": ("ddpm",)},
     ),
     Component(
-        {"training.vlb_weight": Field(0.001, "lambda of L_simple + lambda L_vlb, for 'hybrid'", low=0.0)},
+        {"training.vlb_weight": Field(0.001, "lambda in L_simple + lambda L_vlb, for 'hybrid'", low=0.0)},
         {"training.weighting": ("hybrid",)},
     ),
     Component(
@@ -64,19 +66,19 @@ COMPONENTS = (
     ),
 )
 
-# Purposes that a key is folded for; each draws its own numbers.
+# The purposes that keys are folded with; each has an independent stream of random numbers.
 LEVEL, NOISE, DROPOUT, START, PATH = range(5)
 
-TEACHER = "teacher"  # among the params
+TEACHER = "teacher"  # the key of the teacher's weights in params
 
 
 def betas_of(config: ConfigDict) -> np.ndarray:
-    """β of all levels, float64 [T]."""
+    """Return β of all noise levels, float64 [T]."""
     return tables.betas(**config.schedule.to_dict())
 
 
 def build(config: ConfigDict) -> Method:
-    """A DDPM from a checked config."""
+    """Build a DDPM, or a distilled student of one, from a checked config."""
     made, student = model(config), config.training.get("distill", "none") != "none"
     estimator = f"vlb_T={made.table.num_levels}"
     if made.num_evaluated:
@@ -100,7 +102,7 @@ def build(config: ConfigDict) -> Method:
 
 
 def model(config: ConfigDict) -> Discrete:
-    """The diffusion that `build` makes a method of. Parameters: {'network': …}."""
+    """Build the diffusion that `build` turns into a method. Its parameters are {'network': …}."""
     betas, training = betas_of(config), config.training
     return Discrete(
         **from_config.common(config),
@@ -118,7 +120,7 @@ def model(config: ConfigDict) -> Discrete:
 
 
 def teacher(config: ConfigDict, made: Discrete) -> Frozen:
-    """The teacher of a student: a DDPM of the same network, which the student starts from."""
+    """Return the teacher of a student: a DDPM with the same network, which also initializes the student."""
     plain = ConfigDict(config.to_dict())
     plain.training.distill = "none"
     return Frozen(
@@ -133,7 +135,7 @@ def teacher(config: ConfigDict, made: Discrete) -> Frozen:
 
 
 def student_loss(config: ConfigDict, made: Discrete) -> Callable[[Params, Any, Batch, Context], tuple[Array, Terms]]:
-    """What a student minimizes."""
+    """Return the distillation loss of `training.distill`."""
     section = config.training
 
     def predictor(params: Params, cond: Any, keys: Array | None) -> samplers.Predict:

@@ -1,9 +1,9 @@
 """Variational dequantization of a trained score SDE (Ho et al. 2019, Flow++; Song, Durkan, Murray & Ermon 2021, §5).
 
-Which choices make it: the SDE's network as it is, a frozen part that `model.score_model` names; a small flow q(u|x) of
-affine couplings that starts as uniform noise; the SDE's bound on −log p(f) plus log q as the loss, so what is learned
-is where in a bin the model believes its data to be. An evaluation reports bits/dim with q ('total') and with uniform
-noise ('uniform'), by the bound or the flow.
+The SDE's network is frozen and is loaded from `model.score_model`. Only a small flow q(u|x) of affine couplings is
+trained. It is initialized to uniform noise, and its loss is the SDE's bound on −log p(f) plus log q, so it learns the
+distribution of the dequantization noise u within a bin under the model. An evaluation reports bits/dim with q ('total')
+and with uniform noise ('uniform'), from the variational bound or the probability flow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ DEQUANTISER, NETWORK = "dequantiser", "network"
 
 
 def build(config: ConfigDict) -> Method:
-    """The flow beside an SDE, from a checked config. Parameters: {'dequantiser': {'coupling0': …, …}}."""
+    """Build the dequantization flow of a frozen SDE from a checked config.
+
+    The parameters are {'dequantiser': {'coupling0': …, …}}.
+    """
     made, plain = model(config), sde.build(config)
     method = sde.method_of(config, made, Phase(DEQUANTISER, (DEQUANTISER,), partial(loss, made)))
     assert method.measured is not None and plain.measured is not None
@@ -44,7 +47,7 @@ def build(config: ConfigDict) -> Method:
 
 
 def model(config: ConfigDict) -> Continuous:
-    """The SDE with data that are dequantized by the flow."""
+    """Build the SDE on data that the flow dequantizes."""
     return sde.model(config, dequantizer(config))
 
 
@@ -54,7 +57,7 @@ def _coupling(config: ConfigDict) -> Coupling:
 
 
 def init(config: ConfigDict, made: Continuous, key: Array) -> Params:
-    """The flow before training: uniform noise."""
+    """Initialize the flow, which then returns its uniform noise unchanged."""
     _, own_key = jax.random.split(key)
     like, coupling = jnp.zeros((1, *made.shape)), _coupling(config)
     keys = jax.random.split(own_key, config.model.couplings)
@@ -63,7 +66,7 @@ def init(config: ConfigDict, made: Continuous, key: Array) -> Params:
 
 
 def score_model(config: ConfigDict, made: Continuous) -> Frozen:
-    """The network of the SDE that is dequantized."""
+    """Return the frozen network of the SDE."""
     plain = ConfigDict(config.to_dict())
     plain.method = "sde"
     return Frozen(
@@ -77,12 +80,15 @@ def score_model(config: ConfigDict, made: Continuous) -> Frozen:
 
 
 def dequantizer(config: ConfigDict) -> Dequantize:
-    """(params, x, uniform noise [b, …]) → (f, log q(u|x) [b]), u from the same uniform noise as the SDE's own."""
+    """Return the function (params, x [b, …], uniform noise [b, …]) → (f [b, …], log q(u|x) [b] in nats).
+
+    The uniform noise is the same as the SDE's own, so that results with and without the flow are paired.
+    """
     coupling, couplings, vocabulary = _coupling(config), config.model.couplings, config.data.vocabulary or None
 
     def couple(params: Params, f: Array, number: int, kept: Array) -> tuple[Array, Array]:
-        found = coupling.apply({"params": params[f"coupling{number}"]}, kept, f)
-        return cast(tuple[Array, Array], found)
+        scale_and_shift = coupling.apply({"params": params[f"coupling{number}"]}, kept, f)
+        return cast(tuple[Array, Array], scale_and_shift)
 
     def dequantize(params: Params, x: Array, uniform: Array) -> tuple[Array, Array]:
         centers = decoders.encode(x, vocabulary)
@@ -93,7 +99,7 @@ def dequantizer(config: ConfigDict) -> Dequantize:
 
 
 def loss(made: Continuous, params: Params, state: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
-    """The bound in bits/dim, per example; the network runs in evaluation mode, without dropout."""
+    """Return the bound in bits/dim per example, [b], and its terms; the network runs without dropout."""
     terms, _ = made.terms(params, batch, context.keys, lambda schedule: made.draw(schedule, context))
     total = terms.pop("total")
     return total, {**terms, "bits_per_dim": total}

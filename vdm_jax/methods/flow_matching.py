@@ -1,8 +1,9 @@
 """Rectified flow and flow matching (Liu, Gong & Liu 2023; Lipman et al. 2023; Esser et al. 2024).
 
-Which choices make these papers: z_t = (1 − t) x + t ε as a γ(t) that is cut at both ends, the velocity ε − x as target,
-‖u − û‖² with t uniform or logit-normal, Euler and Heun in (z, t). The bound and the probability flow are those of any
-Gaussian diffusion, with the softmax decoder at t_min, so its bits/dim stand beside those of a VDM.
+These papers use z_t = (1 − t) x + t ε, the velocity u = ε − x as the target, the loss ‖u − û‖² with t uniform or
+logit-normal, and Euler and Heun steps in (z, t). Here the path is a schedule γ(t), truncated at both ends. The bound
+and the probability flow are those of any Gaussian diffusion, with the softmax decoder at t_min, so bits/dim are
+comparable to those of a VDM.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from vdm_jax.gaussian.continuous import Continuous, Draw, sample_times
 from vdm_jax.gaussian.data import Softmax
 from vdm_jax.keys import fold
 
-# Purposes that a key is folded for; each draws its own numbers.
+# The purposes that keys are folded with; each has an independent stream of random numbers.
 RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DECODE, PATH, PROBE = range(8)
 
 COMPONENTS = (
@@ -32,12 +33,12 @@ COMPONENTS = (
             "model.network": common.network("unet", "mlp", "multiscale"),
             "model.prediction": common.prediction("velocity", "eps", "x", "v"),
             "schedule.kind": common.schedule("rectified_flow"),
-            "schedule.t_min": Field(1e-3, "the t that stands for the data", low=1e-7, high=0.1, decisive=True),
-            "schedule.t_max": Field(1 - 1e-3, "the t that stands for noise", low=0.9, high=1 - 1e-6, decisive=True),
+            "schedule.t_min": Field(1e-3, "the t at which data are decoded", low=1e-7, high=0.1, decisive=True),
+            "schedule.t_max": Field(1 - 1e-3, "the t at which sampling starts", low=0.9, high=1 - 1e-6, decisive=True),
             "training.times": common.times("stratified", "independent", "logit_normal"),
             "sampling.sampler": common.sampler("heun", "euler", "ddim", "ancestral", "adaptive"),
             "sampling.clip": common.CLIP,
-            "sampling.draw": Field(False, "draw from p(x|z) at t_min, not its most likely value", resume=ANY_TIME),
+            "sampling.draw": Field(False, "draw from p(x|z) at t_min instead of taking its mode", resume=ANY_TIME),
             "evaluation.estimator": common.estimator("vlb", "ode"),
             "evaluation.tolerance": common.TOLERANCE,
         },
@@ -45,8 +46,8 @@ COMPONENTS = (
     ),
     Component(
         {
-            "training.logit_mean": Field(0.0, "m of logit t ~ N(m, s^2)", low=-5.0, high=5.0),
-            "training.logit_deviation": Field(1.0, "s of logit t ~ N(m, s^2)", low=0.1, high=5.0),
+            "training.logit_mean": Field(0.0, "mean m of logit t ~ N(m, s^2)", low=-5.0, high=5.0),
+            "training.logit_deviation": Field(1.0, "standard deviation s of logit t ~ N(m, s^2)", low=0.1, high=5.0),
         },
         {"training.times": ("logit_normal",)},
     ),
@@ -54,14 +55,14 @@ COMPONENTS = (
 
 
 def build(config: ConfigDict) -> Method:
-    """A rectified flow from a checked config."""
+    """Build a rectified flow from a checked config."""
     made, estimator = model(config), config.evaluation.estimator
     name = "ode" if estimator == "ode" else "vlb_continuous"
     return continuous.method(made, Phase("flow_matching", ("network",), made.loss), estimator, name)
 
 
 def model(config: ConfigDict) -> Continuous:
-    """The diffusion that `build` makes a method of. Parameters: {'network': …}."""
+    """Build the diffusion that `build` turns into a method. Its parameters are {'network': …}."""
     common, section = from_config.common(config), config.schedule
     schedule = rectified_flow.schedule(section.t_min, section.t_max)
     units = 1000 if config.model.network == "multiscale" else 1
@@ -90,12 +91,15 @@ def model(config: ConfigDict) -> Continuous:
 
 
 def velocity_error(terms: Mapping[str, Array], draw: Draw) -> Array:
-    """‖u − û‖²/D = ‖ε − ε̂‖²/(α² D), [B]."""
+    """Return ‖u − û‖²/D = ‖ε − ε̂‖²/(α² D), [B]."""
     return terms["error"] / jnp.square(rectified_flow.FLOW.alpha(draw.gamma))
 
 
 def training_draw(config: ConfigDict, schedule: schedules.Schedule, context: Context) -> Draw:
-    """t uniform ('stratified', 'independent') or logit-normal, with the weight of the bound that is right for it."""
+    """Draw t by `training.times`, uniform or logit-normal.
+
+    The weight ½ (dγ/dt) / p(t) makes the diffusion term of the bound unbiased for either distribution.
+    """
     section = config.training
     if section.times != "logit_normal":
         t = sample_times(section.times, context, TIME)
@@ -107,7 +111,7 @@ def training_draw(config: ConfigDict, schedule: schedules.Schedule, context: Con
 
 
 def uniform_gamma(schedule: schedules.Schedule, u: Array) -> Draw:
-    """γ uniform between the ends of the schedule; u: [B] in [0, 1)."""
+    """Map u [B] in [0, 1) to γ uniform between the ends of the schedule."""
     low, high = schedule.gamma_0, schedule.gamma_1
     gamma = low * (1 - u) + high * u
     return Draw(rectified_flow.FLOW.sigma(gamma), gamma, losses.continuous_weight(jnp.full_like(u, high - low)))

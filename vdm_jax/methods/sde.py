@@ -1,14 +1,14 @@
 """Score SDEs (Song et al. 2021, arXiv:2011.13456), ScoreFlow's likelihood weighting, and NCSN.
 
-Which choices make these papers: a fixed γ(t) of the VP, sub-VP or VE SDE, a score network written as ε̂ = −σ score,
-‖ε − ε̂‖² uniform in t ('simple') or weighted by ½ γ′(t) ('vlb': g² ‖score error‖², Song, Durkan, Murray & Ermon 2021),
-uniform dequantization instead of a decoder, the probability flow's likelihood, predictor–corrector sampling.
-NCSN is VE with `training.num_timesteps` levels and annealed Langevin dynamics.
+These papers use a fixed γ(t) of the VP, sub-VP or VE SDE and a score network, written as ε̂ = −σ score. The loss is
+‖ε − ε̂‖², uniform in t ('simple') or weighted by ½ γ′(t) ('vlb': g² ‖score error‖², Song, Durkan, Murray & Ermon 2021).
+They use uniform dequantization instead of a decoder, likelihoods of the probability flow, and predictor–corrector
+sampling. NCSN is VE with `training.num_timesteps` levels and annealed Langevin dynamics.
 
-Scale: values are bins of [−1, 1] and everything is trained on dequantized data, as in ScoreFlow, so that the density
-that is measured is the one that is learned. (Score SDE trains on bare values, half a bin away at most.) The VE papers
-have data in [0, 1], and `sigma_min`, `sigma_max` are in their units: on our scale σ is twice as large, and the network
-gets theirs. Continuous data have no scale but their own.
+Scale: pixel values are bins of [−1, 1] and the model is trained on dequantized data, as in ScoreFlow, so the learned
+density is also the evaluated one. (Score SDE trains on the values without dequantization noise.) The VE papers scale
+data to [0, 1], and `sigma_min` and `sigma_max` are in these units: on the scale of [−1, 1], σ is twice as large, and
+the network's input is σ in the units of the papers. Continuous data are not rescaled.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _SHARED = {
         "langevin",
     ),
     "sampling.t_min": Field(
-        0.0, "the t where an SDE's samples end; 0 for schedule.t_min", low=0.0, high=0.1, resume=ANY_TIME
+        0.0, "the t at which sampling of an SDE ends; 0 for schedule.t_min", low=0.0, high=0.1, resume=ANY_TIME
     ),
     "sampling.denoise": Field(
-        True, "an SDE's sample ends with the mean of its last step, without noise", resume=ANY_TIME
+        True, "return the denoised mean of the last step of an SDE's sampler, without noise", resume=ANY_TIME
     ),
     "sampling.clip": common.CLIP,
     "evaluation.estimator": common.estimator("vlb", "ode"),
@@ -69,8 +69,8 @@ COMPONENTS = (
             "model.network": common.network("unet", "mlp", "multiscale", "refinenet"),
             "model.told": Field(
                 "time",
-                "what the network of a score SDE is told of its level: the time (or log sigma), or its number among "
-                "training.num_timesteps, as NCSN and score_sde's discrete checkpoints are",
+                "time input of a score SDE's network: the time (or log sigma), or the index among "
+                "training.num_timesteps levels, as in NCSN and score_sde's discrete checkpoints",
                 ("time", "index"),
                 decisive=True,
             ),
@@ -84,35 +84,37 @@ COMPONENTS = (
         {
             "model.network": common.network("unet", "mlp", "multiscale"),
             "model.score_model": Field(
-                "", "the weights of the score SDE that a dequantizer belongs to: a working directory", resume=ANY_TIME
+                "", "weights of the score SDE of a dequantizer: a working directory", resume=ANY_TIME
             ),
         },
         {"method": ("dequantiser",)},
     ),
 )
 
-# Purposes that a key is folded for; each draws its own numbers.
+# The purposes that keys are folded with; each has an independent stream of random numbers.
 DEQUANTIZE, DIFFUSION, DROPOUT, TIME, START, PATH, PROBE = range(7)
 
 PROCESSES: dict[str, Process] = {"vp_sde": VP, "sub_vp_sde": SUB_VP, "ve_sde": VE}
 
 
 def build(config: ConfigDict) -> Method:
-    """A score SDE from a checked config."""
+    """Build a score SDE from a checked config."""
     made = model(config)
     return method_of(config, made, Phase("sde", ("network",), made.loss))
 
 
 def method_of(config: ConfigDict, made: Continuous, phase: Phase) -> Method:
-    """The functions of an SDE as those of a method."""
+    """Return the method of an SDE with one phase; the likelihood estimator is `evaluation.estimator`."""
     estimator = config.evaluation.estimator
     return continuous.method(made, phase, estimator, "ode" if estimator == "ode" else "vlb_continuous")
 
 
 def model(config: ConfigDict, dequantize: Dequantize | None = None) -> Continuous:
-    """The diffusion that `build` makes a method of. Parameters: {'network': …}.
+    """Build the diffusion that `build` turns into a method. Its parameters are {'network': …}.
 
-    dequantize: another q(u|x) than the uniform one.
+    Args:
+        config: The checked config.
+        dequantize: A learned q(u|x); None for uniform dequantization.
     """
     net = networks.build(config)
     shared, levels = from_config.common(config, net), score_levels(config, net)
@@ -146,7 +148,7 @@ def model(config: ConfigDict, dequantize: Dequantize | None = None) -> Continuou
 
 
 def score_levels(config: ConfigDict, net: networks.Module) -> ScoreLevels:
-    """The levels of the SDE for a network."""
+    """Return the noise levels of the SDE for a network."""
     section, ve = config.schedule, config.schedule.kind == "ve_sde"
     scale = 2.0 if config.data.vocabulary else 1.0
     if ve:
@@ -169,9 +171,9 @@ def score_levels(config: ConfigDict, net: networks.Module) -> ScoreLevels:
 
 
 def in_eps(network: Network, net: networks.Module, levels: ScoreLevels, config: ConfigDict) -> Network:
-    """The network with ε̂ as its output.
+    """Return the network with its output converted to ε̂.
 
-    A network made for VP sees z/√(α² + σ²), the VP latent of the same SNR: x̂_VE(z, γ) = x̂_VP(α z, γ). Under
+    A network designed for VP sees z/√(α² + σ²), the VP latent of the same SNR: x̂_VE(z, γ) = x̂_VP(α z, γ). With
     `model.residual`='pixel' its output is added to the exact ε̂ of Gaussian pixels (see `diffusion.baseline`).
     """
     if levels.gives_score:
@@ -193,10 +195,10 @@ def in_eps(network: Network, net: networks.Module, levels: ScoreLevels, config: 
 
 
 def training_draw(config: ConfigDict, levels: ScoreLevels, context: Context) -> Draw:
-    """Levels with ½ dγ/dt ÷ density of t: weights of L_∞ that are right however t is drawn.
+    """Draw noise levels for training, with the weights ½ (dγ/dt) / p(t) that keep the estimate of L_∞ unbiased.
 
-    'importance': p(t) ∝ γ′(t), which is g²/σ², so γ is uniform (Song, Durkan, Murray & Ermon 2021, §5.1), here
-    stratified over the global batch. With `training.num_timesteps` t is on one of as many levels (`score_levels`).
+    'importance' draws p(t) ∝ γ′(t) = g²/σ², so γ is uniform (Song, Durkan, Murray & Ermon 2021, §5.1), here stratified
+    over the global batch. With `training.num_timesteps`, t is rounded to one of that many levels (`score_levels`).
     """
     section, schedule = config.training, levels.schedule
     if section.times == "importance":
@@ -209,22 +211,23 @@ def training_draw(config: ConfigDict, levels: ScoreLevels, context: Context) -> 
 
 
 def uniform_gamma(levels: ScoreLevels, u: Array) -> Draw:
-    """γ uniform between the ends of the schedule; u: [B] in [0, 1)."""
+    """Map u [B] in [0, 1) to γ uniform between the ends of the schedule."""
     low, high = levels.schedule.gamma_0, levels.schedule.gamma_1
     return _draw(levels, low * (1 - u) + high * u, losses.continuous_weight(jnp.full_like(u, high - low)))
 
 
 def _draw(levels: ScoreLevels, gamma: Array, weight: Array) -> Draw:
-    # DDPM's last level is a little more than all of the SDE's noise
+    # DDPM's last level has slightly more noise than the SDE has at t = 1.
     return Draw(jnp.minimum(levels.time_of(gamma), 1), gamma, weight)
 
 
 def control(draw: Draw, schedule: schedules.Schedule, variance: float, dimensions: int) -> Array:
-    """A term of mean 0 over draws of t, [B] nats: what N(0, s²) data would lose in all minus what they lose at t,
+    """Compute a control variate of the diffusion term: mean 0 over draws of t, [B] in nats.
 
-        D (½ ∫ m dγ − ½ γ′ m(γ)),      m = sigmoid(log s² − γ) = E(ε − ε̂)², s² = `model.data_variance`.
+        D (½ ∫ m dγ − ½ γ′ m(γ)),      m = sigmoid(log s² − γ) = E(ε − ε̂)², s² = `model.data_variance`
 
-    Where t falls decides most of `diffusion`, and this takes it away: a smaller Monte Carlo error, no gradient.
+    This is the total loss of the optimal denoiser for N(0, s²) data minus its loss at t. Most of the variance of
+    `diffusion` comes from the draw of t, so the control variate reduces the Monte Carlo error. It has no gradient.
     """
     log_variance = math.log(variance)
     ends = jax.nn.softplus(log_variance - schedule.gamma_0) - jax.nn.softplus(log_variance - schedule.gamma_1)

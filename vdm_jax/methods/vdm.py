@@ -1,7 +1,7 @@
 """Variational Diffusion Models (Kingma, Salimans, Poole & Ho 2021, arXiv:2107.00630).
 
-Which choices make this paper: a learned or fixed γ(t), ε-prediction (x and v on request), the posterior variance, the
-continuous or discrete bound, a softmax decoder at γ(0), the VDM U-Net with Fourier features.
+The paper uses a learned or fixed γ(t), ε-prediction (here also x and v), the posterior variance, the continuous-time or
+discrete-time bound, a softmax decoder at γ(0), and a U-Net with Fourier features.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COMPONENTS = (
             "training.weighting": common.weighting("vlb", "simple"),
             "sampling.sampler": common.sampler("ancestral", "ddim", "euler", "heun", "adaptive"),
             "sampling.clip": common.CLIP,
-            "sampling.draw": Field(False, "draw from p(x|z_0), not its most likely level", resume=ANY_TIME),
+            "sampling.draw": Field(False, "draw from p(x|z_0) instead of taking its mode", resume=ANY_TIME),
             "evaluation.estimator": common.estimator("vlb", "ode"),
             "evaluation.tolerance": common.TOLERANCE,
         },
@@ -46,7 +46,7 @@ COMPONENTS = (
     Component(
         {
             "evaluation.num_timesteps": Field(
-                0, "T of the evaluated bound; 0 for infinity", low=0, high=2**24, resume=ANY_TIME
+                0, "number of steps T of the evaluated bound; 0 for infinity", low=0, high=2**24, resume=ANY_TIME
             )
         },
         {"method": ("vdm",), "evaluation.estimator": ("vlb",)},
@@ -54,12 +54,12 @@ COMPONENTS = (
     Component({"sampling.variance_mix": common.VARIANCE_MIX}, {"method": ("vdm",), "sampling.sampler": ("ancestral",)}),
 )
 
-# Purposes that a key is folded for; each draws its own numbers.
+# The purposes that keys are folded with; each has an independent stream of random numbers.
 RECONSTRUCTION, DIFFUSION, DROPOUT, TIME, START, DECODE, PATH, PROBE = range(8)
 
 
 def build(config: ConfigDict) -> Method:
-    """A VDM from a checked config."""
+    """Build a VDM from a checked config."""
     made, section = model(config), config.evaluation
     steps = section.get("num_timesteps", 0)
     name = "ode" if section.estimator == "ode" else f"vlb_T={steps}" if steps else "vlb_continuous"
@@ -67,7 +67,7 @@ def build(config: ConfigDict) -> Method:
 
 
 def model(config: ConfigDict) -> Continuous:
-    """The diffusion that `build` makes a method of. Parameters: {'network': …, 'schedule': …}."""
+    """Build the diffusion that `build` turns into a method. Its parameters are {'network': …, 'schedule': …}."""
     shared = from_config.common(config)
     shape, vocabulary = shared["shape"], shared["vocabulary"]
     return Continuous(
@@ -96,17 +96,21 @@ def model(config: ConfigDict) -> Continuous:
 
 
 def simple(terms: Mapping[str, Array], draw: Draw) -> Array:
-    """L_simple in the place of the diffusion term, [B] bits/dim."""
+    """Return the bound with the diffusion term replaced by L_simple, [B] in bits/dim."""
     return terms["reconstruction"] + terms["prior"] + losses.simple_weight(draw.t) * terms["error"] / math.log(2)
 
 
 def training_draw(config: ConfigDict) -> continuous.TrainingDraw:
-    """t by `training.times`, at T = `training.num_timesteps`; the path minimizes the variance if the config says so."""
+    """Return the draw of noise levels for training.
+
+    t follows `training.times`, on T = `training.num_timesteps` steps (0 for continuous time). With
+    `schedule.minimise_variance`, the interior of γ(t) is trained to minimize the variance of the loss.
+    """
     section, dimensions = config.training, math.prod(config.data.shape)
     minimize = config.schedule.get("minimise_variance", False)
 
     def draw(schedule: schedules.Schedule, context: Context) -> Draw:
-        # the mean over the global batch of bits/dim: the weight that one L_i in nats has in it
+        # The loss is the mean over the global batch in bits/dim; this is the weight of one L_i in nats in that mean.
         weight = 1 / (context.total * dimensions * math.log(2))
         t = sample_times(section.times, context, TIME)
         return draw_at(schedule, t, section.num_timesteps, weight if minimize else None)
@@ -115,9 +119,13 @@ def training_draw(config: ConfigDict) -> continuous.TrainingDraw:
 
 
 def draw_at(schedule: schedules.Schedule, t: Array, num_timesteps: int, path_weight: float | None = None) -> Draw:
-    """The levels of the bound at T = num_timesteps, 0 for ∞.
+    """Return the noise levels at t and their weights in the bound.
 
-    path_weight: the weight of one L_i in the loss, if the path minimizes its variance.
+    Args:
+        schedule: The schedule γ(t).
+        t: Times in [0, 1), [B].
+        num_timesteps: T of the bound; 0 for T = ∞.
+        path_weight: The weight of one L_i in the loss, if γ(t) minimizes the variance of the loss; else None.
     """
     if num_timesteps:
         t = times.to_grid(t, num_timesteps)
@@ -131,16 +139,21 @@ def draw_at(schedule: schedules.Schedule, t: Array, num_timesteps: int, path_wei
 
 
 def level_of(config: ConfigDict) -> Callable[[Array], Noise]:
-    """γ → Noise; t is γ on the scale of the endpoints that training started from (VDM, appendix B), times 1000 for a
-    multiscale network, which tells the levels of a table apart."""
+    """Return the function γ → Noise, with the network's time input as t.
+
+    t is γ rescaled by the initial endpoints of the schedule to [0, 1] (VDM, appendix B). For a multiscale network it is
+    1000 times larger, since its sinusoidal embedding is designed for the indices of a table.
+    """
     first, last = config.schedule.gamma_0, config.schedule.gamma_1
     units = 1000 if config.model.network == "multiscale" else 1
     return lambda gamma: noise_at(gamma, units * (gamma - first) / (last - first), VP)
 
 
 def completed(network: Network, config: ConfigDict) -> Network:
-    """The network's output h, or, if `model.residual` is 'pixel', ε̂ = ε̂_pixel(z, γ) + √(α²s²/(σ² + α²s²)) h (see
-    `diffusion.baseline`)."""
+    """Return the network, with its output h added to the exact ε̂ of independent pixels if `model.residual` is 'pixel'.
+
+    ε̂ = ε̂_pixel(z, γ) + √(α²s²/(σ² + α²s²)) h        (see `diffusion.baseline`)
+    """
     if config.model.get("residual", "z") == "z":
         return network
     variance, vocabulary = config.model.data_variance, config.data.vocabulary or None
@@ -153,7 +166,7 @@ def completed(network: Network, config: ConfigDict) -> Network:
 
 
 def schedule_from(config: ConfigDict, leaves: Params) -> schedules.Schedule:
-    """The schedule of the `schedule` section on its trained leaves (empty for the fixed ones)."""
+    """Return the schedule of the `schedule` section with its trained leaves, which are empty for a fixed schedule."""
     section = config.schedule
     if section.kind == "linear":
         return schedules.linear(section.gamma_0, section.gamma_1)
@@ -167,7 +180,7 @@ def schedule_from(config: ConfigDict, leaves: Params) -> schedules.Schedule:
 
 
 def init_schedule(config: ConfigDict, key: Array) -> Params:
-    """Trained leaves of the schedule: {} if it is fixed."""
+    """Initialize the trained leaves of the schedule; {} if it is fixed."""
     section = config.schedule
     if section.kind in ("linear", "cosine"):
         return {}

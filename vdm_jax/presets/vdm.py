@@ -65,8 +65,8 @@ def vdm_images(name: str, size: int, *, width: int, depth: int) -> ConfigDict:
     return config
 
 
-# Faster training of the same network at the mini size (experiments/vdm/recipe.py). At depth 32 and width 128 these learning
-# rates were unstable in a short stress run, and 1e-3 was stable: use ≤ 1e-3 and ≥ 1,000 steps of warm-up there.
+# Faster training of the same network at the mini size (experiments/vdm/recipe.py). At depth 32 and width 128 these
+# learning rates were unstable in a short stress run, and 1e-3 was stable: use ≤ 1e-3 and ≥ 1,000 steps of warm-up.
 VDM_RECIPE: dict[str, Any] = {
     "model.residual": "pixel",
     "model.fourier_damping": True,
