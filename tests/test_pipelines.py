@@ -103,7 +103,7 @@ def test_three_stages_link_in_order() -> None:
         (
             settings(model__low_resolution=0, data__shape=(SIDE, SIDE, 1)),
             UP,
-            r"^runs/base has samples with config.data.vocabulary=0, and this upsampler takes images with .*=17; ",
+            r"^runs/base has samples with config.data.vocabulary=0, but this upsampler takes images with .*=17; ",
         ),
         (
             BASE,
@@ -135,6 +135,6 @@ def test_labels_that_the_first_stage_does_not_have_are_asked_for(tmp_path: Any) 
     known = {"low_resolution": np.zeros((4, SIDE, SIDE, 1), np.int32)}
     assert plain.model.num_classes == 0
     with pytest.raises(
-        UserError, match=r"^the stage before this one holds no labels, .* set one by config.sampling.label"
+        UserError, match=r"^the stage before this one has no labels, .* set config.sampling.label"
     ):
         report.write_samples(UP, method, {"network": {}}, mesh_of(2), epath.Path(tmp_path), 7, known)
