@@ -160,7 +160,7 @@ ILLEGAL: list[tuple[str, Any, str]] = [
     ("model.groups", 64, r"groups=64 must be less than config.model.width=64.*told of t; try config.model.groups=32"),
     ("model.dropout", 1.0, "at most 0.99"),
     ("schedule.kind", "lineer", r"did you mean 'linear'\?"),
-    ("schedule.gamma_0", 6.0, "gamma_0 must lie below"),
+    ("schedule.gamma_0", 6.0, "gamma_0 must be below"),
     ("training.weighting", "simple", "no bound"),
     ("training.seed", 2**32, "at most 4294967295"),
     ("optimizer.learning_rate", math.nan, "not of type float"),

@@ -153,13 +153,13 @@ TEN = samplers.Transition(*[np.zeros(10)] * 5)
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda rule, x: editing.inpaint(rule, x, MASK.astype(jnp.float32)), "mask of bool"),
-        (lambda rule, x: editing.inpaint(rule, x, MASK[..., 0]), "mask of bool"),
-        (lambda rule, x: editing.inpaint(rule, x[:1], MASK), "mask of bool"),
+        (lambda rule, x: editing.inpaint(rule, x, MASK.astype(jnp.float32)), "bool mask"),
+        (lambda rule, x: editing.inpaint(rule, x, MASK[..., 0]), "bool mask"),
+        (lambda rule, x: editing.inpaint(rule, x[:1], MASK), "bool mask"),
         (lambda rule, x: editing.inpaint(rule, x, MASK)(None, x[:2], None), "z has"),
-        (lambda rule, x: editing.resampled(rule, 0), "once or more"),
-        (lambda rule, x: editing.noised_start(x, None, TEN, 0.01), "run 0 of 10"),
-        (lambda rule, x: editing.noised_start(x, None, TEN, 1.2), "must lie in"),
+        (lambda rule, x: editing.resampled(rule, 0), "repeats=0 must be at least 1"),
+        (lambda rule, x: editing.noised_start(x, None, TEN, 0.01), "runs 0 of 10"),
+        (lambda rule, x: editing.noised_start(x, None, TEN, 1.2), "must be in"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, word):

@@ -250,7 +250,7 @@ def test_the_truncated_cosine_is_the_papers(x64):
             "gradient",
         ),
         (lambda z: guidance.interval(1.0, 2.0, -2.0), "gamma_min < gamma_max"),
-        (lambda z: thresholds.static(THREE.predict, 0.0), "limit > 0"),
+        (lambda z: thresholds.static(THREE.predict, 0.0), "limit=0.0 must be greater"),
         (lambda z: thresholds.dynamic(THREE.predict, 0.0), "percentile"),
         (lambda z: thresholds.dynamic(THREE.predict, 101.0), "percentile"),
     ],

@@ -49,7 +49,7 @@ def test_deltas_of_a_long_grid_are_exact_in_float32():
 
 @pytest.mark.parametrize("grid", [[1.0], [0.0, 1.0], [1.0, 0.5, 0.5, 0.0]])
 def test_grids_that_do_not_decrease_are_refused(grid):
-    with pytest.raises(ValueError, match="decreases strictly"):
+    with pytest.raises(ValueError, match="must decrease strictly"):
         grid_steps(grid=np.array(grid))
 
 

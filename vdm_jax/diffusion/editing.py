@@ -29,10 +29,13 @@ def inpaint(step: Step, x: Array, known: Array) -> Step:
         step: The step to wrap.
         x: Encoded data, [B, …].
         known: Boolean mask that broadcasts to the shape of x and has the same rank.
+
+    Raises:
+        ValueError: The mask does not fit x.
     """
     shape = tuple(jnp.broadcast_shapes(known.shape, x.shape)) if known.ndim == x.ndim else None
     if shape != x.shape or known.dtype != jnp.bool_:
-        raise ValueError(f"known is a mask of bool for x of shape {x.shape}, not {known.dtype} of {known.shape}")
+        raise ValueError(f"known must be a bool mask for x of shape {x.shape}, not {known.dtype} of {known.shape}")
 
     def inpainted(keys: Array, z: Array, transition: Transition) -> Array:
         if z.shape != x.shape:
@@ -46,7 +49,7 @@ def inpaint(step: Step, x: Array, known: Array) -> Step:
 def resampled(step: Step, repeats: int) -> Step:
     """Wrap a step: t → s, then `repeats` − 1 times s → t by the forward process and t → s; the carry is z [B, …]."""
     if repeats < 1:
-        raise ValueError(f"a step is taken once or more, not {repeats} times")
+        raise ValueError(f"repeats={repeats} must be at least 1")
 
     def repeated(keys: Array, z: Array, transition: Transition) -> Array:
         alpha, sigma = forward_coefficients(transition.to, transition.frm, transition.delta)
@@ -72,11 +75,16 @@ def noised_start(x: Array, keys: Array, steps: Transition, strength: float) -> t
 
     Returns:
         z ~ q(z_t|x) [B, …] and the remaining steps from that t, for `samplers.run`.
+
+    Raises:
+        ValueError: The strength is outside (0, 1] or runs no step.
     """
     total = len(steps.number)
     count = round(strength * total)
     if not (0 < strength <= 1 and count):
-        raise ValueError(f"strength={strength} is to run {count} of {total} steps; it must lie in (0, 1] and run one")
+        raise ValueError(
+            f"strength={strength} runs {count} of {total} steps; it must be in (0, 1] and run at least one"
+        )
     rest = jax.tree.map(lambda a: a[total - count :], steps)
     return q_sample(x, normal(_fold(keys, START), x), jax.tree.map(lambda a: a[0], rest.frm)), rest
 

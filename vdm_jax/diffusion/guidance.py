@@ -199,14 +199,16 @@ def _interleaved(*arrays: Array) -> Array:
 def _check_batch(tree: Any, z: Array) -> None:
     for leaf in jax.tree.leaves(tree):
         if leaf.shape[:1] != z.shape[:1]:
-            raise ValueError(f"{z.shape[0]} images need a condition each; one has the shape {leaf.shape}")
+            raise ValueError(f"{z.shape[0]} images need one condition each, but one of shape {leaf.shape} was passed")
 
 
 def _weight(weight: Weight, z: Array, level: Noise) -> Array:
     """Evaluate the weight at this noise level: a scalar or an array of the rank of z."""
     value = jnp.asarray(weight(level) if callable(weight) else weight, z.dtype)
     if value.shape not in ((), z.shape[:1]):
-        raise ValueError(f"a weight is a number or one for each of {z.shape[0]} images, not of shape {value.shape}")
+        raise ValueError(
+            f"a weight must be a number or one for each of {z.shape[0]} images, not of shape {value.shape}"
+        )
     return expand(value, z.ndim)
 
 

@@ -59,6 +59,9 @@ def split(raw: Array, z: Array, level: Noise, kind: str = "eps") -> Prediction:
         z: Noisy data, [B, …, C].
         level: Noise level of z.
         kind: The target that the network predicts, one of KINDS.
+
+    Raises:
+        ValueError: The kind is not one of KINDS.
     """
     alpha, sigma = expand(level.alpha, z.ndim), expand(level.sigma, z.ndim)
     v = None

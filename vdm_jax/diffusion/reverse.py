@@ -52,6 +52,9 @@ def moments(z: Array, prediction: Prediction, step: Transition, variance: str | 
         step: The transition from t to s.
         variance: One of VARIANCES, or a constant w ∈ [0, 1]. For a constant w, the last step uses the floor of β̃,
             which gives the better log p(x|z_1).
+
+    Raises:
+        ValueError: The variance is learned, but the network has no variance head.
     """
     mean, _ = posterior_of_x(z, prediction.x, step.frm, step.to, step.delta)
     small, large = log_variances(step)

@@ -70,10 +70,13 @@ def transitions(
 
     Returns:
         The transitions, with fields of shape [N].
+
+    Raises:
+        ValueError: The grid does not decrease or has fewer than two points.
     """
     grid = np.asarray(grid, np.float64)
     if grid.ndim != 1 or len(grid) < 2 or not np.all(np.diff(grid) < 0):
-        raise ValueError("a time grid decreases strictly from t = 1 towards 0 and has two points or more")
+        raise ValueError("a time grid must decrease strictly from t = 1 towards 0 and have at least two points")
     t = jnp.asarray(grid, jnp.result_type(float))
     levels = level_of(schedule.gamma(t))
     delta = schedule.delta(t[:-1], jnp.asarray(-np.diff(grid), t.dtype))

@@ -26,7 +26,7 @@ from vdm_jax.fields import Component, Field, Given, demand
 def _check_ends(given: Given) -> None:
     demand(
         given["schedule.gamma_0"] < given["schedule.gamma_1"],
-        "config.schedule.gamma_0 must lie below config.schedule.gamma_1: noise grows with t",
+        "config.schedule.gamma_0 must be below config.schedule.gamma_1: noise grows with t",
     )
 
 

@@ -27,13 +27,13 @@ def _check_betas(given: Given) -> None:
     demand(low <= high, f"config.schedule.beta_min={low:g} must not exceed config.schedule.beta_max={high:g}")
     demand(
         low + high <= 160,
-        f"config.schedule.beta_max={high:g} leaves nothing of the data that float32 could hold; try 20",
+        f"config.schedule.beta_max={high:g} leaves no signal of the data in float32; try 20",
     )
 
 
 def _check_sigmas(given: Given) -> None:
     low, high = given["schedule.sigma_min"], given["schedule.sigma_max"]
-    demand(low < high, f"config.schedule.sigma_min={low:g} must lie below config.schedule.sigma_max={high:g}")
+    demand(low < high, f"config.schedule.sigma_min={low:g} must be below config.schedule.sigma_max={high:g}")
 
 
 T_MIN = Field(1e-5, "smallest time t of an SDE, used in place of 0", low=1e-7, high=0.1, decisive=True)

@@ -45,8 +45,8 @@ COMPONENTS = (
     Component(
         {
             "schedule.num_timesteps": _NUM_TIMESTEPS,
-            "schedule.beta_min": Field(0.1, "T beta_1", low=1e-6, decisive=True),
-            "schedule.beta_max": Field(20.0, "T beta_T", low=1e-6, decisive=True),
+            "schedule.beta_min": Field(0.1, "T times beta_1", low=1e-6, decisive=True),
+            "schedule.beta_max": Field(20.0, "T times beta_T", low=1e-6, decisive=True),
         },
         {"schedule.kind": ("ddpm_linear",)},
         _check_betas,
@@ -169,10 +169,13 @@ def from_betas(betas: np.ndarray, told: np.ndarray | None = None) -> Table:
     Args:
         betas: β_ℓ in (0, 1), [T].
         told: Time inputs of the network, [T]; by default the indices 0 … T − 1.
+
+    Raises:
+        ValueError: A β is not in (0, 1).
     """
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or len(betas) == 0 or not np.all((betas > 0) & (betas < 1)):
-        raise ValueError("every beta must lie between 0 and 1")
+        raise ValueError("every beta must be between 0 and 1")
     gamma = gammas(betas)
     # γ_ℓ − γ_{ℓ−1} = log((1 − ᾱ_ℓ)/(1 − ᾱ_{ℓ−1})) − log(1 − β_ℓ), and 1 − ᾱ_ℓ = 1 − ᾱ_{ℓ−1} + ᾱ_{ℓ−1} β_ℓ
     log_alpha_bar = np.cumsum(np.log1p(-betas))

@@ -17,7 +17,7 @@ from vdm_jax.diffusion.samplers import Predict
 def static(predict: Predict, limit: float = 1.0) -> Predict:
     """Clip x̂ to [−limit, limit]."""
     if not limit > 0:
-        raise ValueError(f"x is clipped to [-limit, limit], which needs limit > 0, not {limit}")
+        raise ValueError(f"limit={limit} must be greater than 0: x is clipped to [-limit, limit]")
 
     return lambda z, level: clipped(predict(z, level), z, level, limit)
 
@@ -28,7 +28,9 @@ def dynamic(predict: Predict, percentile: float = 99.5, limit: float = 1.0) -> P
     Saturated pixels move inward with all others, instead of staying at the limit.
     """
     if not (0 < percentile <= 100 and limit > 0):
-        raise ValueError(f"needs a percentile in (0, 100] and a limit > 0, not {percentile} and {limit}")
+        raise ValueError(
+            f"dynamic thresholding needs a percentile in (0, 100] and a limit > 0, not {percentile} and {limit}"
+        )
 
     def scaled(z: Array, level: Noise) -> Prediction:
         prediction = predict(z, level)
