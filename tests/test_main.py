@@ -91,7 +91,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "batch and devices": ((DIGITS, NEW, "--config.data.batch_size=7"), "divisible by the 2 devices; try 6"),
     "other config": ((*TINY, RUN, "--config.training.seed=9"), "another config (training.seed: 1 → 9)"),
     "no weights": ((*TINY, RUN, "--weights={new}", "--mode=eval"), "no weights at"),
-    "foreign weights": ((*TINY, NEW, "--weights={file}", "--mode=eval"), "is no file of weights that is known"),
+    "foreign weights": ((*TINY, NEW, "--weights={file}", "--mode=eval"), "is not in a supported format of weights"),
     "empty folder": (
         (*TINY, NEW, "--weights={empty}", "--mode=sample"),
         "is a directory without a checkpoint in it",

@@ -134,7 +134,5 @@ def test_labels_that_the_first_stage_does_not_have_are_asked_for(tmp_path: Any) 
     method = methods.build(UP)
     known = {"low_resolution": np.zeros((4, SIDE, SIDE, 1), np.int32)}
     assert plain.model.num_classes == 0
-    with pytest.raises(
-        UserError, match=r"^the stage before this one has no labels, .* set config.sampling.label"
-    ):
+    with pytest.raises(UserError, match=r"^the stage before this one has no labels, .* set config.sampling.label"):
         report.write_samples(UP, method, {"network": {}}, mesh_of(2), epath.Path(tmp_path), 7, known)

@@ -15,6 +15,7 @@ from vdm_jax import conditioning
 from vdm_jax.conditioning import Condition, Guided
 from vdm_jax.conditioning.augmentation import Augmented
 from vdm_jax.conditioning.label import Label
+from vdm_jax.conditioning.low_resolution import LowResolution
 from vdm_jax.errors import UserError
 from vdm_jax.keys import CONDITIONS, example_keys
 
@@ -27,6 +28,7 @@ class Text(Condition):
     """Tokens of three features each, [B, 2, 3]; ∅ is −1 everywhere."""
 
     name: str = "text"
+    purpose: int = CONDITIONS + 10
 
     def spec(self, size: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size, 2, 3), jnp.float32)
@@ -53,7 +55,7 @@ def test_dropping_a_tensor_is_of_its_rate_of_all_of_it_and_keyed_by_example() ->
 
 
 def test_conditions_of_purposes_of_their_own_are_dropped_independently() -> None:
-    text, label = Text(drop_rate=0.5, purpose=CONDITIONS + 1), Label(num_classes=3, null_class=True, drop_rate=0.5)
+    text, label = Text(drop_rate=0.5), Label(num_classes=3, null_class=True, drop_rate=0.5)
     keys = example_keys(jax.random.key(0), jnp.arange(COUNT))
     batch = {"x": jnp.zeros((COUNT, 2)), "cond": {"text": jnp.zeros((COUNT, 2, 3)), "label": jnp.zeros(COUNT, int)}}
     values = conditioning.of_batch((text, label), batch, SAME, keys)
@@ -61,6 +63,13 @@ def test_conditions_of_purposes_of_their_own_are_dropped_independently() -> None
     assert abs(np.mean(lost[0] & lost[1]) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / COUNT)
     kept = conditioning.of_batch((text, label), batch, SAME)  # outside training
     assert not np.any(kept["text"]) and not np.any(kept["label"])
+
+
+def test_every_condition_has_a_purpose_of_its_own() -> None:
+    low = LowResolution(side=2, channels=1, vocabulary=0)
+    purposes = [c.purpose for c in (Label(num_classes=3), Augmented(), low)]
+    assert len(set(purposes)) == len(conditioning.FROM_CONFIG) == 3 and min(purposes) == CONDITIONS
+    assert Label(num_classes=3).purpose == CONDITIONS  # that of version 0.1.0, whose runs resume with the same labels
 
 
 def test_what_is_dropped_of_a_condition_without_a_null_is_a_sentence() -> None:

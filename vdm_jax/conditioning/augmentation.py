@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vdm_jax.conditioning.base import Condition
+from vdm_jax.keys import CONDITIONS
 from vdm_jax.networks.encoders import Encoder, Feature
 
 NAME = "augmented"
@@ -19,6 +20,7 @@ class Augmented(Condition):
     """A bit that is concatenated to the features of t, for networks whose original code has it."""
 
     name: str = NAME
+    purpose: int = CONDITIONS + 1
 
     def of_records(self, records: Mapping[str, np.ndarray]) -> np.ndarray:
         return records[NAME]

@@ -19,7 +19,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax.errors import UserError
-from vdm_jax.keys import CONDITIONS, fold
+from vdm_jax.keys import fold
 from vdm_jax.networks.encoders import Encoder
 
 Cond = Mapping[str, Array]
@@ -45,12 +45,12 @@ class Condition:
     Attributes:
         name: Its key in `cond`.
         drop_rate: The probability that a training example gets ∅ instead.
-        purpose: The number that keys are folded with to decide which examples do.
+        purpose: The number that keys are folded with to decide which examples do; each condition has its own.
     """
 
     name: str
     drop_rate: float = 0.0
-    purpose: int = CONDITIONS
+    purpose: int
 
     # ---- batches
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax.conditioning.base import Condition, Encode
 from vdm_jax.errors import UserError
+from vdm_jax.keys import CONDITIONS
 from vdm_jax.networks.encoders import ClassEmbedding, Encoder
 
 COLUMNS = 20  # the largest number of classes that define the columns of a sample grid
@@ -32,6 +33,7 @@ class Label(Condition):
     """
 
     name: str = NAME
+    purpose: int = CONDITIONS
     num_classes: int
     null_class: bool = False
     null_samples: bool = True

@@ -22,6 +22,7 @@ from vdm_jax import data
 from vdm_jax.conditioning.base import Condition, Encode, finite
 from vdm_jax.conditioning.label import NAME as LABEL
 from vdm_jax.errors import UserError
+from vdm_jax.keys import CONDITIONS
 from vdm_jax.networks import resample
 from vdm_jax.networks.encoders import ConcatImage, Encoder
 
@@ -40,6 +41,7 @@ class LowResolution(Condition):
     """
 
     name: str = NAME
+    purpose: int = CONDITIONS + 2
     side: int
     channels: int
     vocabulary: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax import Array
 
 from vdm_jax.conditioning.base import Conditions
@@ -91,7 +92,24 @@ class SampleSet(NamedTuple):
     name: str = "sample_quality"
 
 
-Evaluator = PerExample | SampleSet
+class Collected(NamedTuple):
+    """An evaluator of all examples of a split together: metrics of pairs, such as retrieval, or zero-shot accuracy.
+
+    Attributes:
+        name: The name of its entry in results.
+        outputs: (params, batch, keys [b]) → named arrays [b, …] of every example, computed on the devices.
+        summarize: Named arrays [N, …] of all examples in the order of the split → its entry in results: numbers with
+            their errors. It runs on the host.
+        sentence: Its entry in results → one line to print.
+    """
+
+    name: str
+    outputs: Callable[[Params, Batch, Array], Terms]
+    summarize: Callable[[dict[str, np.ndarray]], dict[str, Any]]
+    sentence: Callable[[dict[str, Any]], str]
+
+
+Evaluator = PerExample | SampleSet | Collected
 
 
 class Frozen(NamedTuple):

@@ -55,16 +55,30 @@ def per_example(
     """
     if method.measured is None:
         raise UserError("this method has no likelihood; use --mode=sample")
-    function, params = _measure(method.measured.terms, seed, mesh), placed(params, mesh)
-    rows: list[dict[str, np.ndarray]] = []
-    for number in range(passes):
-        parts = []
-        for batch in batches():
-            inputs = put_batch(mesh, {k: batch[k] for k in ("x", "cond", "index", "mask")})
-            terms, mask = jax.device_get(function(params, inputs, np.int32(number)))
-            parts.append({k: np.asarray(v, np.float64)[mask > 0] for k, v in terms.items()})
-        rows.append({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
-    return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
+    terms, params = method.measured.terms, placed(params, mesh)
+    rows = [one_pass(terms, params, batches, mesh, seed=seed, number=number) for number in range(passes)]
+    return {k: np.stack([np.asarray(row[k], np.float64) for row in rows]) for k in rows[0]}
+
+
+def one_pass(
+    terms_of: Callable[..., dict[str, Array]], params: Any, batches: Batches, mesh: Mesh, *, seed: int, number: int
+) -> dict[str, np.ndarray]:
+    """Return named arrays [N, …] of every example of a split, in its order.
+
+    Args:
+      terms_of: (params, batch, keys [b]) → named arrays [b, …].
+      params: parameters, placed on the mesh.
+      batches: as for `per_example`.
+      mesh: the device mesh.
+      seed: the seed of the noise.
+      number: the number of the pass, which has noise of its own.
+    """
+    function, parts = _measure(terms_of, seed, mesh), []
+    for batch in batches():
+        inputs = put_batch(mesh, {k: batch[k] for k in ("x", "cond", "index", "mask")})
+        terms, mask = jax.device_get(function(params, inputs, np.int32(number)))
+        parts.append({k: np.asarray(v)[mask > 0] for k, v in terms.items()})
+    return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
 
 def summarise(values: dict[str, np.ndarray], name: str = "bits_per_dim") -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,21 +11,22 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vdm_jax import conditioning, data
-from vdm_jax.core.method import Method, SampleSet
+from vdm_jax.core.method import Collected, Method, SampleSet
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood, plots, sample_quality
 from vdm_jax.evaluation.likelihood import sentence, words
+from vdm_jax.evaluation.measure import check_data, collect, evaluated_split, first_batch, measure
 from vdm_jax.evaluation.samples import STRIP_ROWS, Drawn, sample, sample_grid, write_samples
-from vdm_jax.runtime.devices import round_up
-from vdm_jax.runtime.processes import agree, say
+from vdm_jax.runtime.processes import say
 from vdm_jax.runtime.workdir import write_json
 
 __all__ = [
     "Drawn",
     "check_data",
     "evaluate",
+    "evaluated_split",
     "finish",
+    "measure",
     "sample",
     "sample_grid",
     "say",
@@ -36,78 +35,6 @@ __all__ = [
     "sentences",
     "write_samples",
 ]
-
-
-def check_data(config: ConfigDict, method: Method) -> None:
-    """Raise UserError if the evaluation split is missing or does not match the config."""
-    data.check(
-        evaluated_split(config),
-        tuple(config.data.shape),
-        config.data.vocabulary or None,
-        every=True,
-        examples=config.evaluation.get("examples", 0),
-        **conditioning.data_requirements(method.conditions),
-    )
-
-
-def evaluated_split(config: ConfigDict) -> data.Dataset:
-    """Return the split to evaluate, without the random crops of training."""
-    split = data.from_section(config.data, config.evaluation.split)
-    return data.whole(split, tuple(config.data.shape)) if "crop" in config.data.augment else split
-
-
-def measure(
-    config: ConfigDict, method: Method, params: Any, mesh: Mesh, examples: int = 0
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Measure the terms of the first `examples` images (0: as many as `evaluation.examples`).
-
-    Returns:
-      The terms per example, [passes, N] each, and a description of estimator and data; equal on all processes.
-    """
-    assert method.measured is not None
-    section, dataset = config.evaluation, evaluated_split(config)
-    count = min(examples or section.examples or dataset.num_examples, dataset.num_examples)
-    size = round_up(min(section.batch_size, count), mesh)
-    batches = partial(_batches, config, method, dataset, size, count)
-    values = likelihood.per_example(method, params, batches, mesh, seed=section.seed, passes=section.passes)
-    about = {
-        "estimator": method.measured.estimator,
-        "dataset": f"{dataset.name} ({dataset.version})",
-        "split": dataset.split,
-        "seed": section.seed,
-    }
-    if method.bits_per_dim is not None and (given := _given(method)):
-        about["given"] = given
-    return values, about
-
-
-def _given(method: Method) -> str:
-    """Describe what a likelihood is conditioned on, such as 'the label and 4 × 4 pixels'."""
-    return " and ".join(filter(None, (c.description for c in reversed(method.conditions))))
-
-
-def _batches(
-    config: ConfigDict, method: Method, dataset: data.Dataset, size: int, count: int
-) -> Iterable[dict[str, Any]]:
-    """Yield this process's rows of the first `count` examples; all processes stop if one cannot be decoded."""
-    batches = data.eval_batches(
-        dataset,
-        batch_size=size,
-        examples=count,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_threads=config.data.threads or None,
-    )
-    while True:
-        batch, failure = None, None
-        try:
-            batch = next(batches, None)
-        except UserError as error:
-            failure = error
-        agree(failure)
-        if batch is None:
-            return
-        yield conditioning.batch_of(method.conditions, batch)
 
 
 def evaluate(
@@ -160,7 +87,7 @@ def finish(
     The files are written to the working directory `directory`.
     """
     result = None
-    if method.measured is not None:
+    if method.measured is not None or collectors(method):
         result = write_evaluation(config, method, params, mesh, directory, step)
     if method.sample is None:
         return result
@@ -205,8 +132,10 @@ def write_evaluation(
     if method.measured is not None:
         result, values = _evaluated(config, method, params, mesh, step, config.evaluation.weights)
         _check_finite(result, values)
+    about = {"step": step, "weights": config.evaluation.weights}
+    for collected in collectors(method):
+        result = {**about, **result, collected.name: collect(config, method, collected, params, mesh)}
     for evaluator in sample_sets(config, method) if sets else ():
-        about = {"step": step, "weights": config.evaluation.weights}
         split = evaluated_split(config)
         result = {**about, **result, evaluator.name: sample_quality.measure(config, method, params, mesh, split)}
     if source:
@@ -218,10 +147,15 @@ def write_evaluation(
         write_json(directory / "eval.json", result)
         by_level = method.measured.by_level if method.measured else {}
         paths = plots.write_plots(directory, schedule, values, by_level) if schedule is not None else []
-        for line in sentences(result):
+        for line in sentences(result, method):
             say(line)
         say(f"written: {', '.join(map(str, [directory / 'eval.json', *paths, *drawn]))}")
     return result
+
+
+def collectors(method: Method) -> list[Collected]:
+    """Return the evaluators of all examples together."""
+    return [evaluator for evaluator in method.evaluators if isinstance(evaluator, Collected)]
 
 
 def sample_sets(config: ConfigDict, method: Method) -> list[SampleSet]:
@@ -241,11 +175,17 @@ def _check_finite(result: dict[str, Any], values: dict[str, np.ndarray]) -> None
         )
 
 
-def sentences(result: dict[str, Any]) -> list[str]:
-    """Return one line per evaluator of a result; raise KeyError or TypeError if it is not a valid result."""
+def sentences(result: dict[str, Any], method: Method | None = None) -> list[str]:
+    """Return one line per evaluator of a result; raise KeyError or TypeError if it is not a valid result.
+
+    method: the method that was evaluated; without it, results of its `Collected` evaluators have no line.
+    """
     lines = [sentence(result)] if "passes" in result else []
     if SampleSet().name in result:
         lines.append(sample_quality.sentence(result[SampleSet().name], result))
+    for evaluator in collectors(method) if method else ():
+        if evaluator.name in result:
+            lines.append(evaluator.sentence(result[evaluator.name]))
     if not lines:
         raise KeyError("the result of an evaluator is missing")
     return lines
@@ -255,5 +195,5 @@ def _pictures(config: ConfigDict, method: Method, params: Any, mesh: Mesh, direc
     """Write the method's own pictures of the first images."""
     if method.pictures is None:
         return []
-    batch = next(iter(_batches(config, method, evaluated_split(config), round_up(STRIP_ROWS, mesh), STRIP_ROWS)))
+    batch = first_batch(config, method, mesh, STRIP_ROWS)
     return plots.write_pictures(method, params, mesh, directory, batch, config.evaluation.seed, STRIP_ROWS)
