@@ -19,6 +19,7 @@ from etils import epath
 from tests.training.runs import points, images
 from vdm_jax import methods
 from vdm_jax.evaluation import report
+from vdm_jax.evaluation import samples as samples_of
 from vdm_jax.runtime import devices
 
 folder, kind, fsdp = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -38,16 +39,16 @@ if fsdp > 1:
 seen = {}
 
 
-def watched(name):
-    real = getattr(report, name)
-    setattr(report, name, lambda *arguments: seen.setdefault(name, real(*arguments)))
+def watched(module, name):
+    real = getattr(module, name)
+    setattr(module, name, lambda *arguments: seen.setdefault(name, real(*arguments)))
 
 
-watched("measure")
-watched("sample")
+watched(report, "measure")
+watched(samples_of, "sample")
 report.finish(config, method, params, mesh, epath.Path(folder / str(jax.process_index())), 3)
-samples, states = seen["sample"]
-np.savez(folder / f"{jax.process_index()}.npz", samples=samples, states=states, **seen["measure"][0])
+drawn = seen["sample"]
+np.savez(folder / f"{jax.process_index()}.npz", samples=drawn.images, states=drawn.states, **seen["measure"][0])
 """
 
 

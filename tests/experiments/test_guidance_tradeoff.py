@@ -73,6 +73,7 @@ def test_samples_are_those_of_the_library(by: str) -> None:
     parts = {"method": "ddpm", "model.variance": "learned", "model.null_class": True, "sampling.clip": True}
     choose(config, parts)
     config.training.label_dropout, config.sampling.classifier_scale = 0.1, 2.0
+    config.sampling.num_steps = 20
     mesh = devices.make_mesh(1, devices=devices.in_order()[:1])
     weights = lambda c: jax.device_put(methods.build(c).init(jax.random.key(0)), devices.replicated(mesh))
     made = [models.Model(c, methods.build(c), weights(c), mesh) for c in (config, judge)]

@@ -100,7 +100,7 @@ def test_evaluations_are_written_and_told(tmp_path: Any, capsys: pytest.CaptureF
     told = capsys.readouterr().out
     assert f"{counts.mean():.1f} on average, {counts.min()} to {counts.max()} (tolerance 0.01)" in told
     lost = jax.tree.map(lambda a: a * jnp.nan, params["network"])
-    with pytest.raises(UserError, match="found no way for 5 of 5 samples"):
+    with pytest.raises(UserError, match=r"failed on 5 of 5 samples at config\.sampling\.tolerance=0\.01"):
         report.sample(config, method, {**params, "network": lost}, mesh_of(2), 5)
 
 

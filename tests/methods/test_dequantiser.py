@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from vdm_jax import frozen, methods, modes
 from vdm_jax.config import base, check, choose
-from vdm_jax.core.method import Context
+from vdm_jax.core.method import Context, Method
 from vdm_jax.errors import UserError
 from vdm_jax.gaussian import networks
 from vdm_jax.keys import example_keys
@@ -54,11 +54,17 @@ def batch_of(config: ConfigDict, count: int, seed: int = 0) -> tuple[dict[str, j
     return {"x": jnp.asarray(x, jnp.int32), "cond": {"augmented": jnp.zeros(count)}}, keys
 
 
+def complete(method: Method) -> dict[str, Any]:
+    """Parameters with those of the frozen score model, at their initial values."""
+    key = jax.random.key(0)
+    return {**{name: part.init(key) for name, part in method.frozen.items()}, **method.init(key)}
+
+
 @pytest.mark.slow
 def test_at_the_start_it_is_uniform_and_only_it_is_trained(silent: None) -> None:
     config = make()
     method = methods.build(config)
-    params = method.init(jax.random.key(0))
+    params = complete(method)
     batch, keys = batch_of(config, 16)
     run = jit(method.bits_per_dim)
     terms = run(params, batch, keys)
@@ -77,7 +83,7 @@ def test_training_tightens_the_bound(silent: None) -> None:
     """One pixel of three levels: what uniform noise loses is known, and most of it is won back."""
     config = make(shape=(1, 1, 1), model__couplings=1)
     method, optimizer = methods.build(config), optax.adam(0.02)
-    params = method.init(jax.random.key(0))
+    params = complete(method)
     batch, keys = batch_of(config, 512)
     (phase,) = method.phases
 
