@@ -193,7 +193,7 @@ def test_other_spellings_of_a_split_of_arrays(tmp_path, train, test):
 def test_half_a_split_of_arrays_is_not_filled_from_all_of_them(tmp_path):
     np.savez(tmp_path / "x.npz", x_train=IMAGES, x=IMAGES)
     assert data.load("npz", "train", path=str(tmp_path / "x.npz")).num_examples == 40
-    with pytest.raises(UserError, match="holds x_train, x, and no x_test beside x_train"):
+    with pytest.raises(UserError, match="contains x_train, x, and no x_test to go with x_train"):
         data.load("npz", "test", path=str(tmp_path / "x.npz"))
 
 

@@ -154,7 +154,7 @@ IMAGES = np.zeros((20, 4, 4), np.uint8)
         ({"x_train": IMAGES / 255.0}, r"x_train of bad.npz is float64 \(20, 4, 4\); images must be uint8"),
         ({"x_train": IMAGES.astype(np.int64)}, "x_train of bad.npz is int64"),
         ({"x_train": IMAGES[0, 0]}, r"is uint8 \(4,\)"),
-        ({"pictures": IMAGES}, "holds pictures, and neither x_train nor x"),
+        ({"pictures": IMAGES}, "contains pictures, and neither x_train nor x"),
         ({"x_train": IMAGES[:0]}, "is empty"),
         ({"x_train": np.asarray([None, 3])}, "not a readable .npz file"),
     ],

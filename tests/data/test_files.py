@@ -256,7 +256,7 @@ def test_damaged_archives_are_user_errors(tmp_path, png, few, damage):
         path.write_bytes(gzip.compress(path.read_bytes()))
     if damage == "text":
         path.write_bytes(b"<html>404</html>" * 100)
-    with pytest.raises(UserError, match=r"not a whole uncompressed tar archive|holds no images"):
+    with pytest.raises(UserError, match=r"not a complete uncompressed tar archive|holds no images"):
         data.load("imagenet32", "test", path=str(tmp_path))
 
 

@@ -200,7 +200,7 @@ def test_an_image_in_no_class_folder_is_why_there_are_no_labels(tmp_path):
     train = _load(tmp_path)
     assert train.class_names == {} and "label" not in train.source[0]
     data.check(train, (8, 8, 1), 256)
-    with pytest.raises(UserError, match=r"has no labels \(3 images, such as test/00\.png, lie in no folder of a class"):
+    with pytest.raises(UserError, match=r"has no labels \(3 images, such as test/00\.png, are not in a class folder"):
         data.check(train, (8, 8, 1), 256, classes=1)
 
 
