@@ -58,7 +58,9 @@ def test_one_other_picture_of_a_small_folder_is_found(folder):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "train" / "b" / "007.bmp")
     assert data.difference(before, _identity(folder)).startswith("its contents changed")
     Image.fromarray(np.zeros((9, 9), np.uint8)).resize((8, 8)).save(folder / "train" / "b" / "007.bmp", "PNG")
-    assert data.difference(before, _identity(folder)).startswith("image files with the same names have different contents (")
+    assert data.difference(before, _identity(folder)).startswith(
+        "image files with the same names have different contents ("
+    )
 
 
 def test_removed_added_and_renamed_files_are_counted(folder):

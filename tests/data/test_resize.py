@@ -124,7 +124,7 @@ def test_what_is_done_to_how_many_is_said_once(tmp_path, capfd):
 
 def test_a_look_at_some_says_of_how_many():
     words = in_words(Resize("pad", 8, 8), [(8, 8), (4, 9)], 1000)
-    assert "1 of 2 images looked at, of 1,000 in all, (2 sizes, 4 × 9 to 8 × 8) are resized to lie within" in words
+    assert "1 of 2 sampled images, of 1,000 in total, (2 sizes, 4 × 9 to 8 × 8) are resized to fit within" in words
 
 
 def test_mixed_sizes_are_answered_with_resize_and_all_sizes(tmp_path):

@@ -61,7 +61,9 @@ def draw(rng: np.random.Generator, count: int, kinds: tuple[str, ...], channels:
 def augment(images: np.ndarray, drawn: Draw) -> np.ndarray:
     """Return a copy of images [N, H, W, C] that is flipped, then rotated, then permuted in its channels."""
     images = images.copy()
-    pixels = images.view(np.dtype((np.void, images[0, 0, 0].nbytes)))[..., 0]  # moving all channels at once is twice as fast
+    pixels = images.view(np.dtype((np.void, images[0, 0, 0].nbytes)))[
+        ..., 0
+    ]  # moving all channels at once is twice as fast
     pixels[drawn.flip] = pixels[drawn.flip][:, :, ::-1]
     for turns in np.unique(drawn.turns[drawn.turns > 0]):
         chosen = drawn.turns == turns

@@ -55,7 +55,9 @@ def decode_image(data: bytes, channels: int, where: str, resize: Resize | None =
     if image.mode not in _EIGHT_BIT_MODES:
         raise Undecodable(f"{where} has Pillow mode {image.mode!r}; convert it to an 8-bit gray or RGB image")
     if deep:
-        raise Undecodable(f"{where} has 16 bits per channel, and 8 of them would be lost; convert it to 8 bits per channel")
+        raise Undecodable(
+            f"{where} has 16 bits per channel, and 8 of them would be lost; convert it to 8 bits per channel"
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if np.asarray(image)[..., 3].min() < 255:

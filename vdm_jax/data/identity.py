@@ -11,7 +11,9 @@ import numpy as np
 
 from vdm_jax.data.sources import labels_of, trait
 
-_NAMED = re.compile(r"\b(npz|folder):.*?:(?=[0-9a-f]{12}\b)")  # the name of a file or folder, which does not identify its contents
+_NAMED = re.compile(
+    r"\b(npz|folder):.*?:(?=[0-9a-f]{12}\b)"
+)  # the name of a file or folder, which does not identify its contents
 
 
 def identity(source: Any, name: str, version: str) -> dict[str, Any]:

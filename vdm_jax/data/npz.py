@@ -67,7 +67,7 @@ def _pick_arrays(arrays: np.lib.npyio.NpzFile, part: str, name: str) -> tuple[Ar
 
 
 def _key(arrays: np.lib.npyio.NpzFile, kind: str, part: str, name: str) -> str | None:
-    """Return the name of the array of `kind` 'x' or 'y' for a part, or for both parts if `part` is ''; None if absent."""
+    """Return the name of the array 'x' or 'y' (`kind`) of a part, or of both parts if `part` is ''; None if absent."""
     if not part:
         return next((key for key in _UNSPLIT[kind] if key in arrays), None)
     spelled = {key: key[2:] for key in arrays.files if key[:2].lower() == f"{kind}_" and part_of(key[2:]) == part}
