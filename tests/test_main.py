@@ -87,7 +87,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown data": ((DIGITS, NEW, "--config.data.name=digit"), "did you mean 'digits'?"),
     "no data": ((CIFAR, NEW, "--config.data.path={new}"), "does not exist"),
     "other shape": ((DIGITS, NEW, "--config.data.shape=(8,8,3)"), "data.shape=(8, 8, 3) but the records of digits"),
-    "other range": ((DIGITS, NEW, "--config.data.vocabulary=16"), "data.vocabulary=16 but that of digits"),
+    "other range": ((DIGITS, NEW, "--config.data.vocabulary=16"), "data.vocabulary=16 but digits"),
     "batch too large": ((DIGITS, NEW, "--config.data.batch_size=2000"), "has 1500 examples; use at most that"),
     "batch and devices": ((DIGITS, NEW, "--config.data.batch_size=7"), "divisible by the 2 devices; try 6"),
     "other config": ((*TINY, RUN, "--config.training.seed=9"), "another config (training.seed: 1 → 9)"),

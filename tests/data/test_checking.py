@@ -39,7 +39,7 @@ def test_all_bad_test_images_are_counted(tmp_path, png):
     _write(tmp_path / "test", 100, png, {3, 50, 51})
     test = data.load("folder", "test", path=str(tmp_path))
     with pytest.raises(
-        UserError, match=r"3 of 100 test records can't be decoded \(evaluation leaves no image out\).*0003"
+        UserError, match=r"3 of 100 test records can't be decoded \(evaluation needs every image\).*0003"
     ):
         data.check(test, (6, 6, 3), 256, every=True)
 
@@ -127,7 +127,7 @@ def test_more_classes_than_labels_are_refused_in_training_alone(tmp_path):
     data.check(sets["train"], (4, 4, 1), 256, classes=3)
     data.check(sets["test"], (4, 4, 1), 256, classes=3, every=True)
     with pytest.raises(
-        UserError, match=r"num_classes=5 but the labels of .* are 0 to 2, so nothing would train class 3, 4; set .*=3$"
+        UserError, match=r"num_classes=5 but the labels of .* are 0 to 2, so no image would train class 3, 4; set .*=3$"
     ):
         data.check(sets["train"], (4, 4, 1), 256, classes=5)
 
@@ -137,14 +137,14 @@ def test_a_class_without_images_among_others_is_said(tmp_path, capfd):
     labels[labels == 1] = 2
     train = _npz(tmp_path, x_train=IMAGES, y_train=labels, x_test=IMAGES)["train"]
     data.check(train, (4, 4, 1), 256, classes=4)
-    assert "is of class 1, which config.model.num_classes=4 includes" in capfd.readouterr().err
+    assert "has class 1, which config.model.num_classes=4 includes" in capfd.readouterr().err
 
 
 def test_a_class_of_the_test_split_alone_is_named(tmp_path, png):
     for part, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "fox")):
         _write(tmp_path / part / name, 20, png)
     train = data.load("folder", "train", path=str(tmp_path))
-    with pytest.raises(UserError, match=r"are 0 to 1, so nothing would train class 2 \(fox\)"):
+    with pytest.raises(UserError, match=r"are 0 to 1, so no image would train class 2 \(fox\)"):
         data.check(train, (6, 6, 3), 256, classes=3)
 
 
@@ -160,7 +160,7 @@ def test_more_classes_than_a_prepared_set_has_are_refused(prepare):
 def test_more_classes_than_digits_are_refused():
     for split in ("train", "fit"):
         data.check(data.load("digits", split), (8, 8, 1), 17, classes=10)
-        with pytest.raises(UserError, match=r"so nothing would train class 10; set --config\.model\.num_classes=10"):
+        with pytest.raises(UserError, match=r"so no image would train class 10; set --config\.model\.num_classes=10"):
             data.check(data.load("digits", split), (8, 8, 1), 17, classes=11)
 
 
@@ -193,7 +193,7 @@ def test_other_spellings_of_a_split_of_arrays(tmp_path, train, test):
 def test_half_a_split_of_arrays_is_not_filled_from_all_of_them(tmp_path):
     np.savez(tmp_path / "x.npz", x_train=IMAGES, x=IMAGES)
     assert data.load("npz", "train", path=str(tmp_path / "x.npz")).num_examples == 40
-    with pytest.raises(UserError, match="holds x_train, x, and no x_test beside x_train"):
+    with pytest.raises(UserError, match="contains x_train, x, and no x_test to go with x_train"):
         data.load("npz", "test", path=str(tmp_path / "x.npz"))
 
 

@@ -154,7 +154,7 @@ IMAGES = np.zeros((20, 4, 4), np.uint8)
         ({"x_train": IMAGES / 255.0}, r"x_train of bad.npz is float64 \(20, 4, 4\); images must be uint8"),
         ({"x_train": IMAGES.astype(np.int64)}, "x_train of bad.npz is int64"),
         ({"x_train": IMAGES[0, 0]}, r"is uint8 \(4,\)"),
-        ({"pictures": IMAGES}, "holds pictures, and neither x_train nor x"),
+        ({"pictures": IMAGES}, "contains pictures, and neither x_train nor x"),
         ({"x_train": IMAGES[:0]}, "is empty"),
         ({"x_train": np.asarray([None, 3])}, "not a readable .npz file"),
     ],
@@ -230,7 +230,7 @@ def test_check_names_the_field_both_values_and_the_way_out():
     digits = data.load("digits", "train")
     with pytest.raises(UserError, match=r"data\.shape=\(28, 28, 1\) but .*\(8, 8, 1\); set --config\.data\.shape"):
         data.check(digits, (28, 28, 1), 17)
-    with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* is 17; set --config\.data\.vocabulary=17"):
+    with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* has vocabulary 17; set --config\.data\.vocabulary=17"):
         data.check(digits, (8, 8, 1), 256)
     with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* is 0; set --config\.data\.vocabulary=0"):
         data.check(data.load("swirl", "train"), (2,), 256)

@@ -107,7 +107,7 @@ def _tiff16(pixels: np.ndarray) -> bytes:
     ids=["ppm", "ppm of 10 bits", "plain ppm", "png", "png with alpha", "grey png with alpha", "tiff"],
 )
 def test_color_of_16_bits_is_not_cut_to_its_high_byte(content):
-    with pytest.raises(Undecodable, match=r"^x has 16 bits a channel, of which 8 would be lost; convert it to 8 bits"):
+    with pytest.raises(Undecodable, match=r"^x has 16 bits per channel, and 8 of them would be lost; convert it"):
         decode_image(content, 3, "x")
 
 

@@ -50,15 +50,17 @@ def test_the_same_files_elsewhere_are_the_same_data(folder, tmp_path):
 def test_other_pictures_under_the_same_names_are_other_data(folder, tmp_path):
     other = _write(tmp_path / "again" / "cats", seed=1)
     changed = data.difference(_identity(folder), _identity(other))
-    assert changed == "its contents are others, under the same file names and of the same sizes"
+    assert changed == "its contents changed, with the same file names and sizes"
 
 
 def test_one_other_picture_of_a_small_folder_is_found(folder):
     before = _identity(folder)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "train" / "b" / "007.bmp")
-    assert data.difference(before, _identity(folder)).startswith("its contents are others")
+    assert data.difference(before, _identity(folder)).startswith("its contents changed")
     Image.fromarray(np.zeros((9, 9), np.uint8)).resize((8, 8)).save(folder / "train" / "b" / "007.bmp", "PNG")
-    assert data.difference(before, _identity(folder)).startswith("image files of the same names have other contents (")
+    assert data.difference(before, _identity(folder)).startswith(
+        "image files with the same names have different contents ("
+    )
 
 
 def test_removed_added_and_renamed_files_are_counted(folder):
@@ -67,7 +69,7 @@ def test_removed_added_and_renamed_files_are_counted(folder):
     total = COUNT * size
     os.rename(first, folder / "train" / "a" / "zzz.bmp")
     assert data.difference(before, _identity(folder)) == (
-        f"as many image files have other names ({total:,} → {total:,} bytes)"
+        f"the same number of image files have different names ({total:,} → {total:,} bytes)"
     )
     os.remove(folder / "train" / "a" / "zzz.bmp")
     assert data.difference(before, _identity(folder)) == (
@@ -112,7 +114,7 @@ def test_npz_files_are_the_same_under_another_name(tmp_path):
         np.savez(tmp_path / name, x=images)
     np.savez(tmp_path / "other.npz", x=255 - images)
     first, second, other = (_identity(tmp_path / n, name="npz") for n in ("a.npz", "b: c.npz", "other.npz"))
-    assert first == second and data.difference(first, other) == "its contents are others"
+    assert first == second and data.difference(first, other) == "its contents changed"
     old = first | {"version": first["version"].replace("npz:", "npz:a.npz:")}  # as earlier versions wrote it
     assert data.difference(old, second) == "" and data.difference(old, other)
 
@@ -126,7 +128,7 @@ def test_other_labels_of_mnist_are_other_data(tmp_path):
     write("train-labels-idx1-ubyte.gz", np.arange(20, dtype=np.uint8) % 10)
     before = data.load("mnist", "train", path=str(tmp_path)).identity
     write("train-labels-idx1-ubyte.gz", np.arange(20, dtype=np.uint8) // 2)
-    assert data.difference(before, data.load("mnist", "train", path=str(tmp_path)).identity) == "its labels are others"
+    assert data.difference(before, data.load("mnist", "train", path=str(tmp_path)).identity) == "its labels changed"
 
 
 def test_of_a_large_folder_a_sample_is_read_and_all_sizes(folder, monkeypatch):

@@ -94,7 +94,7 @@ def test_links_that_lead_back_end(tmp_path, target, capfd):
     os.symlink((root / target).resolve(), root / "b" / "again")
     train = _load(root)
     assert train.num_examples == 22 and train.class_names == {0: "a", 1: "b"}
-    assert "not followed are 1 links to folders they lie in, such as b/again" in capfd.readouterr().err
+    assert "skipped 1 links to folders that contain them, such as b/again" in capfd.readouterr().err
 
 
 def test_two_folders_that_link_to_each_other_end(tmp_path):
@@ -136,7 +136,7 @@ def test_test_is_preferred_to_val_and_what_is_not_read_is_counted(tmp_path, capf
     assert _values(_load(tmp_path, "test")) == [20, 21, 22, 23]
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1  # once, though the folder was opened twice
-    assert said[0].endswith("not read are 8 images elsewhere (masks/, val/)")
+    assert said[0].endswith("skipped 8 images elsewhere (masks/, val/)")
 
 
 def test_files_of_other_suffixes_are_counted(tmp_path, capfd):
@@ -145,7 +145,7 @@ def test_files_of_other_suffixes_are_counted(tmp_path, capfd):
         (tmp_path / name).write_text("")
     _load(tmp_path), _load(tmp_path, "test")
     said = capfd.readouterr().err.splitlines()
-    assert len(said) == 1 and "not read are 4 files of other suffixes: 2 .heic, 1 " in said[0]
+    assert len(said) == 1 and "skipped 4 files of other suffixes: 2 .heic, 1 " in said[0]
     with pytest.raises(UserError, match=r"has no images in .* \(it has files of other suffixes: 1 \.heic"):
         (tmp_path / "x").mkdir()
         (tmp_path / "x" / "a.heic").write_text("")
@@ -178,7 +178,7 @@ def test_classes_one_folder_too_deep_are_the_classes(tmp_path, wrapper, capfd):
     train, direct = _load(tmp_path), _load(tmp_path / wrapper)
     assert train.class_names == direct.class_names == {0: "a", 1: "b"}
     assert _labels(train) == _labels(direct)
-    assert f"all images lie in {wrapper}/, whose own folders" in capfd.readouterr().err
+    assert f"all images are in {wrapper}/, so its folders" in capfd.readouterr().err
 
 
 def test_a_split_one_folder_too_deep_is_the_split(tmp_path):
@@ -200,7 +200,7 @@ def test_an_image_in_no_class_folder_is_why_there_are_no_labels(tmp_path):
     train = _load(tmp_path)
     assert train.class_names == {} and "label" not in train.source[0]
     data.check(train, (8, 8, 1), 256)
-    with pytest.raises(UserError, match=r"has no labels \(3 images, such as test/00\.png, lie in no folder of a class"):
+    with pytest.raises(UserError, match=r"has no labels \(3 images, such as test/00\.png, are not in a class folder"):
         data.check(train, (8, 8, 1), 256, classes=1)
 
 

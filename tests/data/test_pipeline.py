@@ -182,7 +182,7 @@ def test_augment_in_the_pipeline_is_the_function(counted):
     ("settings", "message"),
     [
         ({"batch_size": 101}, r"data\.batch_size=101 is larger than the train split of npz, which has 100"),
-        ({"batch_size": 10, "process_count": 4}, r"data\.batch_size=10 must .* divide by the 4 processes; try 8"),
+        ({"batch_size": 10, "process_count": 4}, r"data\.batch_size=10 must .* divisible by the 4 processes; try 8"),
         ({"batch_size": 0}, r"data\.batch_size=0 must be positive"),
         ({"batch_size": 10, "augment": ("rotate",)}, r"data\.augment has 'rotate'.*'rot90'"),
         ({"batch_size": 10, "seed": -1}, r"training\.seed=-1"),

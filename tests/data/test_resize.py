@@ -124,15 +124,15 @@ def test_what_is_done_to_how_many_is_said_once(tmp_path, capfd):
 
 def test_a_look_at_some_says_of_how_many():
     words = in_words(Resize("pad", 8, 8), [(8, 8), (4, 9)], 1000)
-    assert "1 of 2 images looked at, of 1,000 in all, (2 sizes, 4 × 9 to 8 × 8) are resized to lie within" in words
+    assert "1 of 2 sampled images, of 1,000 in total, (2 sizes, 4 × 9 to 8 × 8) are resized to fit within" in words
 
 
 def test_mixed_sizes_are_answered_with_resize_and_all_sizes(tmp_path):
     _write(tmp_path / "x", SIZES[1:])
     dataset = data.load("folder", "train", path=str(tmp_path / "x"), shape=(8, 8, 3))
-    with pytest.raises(UserError, match=r"are of 4 sizes, 5 × 9 to 20 × 30; set --config\.data\.resize='crop'"):
+    with pytest.raises(UserError, match=r"have 4 sizes, 5 × 9 to 20 × 30; set --config\.data\.resize='crop'"):
         data.check(dataset, (8, 8, 3), 256)
-    with pytest.raises(UserError, match=r"are of 4 sizes, 5 × 9 to 20 × 30; set --config\.data\.resize='crop'"):
+    with pytest.raises(UserError, match=r"have 4 sizes, 5 × 9 to 20 × 30; set --config\.data\.resize='crop'"):
         data.check(dataset, dataset.shape, 256)  # after following advice to take the first image's shape
 
 

@@ -1,8 +1,8 @@
-"""The augmentations of the VDM paper and the bit that tells the network about them.
+"""The augmentations of the VDM paper and the bit that conditions the network on them.
 
-Kingma et al. 2021 train their best CIFAR-10 model on images that are flipped, rotated by a multiple
-of 90° and permuted in their channels, and condition the network on whether anything was done: at
-test time the bit is 0.
+Kingma et al. 2021 train their best CIFAR-10 model on images that are randomly flipped, rotated by a multiple of 90°,
+and permuted in their channels. One bit conditions the network on whether an image was augmented. The bit is 0 at test
+time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ import numpy as np
 from vdm_jax.errors import UserError
 
 KINDS = ("flip", "rot90", "channels")
-CROP = "crop"  # no coin decides on it: see `crop`
+CROP = "crop"  # applied to every image: see `crop`
 
 
 class Draw(NamedTuple):
-    """What is done to each of N images. flip: bool [N]; turns: quarter turns, 0 to 3, [N]; channels:
-    their order, [N, C]; bit: float32 [N], 1 if any coin said so."""
+    """The augmentations that are drawn for each of N images.
+
+    Attributes:
+        flip: Whether the image is flipped, bool [N].
+        turns: The number of quarter turns, 0 to 3, int [N].
+        channels: The order of the channels, int [N, C].
+        bit: 1 if any augmentation was drawn for the image, float32 [N].
+    """
 
     flip: np.ndarray
     turns: np.ndarray
@@ -28,16 +34,22 @@ class Draw(NamedTuple):
     bit: np.ndarray
 
     def rows(self, chosen: np.ndarray) -> Draw:
-        """What is done to some of them."""
+        """Return the draws for the images `chosen`."""
         return Draw(*(field[chosen] for field in self))
 
 
 def draw(rng: np.random.Generator, count: int, kinds: tuple[str, ...], channels: int) -> Draw:
-    """Each of `kinds` with probability 1/2 for each of `count` images, independently.
+    """Draw each augmentation with probability 1/2 for each image, independently.
 
-    flip: left to right; rot90: by 90°, 180° or 270°, equally likely; channels: one of the C! orders,
-    equally likely. As in the original release the bit is set by the coin, not by the pixels: the
-    channel order drawn may be the identity.
+    As in the original release, the bit depends on the draws and not on the pixels: the channel order that is drawn
+    may be the identity.
+
+    Args:
+        rng: The generator of random numbers.
+        count: The number of images.
+        kinds: A subset of 'flip' (left to right), 'rot90' (by 90°, 180° or 270°, equally likely), and 'channels' (one
+            of the C! orders, equally likely).
+        channels: The number of channels, C.
     """
     flip, turn, mix = (rng.random(count) < (0.5 if kind in kinds else 0.0) for kind in KINDS)
     turns = np.where(turn, rng.integers(1, 4, count), 0)
@@ -47,9 +59,11 @@ def draw(rng: np.random.Generator, count: int, kinds: tuple[str, ...], channels:
 
 
 def augment(images: np.ndarray, drawn: Draw) -> np.ndarray:
-    """Flip, then rotate, then permute the channels of images [N, H, W, C]; the images are left as they are."""
+    """Return a copy of images [N, H, W, C] that is flipped, then rotated, then permuted in its channels."""
     images = images.copy()
-    pixels = images.view(np.dtype((np.void, images[0, 0, 0].nbytes)))[..., 0]  # moved whole: twice as fast
+    pixels = images.view(np.dtype((np.void, images[0, 0, 0].nbytes)))[
+        ..., 0
+    ]  # moving all channels at once is twice as fast
     pixels[drawn.flip] = pixels[drawn.flip][:, :, ::-1]
     for turns in np.unique(drawn.turns[drawn.turns > 0]):
         chosen = drawn.turns == turns
@@ -62,7 +76,11 @@ def augment(images: np.ndarray, drawn: Draw) -> np.ndarray:
 
 
 def check_kinds(kinds: tuple[str, ...], shape: tuple[int, ...]) -> None:
-    """Raise UserError unless `kinds` are augmentations that make sense for `shape` [H, W, C]."""
+    """Check that `kinds` are known augmentations that apply to records of `shape`.
+
+    Raises:
+        UserError: If a kind is unknown or does not apply, such as 'rot90' to images that are not square.
+    """
     for kind in kinds:
         if kind not in (*KINDS, CROP):
             near = difflib.get_close_matches(kind, (*KINDS, CROP), n=1, cutoff=0.0)[0]
@@ -74,4 +92,4 @@ def check_kinds(kinds: tuple[str, ...], shape: tuple[int, ...]) -> None:
     if "rot90" in kinds and shape[0] != shape[1]:
         raise UserError(f"data.augment has 'rot90' but images of shape {shape} aren't square; leave it out")
     if "channels" in kinds and shape[2] == 1:
-        raise UserError(f"data.augment has 'channels' but images of shape {shape} have one; leave it out")
+        raise UserError(f"data.augment has 'channels' but images of shape {shape} have one channel; leave it out")

@@ -1,4 +1,4 @@
-"""Whether a data set is what the config says, before anything is compiled."""
+"""Checks that a data set matches the config, before anything is compiled."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vdm_jax.data.replace import allowed
 from vdm_jax.data.sources import PROBED, Arrays, OtherSize, Record, labels_of, trait
 from vdm_jax.errors import Undecodable, UserError
 
-CHECKED_VALUES = 2**27  # decoded before training or evaluation; up to so many records are all looked at
-_LEAST_COST = 2**12  # values that a record costs at least
+CHECKED_VALUES = 2**27  # values decoded before training or evaluation; a smaller data set is checked completely
+_LEAST_COST = 2**12  # the lowest cost of a record, in values
 _THREADS = 8
 
 
@@ -31,21 +31,33 @@ def check(
     examples: int = 0,
     max_undecodable: float | None = None,
 ) -> None:
-    """Raise UserError if the images are not what the config says.
+    """Check that the records of a data set match the config.
 
-    Compares data.shape and data.vocabulary with the data set, then reads records (arrays and small sets whole, of
-    others a few seconds' worth from all over the split) for their dtype, shape and range. Of those that can't be
-    decoded, one is enough if every image counts, as in evaluation; else it takes more than `max_undecodable` allows
-    (`replace.allowed`) or, where that is None, more than a quarter of a few. classes: the labels must be
-    0 … classes − 1, and all of them in training. crops: images may be larger squares. examples: only the first so
-    many count; 0 for all.
+    The check compares data.shape and data.vocabulary with the data set. Then it reads records and checks their dtype,
+    shape, and range. It reads all records of arrays and of small data sets, and a sample that takes a few seconds,
+    spread evenly over the split, of others.
+
+    Args:
+        dataset: The data set.
+        shape: data.shape.
+        vocabulary: data.vocabulary; None or 0 for continuous points.
+        classes: The number of classes; labels must be 0 … classes − 1, and training needs every class. 0 skips the
+            labels.
+        every: Whether every image counts, as in evaluation, so that a single undecodable record is an error.
+        crops: Whether images may be squares larger than `shape`, to be cropped.
+        examples: Check only the first `examples` records; 0 for all.
+        max_undecodable: data.max_undecodable, the share of records that may be undecodable (`replace.allowed`). With
+            None, the check reads a few records and fails if more than a quarter of them is undecodable.
+
+    Raises:
+        UserError: If the records do not match; the sentence names the config field.
     """
     larger = crops and croppable(dataset, shape) and dataset.shape[2] == shape[2]
     if tuple(shape) != dataset.shape and not larger:
         raise UserError(_wrong_shape(dataset, tuple(shape)))
     if (vocabulary or None) != dataset.vocabulary:
         raise UserError(
-            f"data.vocabulary={vocabulary or 0} but that of {dataset.what} is {dataset.vocabulary or 0}"
+            f"data.vocabulary={vocabulary or 0} but {dataset.what} has vocabulary {dataset.vocabulary or 0}"
             f"{_eight_bits(dataset)}; set --config.data.vocabulary={dataset.vocabulary or 0} or choose other data"
         )
     if isinstance(dataset.source, Arrays):
@@ -61,7 +73,7 @@ def check(
 
 
 def _check_records(dataset: Dataset, count: int, classes: int, every: bool, share: float | None) -> None:
-    """Reads records among the first `count`: all of them, or as many as cost a few seconds."""
+    """Read and check the first `count` records, or an evenly spread sample that takes a few seconds."""
     cost = max(math.prod(dataset.shape), trait(dataset.source, "cost", 0), _LEAST_COST)
     most = PROBED if share is None and not every else max(PROBED, CHECKED_VALUES // cost)
     probed = np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist()
@@ -82,21 +94,21 @@ def _check_records(dataset: Dataset, count: int, classes: int, every: bool, shar
             if classes:
                 labels = np.asarray([record["label"]]) if "label" in record else None
                 label_check.check_some(dataset, labels, classes)
-    _judge(dataset, bad, len(probed), len(probed) == count, every, share)
+    _check_undecodable(dataset, bad, len(probed), len(probed) == count, every, share)
 
 
-def _judge(
+def _check_undecodable(
     dataset: Dataset, bad: list[Undecodable], read: int, complete: bool, every: bool, share: float | None
 ) -> None:
-    """Raises the first of `bad` if of the records that were read too many are."""
+    """Raise an Undecodable error if too many of the `read` records are undecodable."""
     if not bad:
         return
     if every:
-        most, rule = 0.0, "evaluation leaves no image out"
+        most, rule = 0.0, "evaluation needs every image"
     elif share is None:
         most, rule = read // 4, "more than a quarter"
     else:
-        most = allowed(read, share) * (1 if complete else 2)  # of a sample by chance more
+        most = allowed(read, share) * (1 if complete else 2)  # a sample may exceed the share by chance
         rule = f"more than data.max_undecodable={share:g} allows; repair them, or raise it if they may be replaced"
     words = f"{len(bad):,} of {read:,} {dataset.split} records can't be decoded"
     if len(bad) <= most:
@@ -107,19 +119,19 @@ def _judge(
         raise bad[0]
     if isinstance(bad[0], OtherSize) and (paths := trait(dataset.source, "paths", ())):
         raise Undecodable(
-            f"the images of {dataset.what} are of {resize.span(sizes(paths))}; set --config.data.resize='crop' (or "
+            f"the images of {dataset.what} have {resize.span(sizes(paths))}; set --config.data.resize='crop' (or "
             "'pad', 'area', 'bicubic') to make them one size"
         )
     raise Undecodable(f"{words} ({rule}), the first: {bad[0]}")
 
 
 def _eight_bits(dataset: Dataset) -> str:
-    """Why the vocabulary is what it is, of images of 8 bits."""
-    return ", as values of 8 bits are 0 to 255" if dataset.vocabulary == BYTES else ""
+    """Return the reason for a vocabulary of 256, as a clause; '' for other vocabularies."""
+    return ", because 8-bit values are 0 to 255" if dataset.vocabulary == BYTES else ""
 
 
 def _wrong_shape(dataset: Dataset, shape: tuple[int, ...]) -> str:
-    """What differs from data.shape and what to do about it."""
+    """Return the error sentence for records whose shape differs from data.shape."""
     paths = trait(dataset.source, "paths", ())
     if not paths or len(shape) != 3:
         return (
@@ -129,7 +141,7 @@ def _wrong_shape(dataset: Dataset, shape: tuple[int, ...]) -> str:
     seen = sizes(paths)
     way = f"set --config.data.resize='crop' (or 'pad', 'area', 'bicubic') to make all of them {shape[0]} × {shape[1]}"
     if len(set(seen)) > 1:
-        return f"data.shape={shape} but the images of {dataset.what} are of {resize.span(seen)}; {way}"
+        return f"data.shape={shape} but the images of {dataset.what} have {resize.span(seen)}; {way}"
     return (
         f"data.shape={shape} but the records of {dataset.what} are {dataset.shape}; "
         f"set --config.data.shape='{dataset.shape}', or {way}"
@@ -137,7 +149,7 @@ def _wrong_shape(dataset: Dataset, shape: tuple[int, ...]) -> str:
 
 
 def _check_values(dataset: Dataset, images: np.ndarray, where: str) -> None:
-    """images: [N, …]. Their dtype and range against dataset.vocabulary."""
+    """Check the dtype and range of images [N, …] against dataset.vocabulary."""
     what = f"{where}the {dataset.split} split of {dataset.what}"
     if dataset.vocabulary is None:
         if images.dtype != np.float32:
@@ -151,6 +163,6 @@ def _check_values(dataset: Dataset, images: np.ndarray, where: str) -> None:
     if highest >= dataset.vocabulary:
         raise UserError(
             f"data.vocabulary={dataset.vocabulary} allows values up to {dataset.vocabulary - 1} but {what} holds "
-            f"{highest}; set --config.data.vocabulary={BYTES}, which suits all images of 8 bits, or to the number of "
-            f"levels there are, {highest + 1} or more"
+            f"{highest}; set --config.data.vocabulary={BYTES}, which fits all 8-bit images, or to the number of "
+            f"values that a pixel can have, {highest + 1} or more"
         )

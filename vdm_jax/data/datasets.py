@@ -1,8 +1,7 @@
 """Data sets by name: `load('digits', 'train')`.
 
-Splits: 'train' is all of the training images, 'fit' and 'tune' are its two parts (the last tenth,
-at most 5,000, is for tuning), 'test' is what numbers are reported on. ImageNet's validation images
-are 'test', as in the papers.
+The split 'train' has all training images. 'fit' and 'tune' are its two parts: 'tune' is the last tenth, at most 5,000
+images. Results are reported on 'test'. ImageNet's validation images are 'test', as in the papers.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ _READERS: dict[str, Reader] = {
     "npz": npz.read,
     "folder": folder.read,
 }
-_BY_PATH = ("npz", "folder")  # the user says what these hold
+_BY_PATH = ("npz", "folder")  # the config describes what these contain
 
 
 class Dataset(NamedTuple):
-    """One split of a data set, and exactly which one it is."""
+    """One split of a data set, with the version that identifies its bytes."""
 
-    source: Any  # random access to {"image": uint8 [H, W, C] or float32 [D]}, "label" if it has any
+    source: Any  # random access to {"image": uint8 [H, W, C] or float32 [D]}, "label" if it has labels
     name: str
     version: str
     split: str
@@ -58,27 +57,27 @@ class Dataset(NamedTuple):
 
     @property
     def num_examples(self) -> int:
-        """Records in this split."""
+        """The number of records in this split."""
         return len(self.source)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a resumed run must find again, as JSON keeps it."""
+        """The JSON-compatible description that a resumed run compares with its own (`identity.identity`)."""
         return identity.identity(self.source, self.name, self.version)
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        """Label → name, such as its folder's; empty where labels have none."""
+        """The name of each label, such as its folder's; empty if labels have no names."""
         return trait(self.source, "class_names", {})
 
     @property
     def what(self) -> str:
-        """'name (version)', for sentences."""
+        """The phrase 'name (version)' for messages."""
         return f"{self.name} ({self.version})"
 
 
 def from_section(section: Any, split: str) -> Dataset:
-    """The split of the data set that a config's `data` section describes."""
+    """Open a split of the data set that a config's `data` section describes (see `load`)."""
     return load(
         section.name,
         split,
@@ -90,7 +89,7 @@ def from_section(section: Any, split: str) -> Dataset:
 
 
 def names() -> tuple[str, ...]:
-    """The legal values of data.name."""
+    """Return the legal values of data.name."""
     return tuple(_READERS)
 
 
@@ -105,9 +104,16 @@ def load(
 ) -> Dataset:
     """Open one split of a data set.
 
-    path: where it lies, for those that don't ship with the package. shape, vocabulary: what 'npz'
-    and 'folder' hold; the others know. resize: 'crop', 'pad', 'area' or 'bicubic' for images of a 'folder' that are
-    not of that shape (`resize.Resize`). Raises UserError when it isn't there or isn't whole, with what to run or fetch.
+    Args:
+        name: data.name, one of `names()`.
+        split: One of `SPLITS`.
+        path: data.path, for data sets that don't ship with the package.
+        shape: The shape of a record, for 'npz' and 'folder'; the other data sets have a fixed shape.
+        vocabulary: The number of values of a pixel, for 'npz' and 'folder'; 256 by default.
+        resize: 'crop', 'pad', 'area', or 'bicubic' for images of a 'folder' of other shapes (`resize.Resize`).
+
+    Raises:
+        UserError: If the data set is missing or incomplete; the sentence says what to run or download.
     """
     _known("data.name", name, names())
     _known("split", split, SPLITS)
@@ -124,6 +130,7 @@ def load(
 
 
 def _known(field: str, value: str, legal: Sequence[str]) -> None:
+    """Raise UserError unless `value` is legal for `field`, and suggest the nearest legal value."""
     if value in legal:
         return
     plain = value.lower().replace("-", "_")
@@ -133,7 +140,7 @@ def _known(field: str, value: str, legal: Sequence[str]) -> None:
 
 
 def _carve(source: Source, split: str, name: str) -> Source:
-    """'fit' or 'tune': the training records without, or only, the last tenth (at most MAX_TUNE)."""
+    """Return the training records without ('fit') or with only ('tune') the last tenth, at most MAX_TUNE records."""
     held = min(len(source) // 10, MAX_TUNE)
     if held == 0:
         raise UserError(f"{name} has {len(source)} training records, too few to hold out a tenth")
@@ -141,16 +148,17 @@ def _carve(source: Source, split: str, name: str) -> Source:
     return take(source, np.arange(cut) if split == "fit" else np.arange(cut, len(source)))
 
 
-def _vocabulary(name: str, image: np.ndarray, given: int | None) -> int | None:
+def _vocabulary(name: str, image: np.ndarray, configured: int | None) -> int | None:
+    """Return the vocabulary of a data set; None for continuous points."""
     if image.dtype != np.uint8:
         return None
     if name == "digits":
         return arrays.DIGITS_VOCABULARY
-    return given or BYTES if name in _BY_PATH else BYTES
+    return configured or BYTES if name in _BY_PATH else BYTES
 
 
 def whole(dataset: Dataset, shape: Sequence[int]) -> Dataset:
-    """The data set with images of that shape; larger ones, as crops are taken of, whole and resized to it."""
+    """Return the data set with images of `shape`; larger ones, which training crops, are resized to it completely."""
     if not croppable(dataset, shape) or dataset.vocabulary is None:
         return dataset
     source = Mapped(dataset.source, partial(crop.whole, size=shape[0], highest=dataset.vocabulary - 1))
@@ -158,5 +166,5 @@ def whole(dataset: Dataset, shape: Sequence[int]) -> Dataset:
 
 
 def croppable(dataset: Dataset, shape: Sequence[int]) -> bool:
-    """Whether the images are squares, larger than those of that shape."""
+    """Return whether the images are squares and larger than those of `shape`."""
     return len(dataset.shape) == 3 and dataset.shape[0] == dataset.shape[1] > shape[0] == shape[1]

@@ -1,4 +1,4 @@
-"""Image files to pixels: exactly, the way up that a viewer shows, and of another size where that is set."""
+"""Decode image files to pixels without loss, in the orientation that a viewer shows, and optionally resized."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vdm_jax.data.resize import Resize
 from vdm_jax.errors import Undecodable
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-SIZED = {False: 2000, True: 64}  # files whose header is read for their size, on a disk and in a bucket
+SIZED = {False: 2000, True: 64}  # the number of files whose headers are read for sizes, on disk and in a bucket
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # where Pillow looks for an orientation
-_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # of EXIF, of TIFF
+_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # tags of EXIF and of TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,23 +32,32 @@ _TURNS = {
 
 
 def decode_image(data: bytes, channels: int, where: str, resize: Resize | None = None) -> np.ndarray:
-    """Decode an image file to uint8 [H, W, channels], channels 1 (grey) or 3 (RGB), turned as its EXIF data says.
+    """Decode an image file to uint8 [H, W, channels], rotated by the orientation in its metadata.
 
-    Undecodable too when eight bits a channel would lose something: 16-bit files would be cut to their high bytes and
-    transparency would uncover colors nobody sees.
+    Args:
+        data: The bytes of the file.
+        channels: 1 (gray) or 3 (RGB).
+        where: The name of the file for messages.
+        resize: The resizing that is applied, if any.
+
+    Raises:
+        Undecodable: If the file is not a readable image, or if 8 bits per channel would lose information: 16-bit
+            values would be truncated, and dropping transparency would reveal colors that no viewer shows.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data))
         deep = _has_deep_color(image)
         image.load()
     except _UNREADABLE as error:
-        # Pillow's own words would name an address in memory.
+        # Pillow's own message would contain a memory address.
         reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
         raise Undecodable(f"{where} is not a readable image ({reason}); remove or replace it") from error
     if image.mode not in _EIGHT_BIT_MODES:
-        raise Undecodable(f"{where} has Pillow mode {image.mode!r}; convert it to an 8-bit grey or RGB image")
+        raise Undecodable(f"{where} has Pillow mode {image.mode!r}; convert it to an 8-bit gray or RGB image")
     if deep:
-        raise Undecodable(f"{where} has 16 bits a channel, of which 8 would be lost; convert it to 8 bits a channel")
+        raise Undecodable(
+            f"{where} has 16 bits per channel, and 8 of them would be lost; convert it to 8 bits per channel"
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if np.asarray(image)[..., 3].min() < 255:
@@ -61,7 +70,7 @@ def decode_image(data: bytes, channels: int, where: str, resize: Resize | None =
 
 
 def _has_deep_color(image: Image.Image) -> bool:
-    """Whether an image, not loaded yet, has color channels of more than 8 bits, which Pillow would cut."""
+    """Return whether an image, before loading, has color channels of more than 8 bits, which Pillow would truncate."""
     if image.format == "TIFF":
         tags: Any = image.tag_v2  # type: ignore[attr-defined]
         return bool(max(tags.get(_BITS_PER_SAMPLE, (8,))) > 8)
@@ -73,7 +82,7 @@ def _has_deep_color(image: Image.Image) -> bool:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """A loaded image turned as its orientation says, if that is readable; Pillow has turned a TIFF already."""
+    """Rotate a loaded image by its orientation, if that is readable; Pillow has already rotated a TIFF."""
     if not any(key in image.info for key in _METADATA):
         return image
     turn = _TURNS.get(_orientation(image))
@@ -81,6 +90,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image, 1 (upright) if it is unreadable."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # Pillow's parsers of EXIF and XMP raise many kinds
@@ -89,9 +99,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def sizes(paths: Sequence[str]) -> list[tuple[int, int]]:
-    """(height, width) as a viewer shows them, from the headers of at most SIZED of these files, evenly spread.
+    """Read the displayed sizes (height, width) from the headers of at most SIZED of the files, evenly spread.
 
-    Without those that cannot be read.
+    Files that cannot be read are skipped.
     """
     most = min(len(paths), SIZED["://" in paths[0]])
     chosen = np.unique(np.linspace(0, len(paths) - 1, most).astype(int))
@@ -99,10 +109,11 @@ def sizes(paths: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _size(path: str) -> tuple[int, int] | None:
+    """Return the displayed (height, width) of an image file; None if it cannot be read."""
     try:
         with Image.open(io.BytesIO(epath.Path(path).read_bytes()) if "://" in path else path) as image:
             width, height = image.size
-            lies = image.format != "TIFF" and _orientation(image) >= 5  # Pillow gives a TIFF's size turned
+            sideways = image.format != "TIFF" and _orientation(image) >= 5  # Pillow reports a TIFF's rotated size
     except _UNREADABLE:
         return None
-    return (width, height) if lies else (height, width)
+    return (width, height) if sideways else (height, width)

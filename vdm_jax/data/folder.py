@@ -20,7 +20,13 @@ from vdm_jax.errors import UserError
 
 
 class Labels(NamedTuple):
-    """values: int [N], or None and why there are none; names: of the classes, in the order of their numbers."""
+    """The labels of a part.
+
+    Attributes:
+        values: int [N], or None if there are no labels.
+        missing: The reason if there are no labels.
+        names: The names of the classes, in the order of their numbers.
+    """
 
     values: np.ndarray | None
     missing: str
@@ -28,16 +34,28 @@ class Labels(NamedTuple):
 
 
 def read(part: str, path: str, shape: Sequence[int] | None, resize: str = "") -> tuple[Source, str]:
-    """All images under data.path, grey or RGB as data.shape says (RGB where it says nothing), of one size or resized.
+    """Read all images under data.path.
 
-    With subfolders train and test, or other spellings of these (`layout`), these are the split; otherwise the files,
-    sorted by name, are split 90/10 by a fixed seed. Where all images of a part lie in subfolders of it these are the
-    classes, numbered by name over both parts. Training files are permuted by that seed too, since names often
-    follow classes and the last tenth of them is for tuning. resize: data.resize.
+    Subfolders named train and test, or with other spellings of these names (`layout`), define the split. Without
+    them, the files are sorted by name and split 90/10 with a fixed seed. If all images of a part are in subfolders,
+    the subfolders are the classes, numbered by name over both parts. Training files are permuted with the same seed,
+    because names often follow classes and the last tenth is used for tuning.
+
+    Args:
+        part: 'train' or 'test'.
+        path: data.path, on disk or in a bucket.
+        shape: data.shape; (height, width, 1) reads gray images, (height, width, 3) or None reads RGB images.
+        resize: data.resize; with '', all images must have one size.
+
+    Returns:
+        The source and its version, which depends on the names, sizes, and sampled contents of the files.
+
+    Raises:
+        UserError: If the folder is missing, has no images, or has an ambiguous layout.
     """
     if shape and (len(shape) != 3 or shape[-1] not in (1, 3)):
         raise UserError(
-            f"data.shape={tuple(shape)} can't be read from image files; use (height, width, 1) for grey "
+            f"data.shape={tuple(shape)} can't be read from image files; use (height, width, 1) for gray "
             "or (height, width, 3) for RGB"
         )
     fit = resizing.make(resize, "folder", shape)
@@ -65,7 +83,7 @@ def read(part: str, path: str, shape: Sequence[int] | None, resize: str = "") ->
 
 
 def _find(root: epath.Path, path: str) -> tuple[Listing, Layout]:
-    """What lies in the folder, and how; says what of it is not read."""
+    """List the files of a folder and determine their layout; log which files are not read."""
     if not root.is_dir():
         raise UserError(f"data.path={path!r} is a file; it should be a folder of images")
     found = scan(root)
@@ -79,28 +97,29 @@ def _find(root: epath.Path, path: str) -> tuple[Listing, Layout]:
     laid = layout.arrange(path, [file.name for file in found.images])
     where = f"data.path={path!r}"
     if kinds:
-        say.once(f"{where}: not read are {sum(found.left_out.values()):,} {others}")
+        say.once(f"{where}: skipped {sum(found.left_out.values()):,} {others}")
     if found.loops:
-        say.once(f"{where}: not followed are {len(found.loops)} links to folders they lie in, such as {found.loops[0]}")
+        say.once(f"{where}: skipped {len(found.loops)} links to folders that contain them, such as {found.loops[0]}")
     if laid.base:
-        say.once(f"{where}: all images lie in {laid.base}, whose own folders are taken for the split or the classes")
+        say.once(f"{where}: all images are in {laid.base}, so its folders are used as the split or the classes")
     if laid.unread:
         folders = ", ".join(sorted({f"{layout.first(name)}/" for name in laid.unread})[:5])
         say.once(
-            f"{where}: {' and '.join(f'{f}/' for f in laid.folders.values())} are its training and test images; not "
-            f"read are {len(laid.unread):,} images elsewhere ({folders})"
+            f"{where}: {' and '.join(f'{f}/' for f in laid.folders.values())} are its training and test images; "
+            f"skipped {len(laid.unread):,} images elsewhere ({folders})"
         )
     return found, laid
 
 
 def _files(found: Listing, laid: Layout, part: str) -> list[File]:
-    """The images of a part, named as within it."""
+    """Return the images of a part, with names relative to the part's folder."""
     prefix = laid.base + (f"{laid.folders[part]}/" if laid.folders else "")
     inside = [file for file in found.images if file.name.startswith(prefix)]
     return [File(file.name[len(prefix) :], file.size) for file in inside]
 
 
 def _labels(laid: Layout, part: str) -> Labels:
+    """Return the labels of a part: the numbers of its class folders."""
     names, missing = layout.classes(laid)
     if missing:
         return Labels(None, missing, [])
@@ -109,7 +128,7 @@ def _labels(laid: Layout, part: str) -> Labels:
 
 
 def _order(laid: Layout, part: str, count: int, path: str) -> tuple[np.ndarray, str]:
-    """Indices of the part's files in the order of its records, and what was done, in words."""
+    """Return the indices of the part's files in the order of its records, and a description of the split."""
     if laid.folders:
         shuffled = part == "train"
         order = np.random.default_rng(SPLIT_SEED).permutation(count) if shuffled else np.arange(count)
@@ -121,7 +140,7 @@ def _order(laid: Layout, part: str, count: int, path: str) -> tuple[np.ndarray, 
 
 
 def _say_what_is_resized(source: Files, fit: resizing.Resize, path: str) -> Files:
-    """Says how many images are resized; the source then knows what decoding costs."""
+    """Log how many images are resized, and return the source with the cost of decoding one record."""
     seen = sizes(source.paths)
     say.once(f"data.path={path!r}, {resizing.in_words(fit, seen, len(source))}")
     mean = sum(height * width for height, width in seen) // max(len(seen), 1)

@@ -1,4 +1,4 @@
-"""Whether the labels of a data set are those that config.model.num_classes says."""
+"""Checks that the labels of a data set match config.model.num_classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ TRAINED_ON = ("train", "fit")
 
 
 def check_all(dataset: Dataset, labels: np.ndarray | None, classes: int, *, training: bool) -> None:
-    """labels: [N], all of the split, or None. In training every class needs one."""
+    """Check all labels of a split, [N], or None if it has none; a training split needs every class.
+
+    Raises:
+        UserError: If labels are missing, out of range, or end before the last class.
+    """
     check_some(dataset, labels, classes)
     if labels is None or not training or dataset.split not in TRAINED_ON:
         return
@@ -24,14 +28,18 @@ def check_all(dataset: Dataset, labels: np.ndarray | None, classes: int, *, trai
     highest = int(labels.max())
     if highest < classes - 1:
         raise UserError(
-            f"config.model.num_classes={classes} but the labels of {_split(dataset)} are 0 to {highest}, so nothing "
-            f"would train class {named}; set --config.model.num_classes={highest + 1}"
+            f"config.model.num_classes={classes} but the labels of {_split(dataset)} are 0 to {highest}, so no "
+            f"image would train class {named}; set --config.model.num_classes={highest + 1}"
         )
-    say.once(f"no image of {_split(dataset)} is of class {named}, which config.model.num_classes={classes} includes")
+    say.once(f"no image of {_split(dataset)} has class {named}, which config.model.num_classes={classes} includes")
 
 
 def check_some(dataset: Dataset, labels: np.ndarray | None, classes: int) -> None:
-    """labels: [N], of some records, or None. Whether there are any, and their range."""
+    """Check the labels of some records, [N], or None if they have none.
+
+    Raises:
+        UserError: If labels are missing or out of range.
+    """
     if labels is None:
         reason = trait(dataset.source, "no_labels", "")
         raise UserError(
@@ -48,7 +56,7 @@ def check_some(dataset: Dataset, labels: np.ndarray | None, classes: int) -> Non
     known = len(trait(dataset.source, "all_labels", ()))
     if known and known < classes:
         raise UserError(
-            f"config.model.num_classes={classes} but {dataset.what} has {known} classes, and nothing would train the "
+            f"config.model.num_classes={classes} but {dataset.what} has {known} classes, and no image would train the "
             f"others; set --config.model.num_classes={known}"
         )
 
@@ -58,5 +66,5 @@ def _split(dataset: Dataset) -> str:
 
 
 def _name(dataset: Dataset, label: int) -> str:
-    """'3', or '3 (cat)' where classes have names."""
+    """Return '3', or '3 (cat)' if classes have names."""
     return f"{label} ({dataset.class_names[label]})" if label in dataset.class_names else f"{label}"

@@ -1,4 +1,4 @@
-"""How images lie in a folder: which of its folders are the split, and which the classes."""
+"""The layout of a folder of images: which subfolders are the split, and which are the classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vdm_jax.errors import UserError
 
 PARTS = ("train", "test")
 _ENDING = r"(?:[ _.-]?(?:sets?|data|images?|imgs?|\d[\dx]*))?"  # as in train_images, val2017
-_SPELLINGS = {  # what stands for a part, best first
+_SPELLINGS = {  # the folder names that denote a part, preferred first
     "train": (re.compile(rf"train(?:ing)?{_ENDING}", re.IGNORECASE),),
     "test": (
         re.compile(rf"test(?:ing)?{_ENDING}", re.IGNORECASE),
@@ -20,10 +20,14 @@ _SPELLINGS = {  # what stands for a part, best first
 
 
 class Layout(NamedTuple):
-    """base: the folders that all images lie in, '' or 'a/'. folders: of each part within that; {} without a split.
+    """The layout of a folder of images.
 
-    names: of the images of each part within its folder, sorted; without a split those of both. unread: of images in
-    neither.
+    Attributes:
+        base: The folders that contain all images, '' or 'a/'.
+        folders: The folder of each part, relative to `base`; {} without a split.
+        names: The sorted names of the images of each part, relative to its folder; without a split, each part has all
+            of them.
+        unread: The names of images that belong to neither part.
     """
 
     base: str
@@ -33,7 +37,15 @@ class Layout(NamedTuple):
 
 
 def arrange(path: str, names: Sequence[str]) -> Layout:
-    """The layout of images of these names, sorted, below data.path. Raises UserError for half a split and for two."""
+    """Determine the layout of a folder from the names of its images.
+
+    Args:
+        path: data.path, for messages.
+        names: The sorted names of the images, relative to data.path.
+
+    Raises:
+        UserError: If there is only one part of a split, or more than one folder for a part.
+    """
     base, (every,) = _unwrap([list(names)])
     folders = _split(path, sorted({first(name) for name in every} - {""}))
     if not folders:
@@ -47,25 +59,28 @@ def arrange(path: str, names: Sequence[str]) -> Layout:
 
 
 def first(name: str) -> str:
-    """The folder that a path begins with; '' for none."""
+    """Return the first folder of a path; '' if it has none."""
     folder, _, rest = name.partition("/")
     return folder if rest else ""
 
 
 def classes(layout: Layout) -> tuple[list[str], str]:
-    """(Names of the folders that hold images, over both parts, sorted; '') or ([], why there are none)."""
+    """Return (the sorted names of the class folders of both parts, ''), or ([], the reason) if there are none."""
     for part, inside in layout.names.items():
         loose = [name for name in inside if not first(name)]
         if loose:
             where = f"{layout.folders[part]}/" if layout.folders else ""
-            return [], f"{len(loose):,} images, such as {where}{loose[0]}, lie in no folder of a class"
+            return [], f"{len(loose):,} images, such as {where}{loose[0]}, are not in a class folder"
     return sorted({first(name) for inside in layout.names.values() for name in inside}), ""
 
 
 def _unwrap(parts: list[list[str]]) -> tuple[str, list[list[str]]]:
-    """(folders that hold nothing but folders and all images of all parts, the names within them).
+    """Remove the leading folders that all images share: they are not classes, but their subfolders can be.
 
-    Such a folder is no class: its folders are. The last folder of an image and folders of a split stay.
+    The innermost folder of an image and the folders of a split are kept.
+
+    Returns:
+        The removed prefix and the remaining names of each part.
     """
     wrapper = ""
     while True:
@@ -79,16 +94,17 @@ def _unwrap(parts: list[list[str]]) -> tuple[str, list[list[str]]]:
 
 
 def _below(folder: str, names: Sequence[str]) -> list[str]:
+    """Return the names of the images in `folder`, relative to it."""
     return [name[len(folder) + 1 :] for name in names if first(name) == folder]
 
 
 def part_of(folder: str) -> str:
-    """'train', 'test', or '' if the folder is no spelling of them."""
+    """Return the part, 'train' or 'test', that a folder's name denotes; '' for other names."""
     return next((p for p, ways in _SPELLINGS.items() if any(way.fullmatch(folder) for way in ways)), "")
 
 
 def _split(path: str, folders: Sequence[str]) -> dict[str, str]:
-    """The folder of each part; {} if there is none of either."""
+    """Return the folder of each part; {} if there is no split."""
     found: dict[str, str] = {}
     for part, ways in _SPELLINGS.items():
         same = next((same for way in ways if (same := [f for f in folders if way.fullmatch(f)])), [])
@@ -104,13 +120,13 @@ def _split(path: str, folders: Sequence[str]) -> dict[str, str]:
         spelled = {"train": "train/", "test": "test/ (or val/)"}[missing]
         raise UserError(
             f"data.path={path!r} has {next(iter(found.values()))}/ but no {spelled} with images; add it, or set "
-            "data.path to a folder that has all images, to have a tenth held out"
+            "data.path to a folder that has all images, so that a tenth is held out"
         )
     return found
 
 
 def _refuse_split_in_class(path: str, base: str, names: Sequence[str]) -> None:
-    """UserError if a folder that would be a class has a training and a test split in it."""
+    """Raise UserError if a folder that would be a class contains a training and a test split."""
     seen: dict[str, set[str]] = {}
     for name in names:
         top, _, rest = name.partition("/")

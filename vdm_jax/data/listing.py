@@ -1,4 +1,4 @@
-"""The image files of a folder, on a disk or in a bucket."""
+"""Lists of the image files of a folder, on disk or in a bucket."""
 
 from __future__ import annotations
 
@@ -16,22 +16,29 @@ from etils import epath
 from vdm_jax.data.decode import IMAGE_SUFFIXES
 from vdm_jax.errors import UserError
 
-# Folders that systems and tools leave behind; those of a name with a dot are hidden anyway.
+# Folders that operating systems and tools create; those whose names start with a dot are hidden anyway.
 _SYSTEM = {"__macosx", "$recycle.bin", "system volume information", "lost+found", "@eadir", "__pycache__"}
-SAMPLED = 256  # files whose contents are looked at
-_SAMPLED_BYTES = 2**16  # of each
+SAMPLED = 256  # the number of files whose contents are hashed
+_SAMPLED_BYTES = 2**16  # the number of bytes that are hashed of each
 _READERS = 16
 
 
 class File(NamedTuple):
-    """name: its path within the folder, with '/'; size: in bytes."""
+    """A file: its path relative to the folder, with '/', and its size in bytes."""
 
     name: str
     size: int
 
 
 class Listing(NamedTuple):
-    """images: sorted by name. left_out: how many files have which other suffix. loops: links that lead back."""
+    """The files of a folder.
+
+    Attributes:
+        root: The folder.
+        images: The image files, sorted by name.
+        left_out: The number of files with each other suffix.
+        loops: The links to folders that contain them.
+    """
 
     root: str
     images: list[File]
@@ -40,17 +47,21 @@ class Listing(NamedTuple):
 
 
 def is_image(name: str) -> bool:
-    """Whether a path within a folder or archive is an image's; hidden files and those of systems are not."""
+    """Return whether a path within a folder or archive names an image; hidden files are excluded."""
     return not is_hidden(name) and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether any part of a path begins with a dot (as macOS and notebooks make them) or is a system's folder."""
+    """Return whether a component of a path starts with a dot (as macOS and notebooks create) or is a system folder."""
     return any((p.startswith(".") and p not in (".", "..")) or p.lower() in _SYSTEM for p in name.split("/"))
 
 
 def scan(folder: epath.Path) -> Listing:
-    """All files under a folder, at any depth; links to folders are followed unless they lead back."""
+    """List all files under a folder, at any depth; links to folders are followed unless they form a loop.
+
+    Raises:
+        UserError: If a bucket can't be read.
+    """
     root, loops = str(folder), list[str]()
     files = _in_bucket(root) if "://" in root else _on_disk(root, loops)
     images, left_out = [], Counter[str]()
@@ -63,7 +74,7 @@ def scan(folder: epath.Path) -> Listing:
 
 
 def _on_disk(root: str, loops: list[str]) -> Iterator[File]:
-    """Files that are not hidden; adds the links to `loops` that would never end."""
+    """Yield the files that are not hidden, and add links that would form a loop to `loops`."""
     start = os.path.realpath(root)
     pending = [("", root, start, frozenset(_and_above(start)))]
     while pending:
@@ -84,7 +95,7 @@ def _on_disk(root: str, loops: list[str]) -> Iterator[File]:
 
 
 def _and_above(path: str) -> Iterator[str]:
-    """A path and all that it lies in."""
+    """Yield a path and all folders that contain it."""
     while True:
         yield path
         parent = os.path.dirname(path)
@@ -94,14 +105,15 @@ def _and_above(path: str) -> Iterator[str]:
 
 
 def _size(entry: os.DirEntry[str]) -> int:
+    """Return the size of a file in bytes; −1 for a broken link."""
     try:
         return entry.stat().st_size
-    except OSError:  # a link to nothing: reading it says so
+    except OSError:  # a broken link: reading the file reports it
         return -1
 
 
 def _in_bucket(root: str) -> Iterator[File]:
-    """Files that are not hidden, by one listing."""
+    """Yield the files that are not hidden, from one listing."""
     try:
         system, path = fsspec.core.url_to_fs(root)
         found = system.find(path, detail=True)
@@ -115,26 +127,27 @@ def _in_bucket(root: str) -> Iterator[File]:
 
 
 def digest(root: str, files: Sequence[File], extra: Sequence[str] = (), *, names_only: bool = False) -> str:
-    """12 hex digits of the files' names and sizes, the beginnings of SAMPLED of them, and `extra`.
+    """Return 12 hex digits that identify the files: a hash of their names, sizes, and sampled contents, and of `extra`.
 
-    The same files in another folder, on a disk or in a bucket, have the same. names_only: nothing but the names.
+    Only the first bytes of SAMPLED files are read. The hash does not depend on the folder or on whether it is on disk
+    or in a bucket. With `names_only`, only the names are hashed.
     """
     if names_only:
         return hashlib.sha256("\n".join(file.name for file in files).encode()).hexdigest()[:12]
-    found = hashlib.sha256("\n".join([*(f"{file.name}\0{file.size}" for file in files), *extra]).encode())
+    digested = hashlib.sha256("\n".join([*(f"{file.name}\0{file.size}" for file in files), *extra]).encode())
     with ThreadPoolExecutor(_READERS if "://" in root else 1) as pool:
         for start in pool.map(lambda file: _start(f"{root}/{file.name}"), _spread(files, SAMPLED)):
-            found.update(hashlib.sha256(start).digest())
-    return found.hexdigest()[:12]
+            digested.update(hashlib.sha256(start).digest())
+    return digested.hexdigest()[:12]
 
 
 def _spread(files: Sequence[File], most: int) -> list[File]:
-    """At most so many of the files, evenly spread."""
+    """Return at most `most` of the files, evenly spread."""
     return [files[k] for k in np.unique(np.linspace(0, len(files) - 1, min(len(files), most)).astype(int))]
 
 
 def _start(path: str) -> bytes:
-    """The first bytes of a file; none of one that cannot be read, which reading it as an image will say."""
+    """Return the first bytes of a file; b'' if it can't be read, which decoding it reports later."""
     try:
         if "://" in path:
             system, inside = fsspec.core.url_to_fs(path)

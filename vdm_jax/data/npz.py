@@ -1,4 +1,4 @@
-"""Data sets in `.npz` files."""
+"""Reading of data sets in `.npz` files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,19 @@ _CHANNELS = (1, 3, 4)
 
 
 def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arrays, str]:
-    """An `.npz` file with x_train and x_test (or x_val), or with x (or images), split 90/10 by a fixed seed.
+    """Read an `.npz` file.
 
-    Images are uint8 [N, H, W] or [N, H, W, C]; points are float32 or float64 [N, D]. Labels, if
-    any, are y_train and y_test, or y (or labels), integers [N] or [N, 1]; others are left alone until they are needed.
+    The file has images x_train and x_test (or x_val), or x (or images), which a fixed seed splits 90/10. Images are
+    uint8 [N, H, W] or [N, H, W, C]; points are float32 or float64 [N, D]. Optional labels are y_train and y_test, or y
+    (or labels), integers [N] or [N, 1]. Invalid labels are an error only when a model needs labels.
+
+    Args:
+        part: 'train' or 'test'.
+        path: data.path, the file.
+        shape: Ignored.
+
+    Raises:
+        UserError: If the file is missing or unreadable, or lacks the arrays.
     """
     file = existing(path, "an .npz file with the arrays x_train and x_test, or x")
     try:
@@ -39,13 +48,13 @@ def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arrays, str
 
 
 def _pick_arrays(arrays: np.lib.npyio.NpzFile, part: str, name: str) -> tuple[Arrays, bool]:
-    """The records of `part`, and whether the split was made here."""
+    """Return the records of `part`, and whether this function split the arrays."""
     split = {role: key for role in ("train", "test") if (key := _key(arrays, "x", role, name))}
     images_key = split.get(part) or (None if split else _key(arrays, "x", "", name))
     if images_key is None:
-        missing = f"no x_{part} beside {next(iter(split.values()))}" if split else f"neither x_{part} nor x"
+        missing = f"no x_{part} to go with {next(iter(split.values()))}" if split else f"neither x_{part} nor x"
         raise UserError(
-            f"{name} holds {', '.join(arrays.files) or 'nothing'}, and {missing}; "
+            f"{name} contains {', '.join(arrays.files) or 'no arrays'}, and {missing}; "
             "save it with np.savez(path, x_train=…, x_test=…)"
         )
     images = _as_records(arrays[images_key], f"{images_key} of {name}")
@@ -58,7 +67,7 @@ def _pick_arrays(arrays: np.lib.npyio.NpzFile, part: str, name: str) -> tuple[Ar
 
 
 def _key(arrays: np.lib.npyio.NpzFile, kind: str, part: str, name: str) -> str | None:
-    """The name of the array of `kind` 'x' or 'y' for a part, '' for both; None if there is none."""
+    """Return the name of the array 'x' or 'y' (`kind`) of a part, or of both parts if `part` is ''; None if absent."""
     if not part:
         return next((key for key in _UNSPLIT[kind] if key in arrays), None)
     spelled = {key: key[2:] for key in arrays.files if key[:2].lower() == f"{kind}_" and part_of(key[2:]) == part}
@@ -66,12 +75,12 @@ def _key(arrays: np.lib.npyio.NpzFile, kind: str, part: str, name: str) -> str |
     if exact in spelled or not spelled:
         return exact if spelled else None
     if len(spelled) > 1:
-        raise UserError(f"{name} holds {' and '.join(spelled)}; save the one to use as {exact}")
+        raise UserError(f"{name} contains {' and '.join(spelled)}; save the one to use as {exact}")
     return next(iter(spelled))
 
 
 def _as_labels(arrays: np.lib.npyio.NpzFile, key: str, count: int, name: str) -> tuple[np.ndarray | None, str]:
-    """(int [N], '') or (None, why they are none)."""
+    """Return (labels int [N], ''), or (None, the reason) if they can't be used."""
     try:
         labels = arrays[key]
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -82,7 +91,7 @@ def _as_labels(arrays: np.lib.npyio.NpzFile, key: str, count: int, name: str) ->
 
 
 def _as_records(array: np.ndarray, where: str) -> np.ndarray:
-    """uint8 [N, H, W, C] or float32 [N, D], or UserError."""
+    """Convert an array to images uint8 [N, H, W, C] or points float32 [N, D], or raise UserError."""
     if array.ndim == 4 and array.shape[1] in _CHANNELS and array.shape[3] not in _CHANNELS and array.shape[2] > 4:
         raise UserError(
             f"{where} is {array.dtype} {array.shape}, with channels before height and width; save "

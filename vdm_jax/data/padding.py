@@ -1,4 +1,4 @@
-"""MNIST's 28 × 28 images with a margin, 32 × 32, or averages of 2 × 2 pixels of that: sides that halve often."""
+"""Padding of MNIST's 28 × 28 images to 32 × 32, and averaging to 16 × 16: sides that a U-Net can halve often."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GIVEN, PADDED, HALVED = 28, 32, 16
 
 
 def pad(images: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [N, h, w, C], → zeros around up to 32 × 32; if side is 16, averages of 2 × 2 of that, rounded."""
+    """Pad images uint8 [N, h, w, C] with zeros to 32 × 32; for side 16, also average 2 × 2 pixels and round."""
     margins = [((PADDED - n) // 2, PADDED - n - (PADDED - n) // 2) for n in images.shape[1:3]]
     images = np.pad(images, ((0, 0), *margins, (0, 0)))
     if side == PADDED:
@@ -24,12 +24,12 @@ def pad(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def pad_one(image: np.ndarray, side: int) -> np.ndarray:
-    """The same of a single image."""
+    """Apply `pad` to a single image [h, w, C]."""
     return pad(image[None], side)[0]
 
 
 def padded(source: Source, version: str, shape: Sequence[int] | None) -> tuple[Source, str]:
-    """28 × 28 images as (32, 32, C) or (16, 16, C) if `shape` is one of these, else as they are."""
+    """Pad 28 × 28 images if `shape` is (32, 32, C) or (16, 16, C); otherwise return the source unchanged."""
     side = shape[0] if shape is not None and len(shape) == 3 and shape[0] == shape[1] else 0
     if side not in (PADDED, HALVED) or not len(source) or source[0]["image"].shape[:2] != (GIVEN, GIVEN):
         return source, version

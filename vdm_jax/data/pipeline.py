@@ -1,10 +1,9 @@
-"""From records to batches. What stands at the n-th place of training depends on (seed, n) alone.
+"""The input pipeline: batches from records. Example n of training depends on (seed, n) alone.
 
-Training: source -> shuffle -> repeat -> this process's rows of a batch -> replace what can't be decoded
--> augment. Batch k holds the places k B … (k + 1) B - 1 of an endless stream, and process p of P the
-p-th part of them, so the rows of all processes, put together, are the batch that one process would
-have made, in its order. Whole batches are read and augmented at a time: Python's cost for one image
-would be more than the image's.
+The steps of training are: source -> shuffle -> repeat -> this process's rows of a batch -> replace undecodable records
+-> augment. Batch k has the positions k B … (k + 1) B - 1 of an endless stream, and process p of P has the p-th part of
+them. So the rows of all processes, concatenated, are the batch that a single process would make. Records are read and
+augmented one batch at a time, because Python's overhead for one image would exceed the cost of the image.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from vdm_jax.data.rows import read_rows, remembered
 from vdm_jax.data.sources import Arrays, Record
 from vdm_jax.errors import Undecodable, UserError
 
-DECODING_THREADS = 8  # where images are decoded; arrays get one: more only wait for each other
+DECODING_THREADS = 8  # for sources that decode images; arrays use one thread, as more would wait for each other
 PREFETCHED_BATCHES = 16
 _ENDLESS = 2**40  # batches
-_PURPOSE = 0  # of the random numbers of the augmentations
+_PURPOSE = 0  # separates the random numbers of the augmentations from others
 
 Batch = dict[str, np.ndarray]
 
@@ -44,13 +43,28 @@ def train_iterator(
     process_count: int = 1,
     num_threads: int | None = None,
 ) -> grain.DatasetIterator[Batch]:
-    """Endless batches of b = batch_size / process_count examples, newly shuffled every epoch.
+    """Return an endless iterator of training batches, reshuffled every epoch.
 
-    Keys: "image" [b, …] in the data set's dtype, "augmented" float32 [b] (whether the image was), "replaced"
-    float32 [b] (whether the record at this place can't be decoded and another stands for it) and "label" int32 [b] if
-    the data has labels. `get_state()` is {'next_index': batches so far}: `set_state` of it resumes exactly, on any
-    number of processes. A batch may span two epochs. size: in pixels, of what is taken of each image if it is cropped,
-    0 for its own. Raises UserError naming the field.
+    A batch may span two epochs. `get_state()` returns {'next_index': number of batches so far}, and `set_state`
+    resumes exactly from it, on any number of processes.
+
+    Args:
+        dataset: The data set.
+        seed: training.seed; it determines the order and the augmentations.
+        batch_size: The global batch size.
+        augment: data.augment, the names of the augmentations.
+        size: The side of the random crops in pixels; 0 for that of the images.
+        process_index: The index of this process.
+        process_count: The number of processes.
+        num_threads: The number of reading threads; None chooses by the source.
+
+    Returns:
+        An iterator of dictionaries for b = batch_size / process_count examples: "image" [b, …] in the data set's
+        dtype, "augmented" float32 [b] (1 if the image was augmented), "replaced" float32 [b] (1 if the record was
+        undecodable and another record replaces it), and "label" int32 [b] if the data set has labels.
+
+    Raises:
+        UserError: If an argument is out of range; the sentence names the config field.
     """
     kinds = tuple(augment)
     taken = (size or dataset.shape[0]) if augmenting.CROP in kinds else 0
@@ -77,7 +91,7 @@ def train_iterator(
 
         records = read_rows(source, records_at(places, dataset.num_examples, seed), other)
         if kinds:
-            # The draws of the whole batch: a process takes its own.
+            # Every process draws for the global batch and uses its own rows.
             rng = np.random.default_rng([seed, _PURPOSE, number])
             drawn = augmenting.draw(rng, batch_size, kinds, dataset.shape[-1]).rows(rows)
             if taken:
@@ -98,12 +112,23 @@ def eval_batches(
     process_count: int = 1,
     num_threads: int | None = None,
 ) -> Iterator[Batch]:
-    """Every example once, in order, in ⌈N / batch_size⌉ batches of b = batch_size / process_count.
+    """Iterate over every example once, in order.
 
-    N: all of them, or the first `examples`.
-    Keys: those of training but "replaced" ("augmented" is zero), "mask" float32 [b], 1 for an example
-    and 0 for padding, and "index" int32 [b], the place in the split. Padding repeats the last example; its
-    index goes on counting. A record that can't be decoded is a UserError: no image may be left out.
+    Args:
+        dataset: The data set.
+        batch_size: The global batch size.
+        examples: The number of examples, N, from the start of the split; 0 for all.
+        process_index: The index of this process.
+        process_count: The number of processes.
+        num_threads: The number of reading threads; None chooses by the source.
+
+    Returns:
+        An iterator of ⌈N / batch_size⌉ batches of b = batch_size / process_count examples. The keys are those of
+        training without "replaced" ("augmented" is zero), "mask" float32 [b] (1 for an example and 0 for padding), and
+        "index" int32 [b] (the position in the split). Padding repeats the last example; its indices keep counting.
+
+    Raises:
+        UserError: If a record can't be decoded, because evaluation must not skip an image.
     """
     rows = _rows(batch_size, process_index, process_count)
     count = min(examples or dataset.num_examples, dataset.num_examples)
@@ -121,12 +146,12 @@ def eval_batches(
 
 
 def refuse(row: int, error: Undecodable) -> Record:
-    """Where every image counts, none stands for another."""
+    """Raise `error`: evaluation does not replace undecodable records."""
     raise error
 
 
 def images_per_second(iterator: Iterator[Batch], batches: int) -> float:
-    """Of the pipeline alone, once what it had prefetched is used up."""
+    """Measure the throughput of the pipeline alone, after its prefetched batches are consumed."""
     for _ in range(2 * PREFETCHED_BATCHES):
         next(iterator)
     began = time.perf_counter()
@@ -135,18 +160,19 @@ def images_per_second(iterator: Iterator[Batch], batches: int) -> float:
 
 
 def _rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
-    """This process's rows of a batch, [batch_size / process_count]."""
+    """Return the indices of this process's rows of a batch, [batch_size / process_count]."""
     if batch_size < 1 or batch_size % process_count:
         nearest = max(batch_size // process_count, 1) * process_count
         raise UserError(
-            f"data.batch_size={batch_size} must be positive and divide by the {process_count} processes; try {nearest}"
+            f"data.batch_size={batch_size} must be positive and divisible by the {process_count} processes; "
+            f"try {nearest}"
         )
     share = batch_size // process_count
     return process_index * share + np.arange(share)
 
 
 def _iterator(batch: Any, count: int, dataset: Dataset, num_threads: int | None) -> grain.DatasetIterator[Batch]:
-    """The batches 0 … count - 1, made ahead by threads; its state is the number of the next one."""
+    """Iterate over the batches 0 … count - 1, which threads prefetch; its state is the number of the next batch."""
     if num_threads is None:
         num_threads = 1 if isinstance(dataset.source, Arrays) else DECODING_THREADS
     options = grain.ReadOptions(num_threads, PREFETCHED_BATCHES)

@@ -1,7 +1,7 @@
-"""Data sets prepared by TensorFlow Datasets as array_record files, read without TensorFlow.
+"""Data sets that TensorFlow Datasets prepared as array_record files, read without TensorFlow.
 
-Only what lies on the disk is read: the builder is made from its own folder, so nothing is ever
-downloaded. Preparing one takes TensorFlow once (`pip install 'vdm_jax[prepare]'`), on any machine.
+Only files on disk are read: the builder is created from its own folder, so nothing is downloaded. Preparing a data set
+needs TensorFlow once (`pip install 'vdm_jax[prepare]'`), on any machine.
 """
 
 from __future__ import annotations
@@ -23,9 +23,14 @@ _FORMAT = "array_record"
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The images, and labels if there are any, of a TFDS data source. shape: that each must have, () for any.
+    """The images and optional labels of a TFDS data source.
 
-    all_labels: that the data set has; class_names: of those that TFDS names.
+    Attributes:
+        records: The TFDS data source.
+        name: The name for messages.
+        shape: The shape that every image must have; () for any.
+        all_labels: The labels that the data set can have.
+        class_names: The names of the labels, if TFDS has names.
     """
 
     records: Any
@@ -54,18 +59,26 @@ class Prepared:
 
 
 def command(builder: str, path: str = "") -> str:
-    """The command that prepares `builder`, e.g. 'cifar10', under `path` or in TFDS's own folder."""
+    """Return the command that prepares `builder`, such as 'cifar10', under `path` or in TFDS's default folder."""
     where = f", data_dir={path!r}" if path else ""
     call = f"tfds.builder({builder!r}, file_format={_FORMAT!r}{where}).download_and_prepare()"
     return f"pip install 'vdm_jax[prepare]' && python -c \"import tensorflow_datasets as tfds; {call}\""
 
 
 def read(builder: str, split: str, path: str) -> tuple[Source, str] | None:
-    """Source and version of a prepared builder, e.g. 'imagenet_resized/32x32', or None.
+    """Open a split of a prepared builder.
 
-    path: the folder of one version of the builder, or the folder that holds TFDS data sets, or ''
-    for $TFDS_DATA_DIR or ~/tensorflow_datasets. split: TFDS's own name. UserError if it is there
-    but unreadable.
+    Args:
+        builder: The name of the builder, such as 'imagenet_resized/32x32'.
+        split: TFDS's name of the split.
+        path: The folder of one version of the builder, or the folder that contains TFDS data sets, or '' for
+            $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Returns:
+        The source and its version, or None if the builder is not prepared there.
+
+    Raises:
+        UserError: If the builder is prepared but unreadable.
     """
     folder = find(builder, path)
     if folder is None:
@@ -82,7 +95,7 @@ def read(builder: str, split: str, path: str) -> tuple[Source, str] | None:
             f"{folder} is in a bucket, and array_record files are read from disks only; "
             "copy it to a disk and set --config.data.path to that"
         )
-    import tensorflow_datasets as tfds  # half a second: only for those who use it
+    import tensorflow_datasets as tfds  # takes half a second, so only if it is used
 
     try:
         builder_there = tfds.builder_from_directory(folder, file_format=_FORMAT)
@@ -99,24 +112,24 @@ def read(builder: str, split: str, path: str) -> tuple[Source, str] | None:
 
 
 def _classes(features: Any) -> list[str]:
-    """Names of the labels of TFDS features, numbers where they have none; [] without labels."""
+    """Return the names of the labels of TFDS features (numbers if they have no names); [] without labels."""
     label = dict(features.items()).get("label")
     return list(label.names) if label is not None and getattr(label, "num_classes", None) else []
 
 
 def _named(classes: list[str]) -> dict[int, str]:
-    """Label → name, where these are not their numbers."""
+    """Return the name of each label; {} if the names are only numbers."""
     numbers = [str(k) for k in range(len(classes))]
     return {} if classes == numbers else dict(enumerate(classes))
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what was said, for a sentence."""
+    """Return the first line of an error's message."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def find(builder: str, path: str) -> epath.Path | None:
-    """The newest prepared version of `builder`, or None."""
+    """Return the folder of the newest prepared version of `builder`, or None."""
     root = epath.Path(path or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     if (root / "dataset_info.json").exists():
         return root if _full_name(_info(root)) == builder else None
@@ -136,6 +149,7 @@ def _full_name(info: dict[str, Any]) -> str:
 
 
 def _info(folder: epath.Path) -> dict[str, Any]:
+    """Read dataset_info.json of a prepared builder."""
     try:
         info: dict[str, Any] = json.loads((folder / "dataset_info.json").read_text())
         info["name"], info["version"]

@@ -1,4 +1,4 @@
-"""Image files of other sizes than data.shape, made to fit while they are decoded (`data.resize`)."""
+"""Resizing of image files to data.shape while they are decoded (`data.resize`)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from PIL import Image
 from vdm_jax.errors import UserError
 
 RESIZES = {
-    "crop": "resized to cover {size} and cut to their centers",
-    "pad": "resized to lie within {size}, on black",
-    "area": "averaged to {size}, whatever their proportions",
-    "bicubic": "interpolated to {size}, whatever their proportions",
+    "crop": "resized to cover {size} and center-cropped",
+    "pad": "resized to fit within {size} and padded with black",
+    "area": "averaged to {size}, for any aspect ratio",
+    "bicubic": "interpolated to {size}, for any aspect ratio",
 }
 
 
 @dataclass(frozen=True)
 class Resize:
-    """An image to one of height × width pixels; one of that size stays as it is.
+    """A function that resizes an image to height × width pixels; an image of that size is unchanged.
 
-    kind: 'crop': the shorter side is resized to fit and the center cut out, as Improved DDPM and guided diffusion
-    prepare ImageNet. 'pad': the longer side is resized to fit, with black around. 'area': box averages, as those of
-    the downsampled ImageNets of Chrabaszcz et al. (2017), and 'bicubic': all of the image, whatever its proportions.
+    Attributes:
+        kind: How images are resized. 'crop' fits the shorter side and crops the center, as Improved DDPM and guided
+            diffusion prepare ImageNet. 'pad' fits the longer side and pads with black. 'area' averages boxes, as in the
+            downsampled ImageNets of Chrabaszcz et al. (2017), and 'bicubic' interpolates; both use the complete image
+            and may change its aspect ratio.
+        height: The height in pixels.
+        width: The width in pixels.
     """
 
     kind: str
@@ -32,7 +36,7 @@ class Resize:
     width: int
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """image: of mode L or RGB."""
+        """Resize an image of mode L or RGB."""
         size = self.width, self.height
         if image.size == size:
             return image
@@ -54,20 +58,29 @@ class Resize:
         scale = min(self.width / image.width, self.height / image.height)
         inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         image = _halved(image, *inner).resize(inner, Image.Resampling.BICUBIC)
-        whole = Image.new(image.mode, (self.width, self.height))
-        whole.paste(image, ((self.width - inner[0]) // 2, (self.height - inner[1]) // 2))
-        return whole
+        canvas = Image.new(image.mode, (self.width, self.height))
+        canvas.paste(image, ((self.width - inner[0]) // 2, (self.height - inner[1]) // 2))
+        return canvas
 
 
 def _halved(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Averages of 2 × 2 pixels as long as the image is at least twice that large; bicubic alone would be slow there."""
+    """Average 2 × 2 pixels while the image is at least twice as large; bicubic resizing alone would be slow."""
     while image.width >= 2 * width and image.height >= 2 * height:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     return image
 
 
 def make(kind: str, name: str, shape: Sequence[int] | None) -> Resize | None:
-    """What data.resize says; None for ''. Raises UserError where it cannot be done."""
+    """Return the resizing for data.resize, or None for ''.
+
+    Args:
+        kind: data.resize.
+        name: data.name, which must be 'folder'.
+        shape: data.shape, which must be (height, width, channels).
+
+    Raises:
+        UserError: If `kind` is unknown or can't be used with this data set.
+    """
     if not kind:
         return None
     if kind not in RESIZES:
@@ -83,12 +96,18 @@ def make(kind: str, name: str, shape: Sequence[int] | None) -> Resize | None:
 
 
 def in_words(resize: Resize, sizes: Sequence[tuple[int, int]], count: int) -> str:
-    """What is done to how many images. sizes: (height, width) of those looked at of `count` images."""
+    """Describe how many images are resized and how.
+
+    Args:
+        resize: The resizing.
+        sizes: The sizes (height, width) of the images that were sampled.
+        count: The number of all images.
+    """
     goal = resize.height, resize.width
     other = [size for size in sizes if size != goal]
     size = f"{goal[0]} × {goal[1]} pixels"
     small = sum(size[0] < goal[0] or size[1] < goal[1] for size in other)
-    of = f"{len(sizes):,} images" if len(sizes) == count else f"{len(sizes):,} images looked at, of {count:,} in all,"
+    of = f"{len(sizes):,} images" if len(sizes) == count else f"{len(sizes):,} sampled images, of {count:,} in total,"
     enlarged = f"; {small:,} of them are smaller and enlarged" if small and resize.kind != "pad" else ""
     return (
         f"data.resize={resize.kind!r}: {len(other):,} of {of} ({span(sizes)}) are "
@@ -97,7 +116,7 @@ def in_words(resize: Resize, sizes: Sequence[tuple[int, int]], count: int) -> st
 
 
 def span(sizes: Sequence[tuple[int, int]]) -> str:
-    """'8 × 8' or '3 sizes, 8 × 8 to 20 × 30'; (height, width) each."""
+    """Describe sizes (height, width), as in '8 × 8' or '3 sizes, 8 × 8 to 20 × 30'."""
     seen = sorted(Counter(sizes), key=lambda size: (size[0] * size[1], size))
     if not seen:
         return "none readable"

@@ -1,4 +1,4 @@
-"""Many records at a time, and decoded images kept in memory where they fit."""
+"""Reading of many records at a time, and caching of decoded images that fit in memory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ import numpy as np
 from vdm_jax.data.sources import Arrays, Record, Source, first_decodable
 from vdm_jax.errors import Undecodable
 
-REMEMBERED_BYTES = 2**30  # CIFAR-10 and its like; memory is taken as images come in
+REMEMBERED_BYTES = 2**30  # enough for CIFAR-10; memory is committed as images are decoded
 
-# (row, its error) → another record for a row that can't be decoded; or raises
+# A function of (row, its error) that returns a replacement for a record that can't be decoded, or raises.
 Instead = Callable[[int, Undecodable], Record]
 
 
 def read_rows(source: Source, indices: Sequence[int], instead: Instead) -> Record:
-    """Records at `indices` [b] as one: "image" [b, …] and, if there are labels, "label" int32 [b]."""
+    """Read the records at `indices` [b] as a batch: "image" [b, …] and, if there are labels, "label" int32 [b].
+
+    Args:
+        source: The source of the records.
+        indices: The indices of the records.
+        instead: Returns the replacement of an undecodable record, or raises.
+    """
     if isinstance(source, Remembered):
         return source.rows(np.asarray(indices), instead)
     if isinstance(source, Arrays):
@@ -37,7 +43,10 @@ def read_rows(source: Source, indices: Sequence[int], instead: Instead) -> Recor
 
 
 class Remembered:
-    """The records of `source`; each is decoded once. Threads may share it: what two of them write is the same."""
+    """A cache of the records of `source`, which decodes each once.
+
+    Threads can share it without a lock, because any two of them write the same values.
+    """
 
     def __init__(self, source: Source):
         self._source, count = source, len(source)
@@ -53,7 +62,7 @@ class Remembered:
         return self._source[index]
 
     def rows(self, indices: np.ndarray, instead: Instead) -> Record:
-        """See `read_rows`."""
+        """Read a batch as `read_rows` does."""
         others: dict[int, Record] = {}
         for row in np.flatnonzero(~self._known[indices]).tolist():
             try:
@@ -72,6 +81,6 @@ class Remembered:
 
 
 def remembered(source: Source, shape: tuple[int, ...]) -> Source:
-    """`source`, its uint8 images kept in memory once they were decoded, if all of them fit."""
+    """Return `source` with a cache of its decoded images in memory, if all of them fit."""
     fits = len(source) * int(np.prod(shape)) <= REMEMBERED_BYTES
     return Remembered(source) if fits and not isinstance(source, Arrays) else source

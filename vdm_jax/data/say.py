@@ -1,4 +1,4 @@
-"""Sentences about the data that a user should read once."""
+"""Messages about the data that are printed once per process."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _lock = threading.Lock()
 
 
 def once(sentence: str) -> None:
-    """Print on stderr what this process has not said before: a data set is opened several times in a run."""
-    with _lock:  # else lines of two threads would be printed one within the other
+    """Print a sentence to stderr unless this process has printed it, as a run opens a data set several times."""
+    with _lock:  # otherwise the lines of two threads could interleave
         if sentence not in _said:
             _said.add(sentence)
             print(f"vdm_jax: {sentence}", file=sys.stderr, flush=True)
 
 
 def forget() -> None:
-    """Say everything again."""
+    """Forget which sentences were printed."""
     _said.clear()

@@ -1,9 +1,9 @@
-"""Random access to records, whatever they are stored in.
+"""Sources: random access to records for every kind of storage.
 
-A source has `__len__` and `__getitem__(int) -> record`; a record is `{"image": uint8 [H, W, C]}`
-or, for points, `{"image": float32 [D]}`, with an integer "label" where the data has labels. Sources
-hold paths and offsets, never open files, so that threads can share them and they can be pickled. A
-record that can't be decoded raises `Undecodable`, naming it.
+A source has `__len__` and `__getitem__(int) -> record`. A record is `{"image": uint8 [H, W, C]}` or, for points,
+`{"image": float32 [D]}`, with an integer "label" if the data set has labels. Sources store paths and offsets, never
+open files, so that threads can share them and they can be pickled. A record that can't be decoded raises `Undecodable`
+with its name.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from vdm_jax.errors import Undecodable, UserError
 
 T = TypeVar("T")
 Record = dict[str, Any]
-PROBED = 16  # records tried before a data set is given up
+PROBED = 16  # the number of records that are tried before a data set is rejected
 
 
 class Source(Protocol):
-    """Random access to records."""
+    """A sequence of records with random access."""
 
     def __len__(self) -> int: ...
 
@@ -37,9 +37,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Records in memory. images: uint8 [N, H, W, C] or float32 [N, D]; labels: int [N] or None.
+    """Records in memory.
 
-    no_labels: why labels that are there cannot be used.
+    Attributes:
+        images: uint8 [N, H, W, C] or float32 [N, D].
+        labels: int [N], or None.
+        no_labels: The reason if labels exist but can't be used.
     """
 
     images: np.ndarray
@@ -72,7 +75,7 @@ class Subset:
 
 @dataclass(frozen=True, eq=False)
 class Mapped:
-    """The records of `source`, each image by `change`; a function that can be pickled."""
+    """The records of `source` with the function `change`, which must be picklable, applied to each image."""
 
     source: Source
     change: Callable[[np.ndarray], np.ndarray]
@@ -86,28 +89,28 @@ class Mapped:
 
     @property
     def labels(self) -> np.ndarray | None:
-        """Where they are known without reading the records."""
+        """All labels, int [N], if they are known without reading the records."""
         return labels_of(self.source)
 
 
 def labels_of(source: Any) -> np.ndarray | None:
-    """All labels, int [N], where they are known without reading the records."""
+    """Return all labels, int [N], or None if they are not known without reading the records."""
     if isinstance(source, Subset):
-        whole = labels_of(source.source)
-        return None if whole is None else whole[source.indices]
+        labels = labels_of(source.source)
+        return None if labels is None else labels[source.indices]
     return getattr(source, "labels", None)
 
 
 def trait(source: Any, name: str, default: T) -> T:
-    """What the innermost source says of itself under that name, such as its class names."""
+    """Return the attribute `name`, such as 'class_names', of the outermost source that has it, or `default`."""
     while not hasattr(source, name) and hasattr(source, "source"):
         source = source.source
-    found: T = getattr(source, name, default)
-    return found
+    value: T = getattr(source, name, default)
+    return value
 
 
 def take(source: Source, indices: np.ndarray) -> Source:
-    """The records at `indices`. Arrays stay arrays, so that they can be checked as a whole."""
+    """Return a source of the records at `indices`; arrays stay arrays, so that they can be checked at once."""
     if isinstance(source, Arrays):
         labels = None if source.labels is None else source.labels[indices]
         return Arrays(source.images[indices], labels, source.no_labels)
@@ -115,7 +118,11 @@ def take(source: Source, indices: np.ndarray) -> Source:
 
 
 def first_decodable(read: Callable[[int], T], count: int) -> T:
-    """What `read` gives for the first of a few records that can be decoded; if none can, the first's error."""
+    """Return the result of `read` for the first decodable record of at most PROBED.
+
+    Raises:
+        Undecodable: If none of them can be decoded; the error is that of the first record.
+    """
     first: Undecodable | None = None
     for index in range(min(count, PROBED)):
         try:
@@ -126,25 +133,33 @@ def first_decodable(read: Callable[[int], T], count: int) -> T:
 
 
 class OtherSize(Undecodable):
-    """An image of another size than the others."""
+    """An error for an image whose size differs from the first image's."""
 
 
 def _decode_sized(data: bytes, shape: tuple[int, ...], where: str, resize: Resize | None = None) -> np.ndarray:
+    """Decode an image file, and raise OtherSize unless it has `shape`."""
     image = decode_image(data, shape[-1], where, resize)
     if image.shape != shape:
         raise OtherSize(
-            f"{where} is {image.shape[0]}x{image.shape[1]} but the first image is {shape[0]}x{shape[1]}; images are to "
-            "be of one size, or made so by --config.data.resize='crop' (or 'pad', 'area', 'bicubic')"
+            f"{where} is {image.shape[0]}x{image.shape[1]} but the first image is {shape[0]}x{shape[1]}; use "
+            "images of one size, or set --config.data.resize='crop' (or 'pad', 'area', 'bicubic')"
         )
     return image
 
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Image files of one size, or made so. shape: [H, W, C] that each must decode to; labels: int [N] or None.
+    """Image files that have or are resized to one size.
 
-    no_labels: why there are none. class_names: of the labels. listed: what `identity` says of the folder's files.
-    cost: values decoded for a record, where it is more than the shape says.
+    Attributes:
+        paths: The paths of the files.
+        shape: The shape [H, W, C] of every decoded image.
+        labels: int [N], or None.
+        resize: The resizing, if any.
+        no_labels: The reason if there are no labels.
+        class_names: The name of each label.
+        listed: The description of the folder's files that `identity` records.
+        cost: The number of values that are decoded for a record, if it is more than that of `shape`.
     """
 
     paths: Sequence[str]
@@ -168,14 +183,20 @@ class Files:
 
 
 def read_file(path: str) -> bytes:
-    """A file's bytes; Undecodable if it is gone or closed to us."""
+    """Read a file's bytes.
+
+    Raises:
+        Undecodable: If the file does not exist or can't be read.
+    """
     try:
         if "://" in path:
             return bytes(epath.Path(path).read_bytes())
-        with open(path, "rb") as file:  # a third of the time
+        with open(path, "rb") as file:  # takes a third of epath's time
             return file.read()
     except FileNotFoundError as error:
-        raise Undecodable(f"{path} is not there any more; put it back or start with the files there are") from error
+        raise Undecodable(
+            f"{path} does not exist any more; restore it or start a new run with the files that exist"
+        ) from error
     except PermissionError as error:
         raise Undecodable(f"{path} can't be read ({error.strerror}); change its permissions or remove it") from error
 
@@ -183,14 +204,24 @@ def read_file(path: str) -> bytes:
 def open_files(
     paths: Sequence[str], channels: int, labels: np.ndarray | None = None, resize: Resize | None = None
 ) -> Files:
-    """Files in the given order, all of the size of the first or resized; grey or RGB by `channels`; labels: int [N]."""
+    """Open image files, in the order of `paths`, as a source.
+
+    Args:
+        paths: The paths of the files.
+        channels: 1 for gray or 3 for RGB.
+        labels: int [N], or None.
+        resize: The resizing; with None, every file must have the size of the first.
+
+    Raises:
+        Undecodable: If none of the first few files can be decoded.
+    """
     first = first_decodable(lambda k: decode_image(read_file(paths[k]), channels, paths[k], resize), len(paths))
     return Files(paths, first.shape, labels, resize)
 
 
 @dataclass(frozen=True, eq=False)
 class Archive:
-    """Image files in an uncompressed tar, read in place. offsets, sizes: int64 [N], by name."""
+    """Image files in an uncompressed tar archive, read in place; offsets and sizes are int64 [N], in bytes."""
 
     path: str
     offsets: np.ndarray
@@ -204,7 +235,7 @@ class Archive:
         return {"image": _decode_sized(self.read(index), self.shape, self.name(index))}
 
     def read(self, index: int) -> bytes:
-        """The file's bytes. From a bucket exactly these, where `open` would fetch megabytes around them."""
+        """Read the bytes of one file; from a bucket exactly these, as `open` would download megabytes around them."""
         offset, size = int(self.offsets[index]), int(self.sizes[index])
         if "://" in self.path:
             system, path = fsspec.core.url_to_fs(self.path)
@@ -214,23 +245,31 @@ class Archive:
             return file.read(size)
 
     def name(self, index: int) -> str:
-        """How messages call it."""
+        """Return the name of an image for messages."""
         return f"image {index} of {self.path}"
 
 
 def open_archive(path: epath.Path, channels: int) -> Archive:
-    """Index the images of a tar by one walk over its headers (a minute for a million); nothing is unpacked."""
+    """Index the images of a tar archive in one pass over its headers (a minute for a million), without unpacking.
+
+    Args:
+        path: The archive.
+        channels: 1 for gray or 3 for RGB.
+
+    Raises:
+        UserError: If the archive is incomplete or compressed, or has no images.
+    """
     names, offsets, sizes = [], [], []
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # else a million headers stay in memory
+                tar.members = []  # type: ignore[attr-defined]  # otherwise a million headers stay in memory
                 if member.isfile() and is_image(member.name):
                     names.append(member.name)
                     offsets.append(member.offset_data)
                     sizes.append(member.size)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"{path} is not a whole uncompressed tar archive ({error}); fetch it again") from error
+        raise UserError(f"{path} is not a complete uncompressed tar archive ({error}); download it again") from error
     if not names:
         raise UserError(f"{path} holds no images; expected PNG files inside it")
     order = np.asarray(sorted(range(len(names)), key=names.__getitem__))

@@ -1,4 +1,4 @@
-"""Three records as the channels of one image: StackedMNIST, whose 1,000 classes are modes for a GAN to cover."""
+"""StackedMNIST: three digits as the channels of one image; its 1,000 classes are the modes that a GAN should cover."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COPIES = 2
 
 @dataclass(frozen=True, eq=False)
 class Stacked:
-    """Record k: the images of source[indices[k]] as channels, by `pad`; label 100 a + 10 b + c."""
+    """A source whose record k has the padded images of source[indices[k]] as channels and label 100 a + 10 b + c."""
 
     source: Source
     indices: np.ndarray  # int [M, 3]
@@ -35,22 +35,30 @@ class Stacked:
 
     @property
     def labels(self) -> np.ndarray | None:
-        """int [M], where those of the digits are known without reading these."""
+        """All labels, int [M], if those of the digits are known without reading the records."""
         single = labels_of(self.source)
         return None if single is None else single[self.indices].astype(np.int64) @ np.array([100, 10, 1])
 
 
 def stacked_mnist(part: str, path: str, shape: Sequence[int] | None) -> tuple[Stacked, str]:
-    """stacked_mnist: uint8 [32, 32, 3], or [16, 16, 3] of averages, of the digits that lie at `path` as `mnist`'s do.
+    """Read stacked_mnist as uint8 [32, 32, 3], or as averages of 2 × 2 pixels, [16, 16, 3].
 
-    Every digit is twice in each channel, by permutations of a fixed seed: 120,000 records of 60,000 digits (the sizes
-    of the dataset class released with DDGAN, whose permutations have no seed).
+    Every digit occurs twice in each channel, by permutations with a fixed seed: 120,000 records from 60,000 digits.
+    These are the sizes of the data set released with DDGAN, whose permutations have no fixed seed.
+
+    Args:
+        part: 'train' or 'test'.
+        path: data.path, as for `mnist`.
+        shape: data.shape; (16, 16, 3) averages the images.
+
+    Raises:
+        UserError: If mnist or its labels are missing.
     """
     half = shape is not None and tuple(shape) == (HALVED, HALVED, 3)
     digits, version = read_idx_set(part, path, None, name="mnist")
     if "label" not in digits[0]:
         why = trait(digits, "no_labels", "") or f"data.path={path!r} lacks them"
-        raise UserError(f"stacked_mnist needs the labels of mnist ({why}); fetch them too")
+        raise UserError(f"stacked_mnist needs the labels of mnist ({why}); download them too")
     rng = np.random.default_rng([SPLIT_SEED, int(part == "test")])
     column = lambda: np.concatenate([rng.permutation(len(digits)) for _ in range(COPIES)])
     indices = np.stack([column() for _ in range(3)], axis=-1)
