@@ -35,6 +35,14 @@ def test_digits_splits_hold_these_bytes(split, count, images, labels):
     data.check(digits, (8, 8, 1), 17)
 
 
+def test_halved_digits_are_rounded_means_of_two_by_two_pixels():
+    whole, half = data.load("digits", "test"), data.load("digits", "test", shape=(4, 4, 1))
+    means = whole.source.images.astype(float).reshape(297, 4, 2, 4, 2, 1).mean((2, 4))
+    np.testing.assert_array_equal(half.source.images, np.floor(means + 0.5))
+    np.testing.assert_array_equal(half.source.labels, whole.source.labels)
+    assert (half.shape, half.vocabulary, half.version) == ((4, 4, 1), 17, f"halved, {whole.version}")
+
+
 def test_digits_are_scikit_learns_in_the_order_of_the_design():
     sklearn = pytest.importorskip("sklearn.datasets")
     original = sklearn.load_digits()
@@ -230,9 +238,11 @@ def test_check_names_the_field_both_values_and_the_way_out():
     digits = data.load("digits", "train")
     with pytest.raises(UserError, match=r"data\.shape=\(28, 28, 1\) but .*\(8, 8, 1\); set --config\.data\.shape"):
         data.check(digits, (28, 28, 1), 17)
-    with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* has vocabulary 17; set --config\.data\.vocabulary=17"):
+    with pytest.raises(
+        UserError, match=r"data\.vocabulary=256 but .* has vocabulary 17; set --config\.data\.vocabulary=17"
+    ):
         data.check(digits, (8, 8, 1), 256)
-    with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* is 0; set --config\.data\.vocabulary=0"):
+    with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* has vocabulary 0; set --config\.data\.vocabulary=0"):
         data.check(data.load("swirl", "train"), (2,), 256)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vdm_jax.data.padding import halved
 from vdm_jax.data.paths import SPLIT_SEED, refuse_path
 from vdm_jax.data.sources import Arrays
 
@@ -29,10 +30,10 @@ def digits(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arrays, s
     Args:
         part: 'train' for the first 1,500 digits, 'test' for the other 297.
         path: data.path, which must be empty.
-        shape: Ignored.
+        shape: (4, 4, 1) for averages of 2 × 2 pixels, rounded; other shapes are ignored.
 
     Returns:
-        The source of uint8 images [8, 8, 1] with values 0 to 16 and with labels, and its version.
+        The source of uint8 images [8, 8, 1] or [4, 4, 1] with values 0 to 16 and with labels, and its version.
 
     Raises:
         UserError: If `path` is not empty.
@@ -43,7 +44,10 @@ def digits(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arrays, s
         images, labels = arrays["images"], arrays["labels"]
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
     chosen = order[:DIGITS_TRAIN] if part == "train" else order[DIGITS_TRAIN:]
-    return Arrays(images[chosen], labels[chosen]), "uci-optdigits-test (scikit-learn order) 1,500/297"
+    version = "uci-optdigits-test (scikit-learn order) 1,500/297"
+    if shape is not None and tuple(shape) == (4, 4, 1):
+        images, version = halved(images), f"halved, {version}"
+    return Arrays(images[chosen], labels[chosen]), version
 
 
 def swirl_points(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -19,7 +19,13 @@ def pad(images: np.ndarray, side: int) -> np.ndarray:
     images = np.pad(images, ((0, 0), *margins, (0, 0)))
     if side == PADDED:
         return images
-    cells = images.reshape(len(images), HALVED, 2, HALVED, 2, -1).astype(np.uint16)
+    return halved(images)
+
+
+def halved(images: np.ndarray) -> np.ndarray:
+    """Average 2 × 2 pixels of images uint8 [N, h, w, C] and round, halves up: uint8 [N, h/2, w/2, C]."""
+    count, height, width, channels = images.shape
+    cells = images.reshape(count, height // 2, 2, width // 2, 2, channels).astype(np.uint16)
     return ((cells.sum((2, 4)) + 2) // 4).astype(np.uint8)
 
 
