@@ -242,7 +242,9 @@ def test_check_names_the_field_both_values_and_the_way_out():
         UserError, match=r"data\.vocabulary=256 but .* has vocabulary 17; set --config\.data\.vocabulary=17"
     ):
         data.check(digits, (8, 8, 1), 256)
-    with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* has vocabulary 0; set --config\.data\.vocabulary=0"):
+    with pytest.raises(
+        UserError, match=r"data\.vocabulary=256 but .* has vocabulary 0; set --config\.data\.vocabulary=0"
+    ):
         data.check(data.load("swirl", "train"), (2,), 256)
 
 

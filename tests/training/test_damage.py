@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -184,6 +185,12 @@ def test_another_structure_is_no_damage(wrong: str, harmed: bool, run: epath.Pat
     with pytest.raises(UserError, match=f"belongs to another model or version .*{told}"):
         Restored(run, change(LIKE))
     assert contents(run) == before
+
+
+def test_the_version_that_wrote_a_run_is_named(run: epath.Path) -> None:
+    (run / "config.json").write_text(json.dumps({"versions": {"vdm_jax": "0.1.0"}}))
+    with pytest.raises(UserError, match=r"checkpoints/9 of a run of vdm_jax 0\.1\.0 belongs to another model"):
+        Restored(run, next(iter(WRONG.values()))[0](LIKE))
 
 
 def test_no_checkpoint_is_none(tmp_path: Any) -> None:

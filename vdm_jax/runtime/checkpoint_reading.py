@@ -148,8 +148,18 @@ def _check_structure(place: epath.Path, described: dict[str, Any], like: Any) ->
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(
-            f"the checkpoint {place} belongs to another model or version ({wrong[0]}{more}); use another --workdir"
+            f"the checkpoint {place}{_written_by(place)} belongs to another model or version ({wrong[0]}{more}); use "
+            "another --workdir"
         )
+
+
+def _written_by(place: epath.Path) -> str:
+    """Name the version that created the working directory of a checkpoint; '' if it is not known."""
+    try:
+        version = json.loads((place.parent.parent / "config.json").read_text())["versions"]["vdm_jax"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return f" of a run of vdm_jax {version}"
 
 
 def _described(place: epath.Path) -> dict[str, list[Any]]:
