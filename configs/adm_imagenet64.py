@@ -16,7 +16,7 @@ Cost: 630 GFLOP an image and step, 7.0e20 FLOP; at an assumed 300 TFLOP/s, 27 da
 109 GFLOP, 3.4e19 FLOP, 31 hours).
 Slices: not yet planned.
 
-Images: labelled ones, so the NEW downsampled ImageNet; the paper's were halved by boxes and cut by its own code, and
+Images: labeled ones, so the NEW downsampled ImageNet; the paper's were halved by boxes and cut by its own code, and
 its classifier saw crops of larger ones, which `--config.data.augment="('flip','crop')"` takes of a folder of those.
 Variants: `no_dropout` `classifier` `ddim25`, `mini` for two CPU cores, on CIFAR-10.
 """

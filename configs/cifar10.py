@@ -11,8 +11,8 @@ Published weights (2.64, quoted), copied from gs://gresearch/vdm/cifar10/checkpo
 Cost: 10M steps of batch 128 at 155 GFLOP an image, 2e20 FLOP; at an assumed 300 TFLOP/s, 7.7 days of
 one accelerator. The batch size of the paper is recalled, not read; all settings are the release's.
 
-Variants: `T10` `T100` `T250` `T500` `T1000` `no_fourier` `fixed` `monotone` `minimise_variance`
-`simple`, `mini` for two CPU cores, and `recipe`, other initial weights and optimiser for the mini size
+Variants: `T10` `T100` `T250` `T500` `T1000` `no_fourier` `fixed` `monotone` `minimize_variance`
+`simple`, `mini` for two CPU cores, and `recipe`, other initial weights and optimizer for the mini size
 (experiments/vdm/recipe.py: 3.45 bits/dim after 900 steps on a subset). They combine: `cifar10.py:mini,recipe`.
 """
 

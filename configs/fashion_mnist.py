@@ -1,4 +1,4 @@
-"""VDM on Fashion-MNIST, 28×28 grey bytes. Not in the paper; a first real data set for one machine.
+"""VDM on Fashion-MNIST, 28×28 gray bytes. Not in the paper; a first real data set for one machine.
 
     python -m vdm_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist \
         --config.data.path=DIR    # with the four idx files

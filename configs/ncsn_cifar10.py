@@ -2,7 +2,7 @@
 
     python -m vdm_jax.main --config=configs/ncsn_cifar10.py --workdir=runs/ncsn_cifar10
 
-Network, levels, loss, optimiser and sampler are the paper's: a RefineNet whose norms know the number of the level,
+Network, levels, loss, optimizer and sampler are the paper's: a RefineNet whose norms know the number of the level,
 width 128, 30,117,635 parameters (counted, in the authors' code too); σ geometric from 1 to .01 on data in [0, 1];
 σ² ‖score error‖²; Adam 1e-3, 200,000 steps of batch 128; 100 Langevin steps at each level with h = 2·10⁻⁵ σ²/σ_10²,
 which is r = .316, and no denoising at the end. All but the parameters is read in the authors' code, FID and IS are
@@ -11,7 +11,7 @@ does not see). The bits/dim that an evaluation prints are a bound of a network a
 itself to be at the nearest: no number of the papers. The authors' weights load once they are saved again
 (`vdm_jax.convert.ncsn`). Ours: none at this size yet.
 
-`ncsnpp` has NCSN++'s U-Net and optimiser in its place. `v2` is NCSNv2 (Song & Ermon 2020): 232 levels from 50 to .01,
+`ncsnpp` has NCSN++'s U-Net and optimizer in its place. `v2` is NCSNv2 (Song & Ermon 2020): 232 levels from 50 to .01,
 5 steps at each, r = .176 (6.2·10⁻⁶), EMA .999, denoising; FID 10.87 (recalled); its network is not here, NCSN++'s
 stands in. Levels and steps are read in the configs of score_sde, which reimplements both.
 
@@ -31,7 +31,7 @@ from vdm_jax.presets.sde import SDE_MINI, sde_images
 NCSNPP: dict[str, Any] = {
     "model.network": "multiscale",
     "model.family": "ncsnpp",
-    "model.told": "time",
+    "model.time_input": "time",
     "model.dropout": 0.1,
     "optimizer.learning_rate": 2e-4,
     "optimizer.warmup_steps": 5000,
@@ -60,7 +60,7 @@ def get_config(variant: str = "") -> ConfigDict:
     parts = {
         "schedule.kind": "ve_sde",
         "model.network": "refinenet",
-        "model.told": "index",
+        "model.time_input": "index",
         "sampling.sampler": "langevin",
         "evaluation.estimator": "vlb",
     }

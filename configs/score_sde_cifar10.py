@@ -17,13 +17,13 @@
 | `vp_discrete,ddpm` | 3.24 | 3.37 | 3.28 | DDPM |
 
 All quoted from the list of checkpoints that comes with the original code. A row is two checkpoints: the FID is that of
-the best step while training, FID (ODE) and bits/dim that of the last. Likelihoods are those of uniformly dequantised
+the best step while training, FID (ODE) and bits/dim that of the last. Likelihoods are those of uniformly dequantized
 test images, five passes. The FID of VP, deep took 2,000 network calls (quoted from DDGAN's table), so a corrector too
 (variant `pc`); the released configs take 1,000 Euler–Maruyama steps, as here. Ours: none at this size yet.
 
 Settings are those of the original's configs: batch 128, flips, dropout .1, Adam 2e-4, 1.3M steps (`deep`: 950,000),
 EMA .9999 (`ve`: .999), VP and sub-VP with β from .1 to 20, VE with σ from .01 to 50 on data in [0, 1]. Differences:
-training sees dequantised levels, the loss is a mean over pixels under VE too (the original's a sum, which its clipping
+training sees dequantized levels, the loss is a mean over pixels under VE too (the original's a sum, which its clipping
 then meets), and samples run down to t = 1e-5, not 1e-3 (`fid` does that for VP and sub-VP).
 Parameters: 61,804,419 (`deep` 106,632,579), `ve` 62,758,915 (`ve,deep` 107,587,075), counted. Cost: 61 GFLOP an image
 (`deep` 104), 1.0e19 FLOP in all (`deep` 1.3e19); at an assumed 300 TFLOP/s, 9 (12) hours of one accelerator.

@@ -5,10 +5,10 @@
 DDPM++ deep under the sub-VP SDE trained on its variational bound: the likelihood weighting, g² times the score's error,
 which is ½ γ′(t) ‖ε − ε̂‖², with t drawn in proportion to it (γ uniform). Paper: 2.83 by the flow without augmentation;
 with flips (variant `flips`) 2.80 by the flow and 2.90 by the bound (all three quoted from VDM's table). Those are with
-variational dequantisation (recalled): uniform noise, as this config has it, is not expected to reach them, and
-`dequantiser` trains a small flow of affine couplings beside the finished model,
+variational dequantization (recalled): uniform noise, as this config has it, is not expected to reach them, and
+`dequantizer` trains a small flow of affine couplings beside the finished model,
 
-    python -m vdm_jax.main --config=configs/scoreflow_cifar10.py:dequantiser --workdir=runs/scoreflow_dequantiser \
+    python -m vdm_jax.main --config=configs/scoreflow_cifar10.py:dequantizer --workdir=runs/scoreflow_dequantizer \
         --weights=runs/scoreflow_cifar10
 
 which then tells bits/dim with it and with uniform noise (`uniform` in eval.json). The paper's flow is Flow++'s
@@ -20,7 +20,7 @@ That sub-VP, deep is the paper's best model, and its number of steps, are recall
 hours of one accelerator; the flow's likelihood of the test set is five passes of some hundred calls and gradients an
 image.
 
-Variants: `flips` `vp` `bound` `dequantiser`, `uniform_times` (t uniform, its variance to compare), `mini` for two CPU
+Variants: `flips` `vp` `bound` `dequantizer`, `uniform_times` (t uniform, its variance to compare), `mini` for two CPU
 cores.
 """
 

@@ -32,7 +32,7 @@ class Mixture(NamedTuple):
         """Var x."""
         return float(self.shares @ (self.deviations**2 + self.means**2) - self.mean**2)
 
-    def standardised(self) -> Mixture:
+    def standardized(self) -> Mixture:
         """Return the distribution of (x − E[x])/√Var x."""
         scale = np.sqrt(self.variance)
         return Mixture(self.shares, (self.means - self.mean) / scale, self.deviations / scale)

@@ -129,7 +129,7 @@ def test_defaults_of_the_table_are_legal_and_described() -> None:
 def test_base_is_locked_and_fresh() -> None:
     config = base()
     with pytest.raises(AttributeError):
-        config.model.colour = 4
+        config.model.color = 4
     with pytest.raises(AttributeError):
         config.extra = 4
     with pytest.raises(TypeError):
@@ -164,7 +164,7 @@ ILLEGAL: list[tuple[str, Any, str]] = [
     ),
     ("model.dropout", 1.0, "at most 0.99"),
     ("schedule.kind", "lineer", r"did you mean 'linear'\?"),
-    ("schedule.gamma_0", 6.0, "gamma_0 must lie below"),
+    ("schedule.gamma_0", 6.0, "gamma_0 must be below"),
     ("training.weighting", "simple", "not a bound"),
     ("training.seed", 2**32, "at most 4294967295"),
     ("optimizer.learning_rate", math.nan, "not of type float"),
@@ -203,7 +203,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"sampling.respacing": "10,10,3,2,2"}, r"visits 27 levels; set config.sampling.num_steps=27"),
     (
         {"sampling.num_steps": 1},
-        r"num_steps=1 starts from pure noise at level 1 of 1000, where 100% .*respacing='even1'",
+        r"num_steps=1 starts from pure noise at level 1 of 1000, where the image has 100% .*respacing='even1'",
     ),
     ({"sampling.respacing": "1,1", "sampling.num_steps": 2, "schedule.kind": "ddpm_cosine"}, r"at level 501 of 1000"),
     ({"sampling.num_steps": 1001}, r"num_steps=1001 is more than the 1000 levels of the schedule; try 1000"),
@@ -238,7 +238,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ),
     ({"evaluation.levels": 1}, r"levels=1 must be 0, for all, or 2 to 1000"),
     ({"model.variance": "beta"}, r"weighting='hybrid' trains a learned variance"),
-    ({"model.network": "unet"}, r"variance='learned' needs a network with a variance head, which 'unet' has not"),
+    ({"model.network": "unet"}, r"variance='learned' needs a network with a variance head, which 'unet' lacks"),
     (
         {"training.times": "importance", "training.weighting": "simple"},
         r"times='importance' draws levels by their terms",
@@ -262,7 +262,7 @@ def test_fields_that_contradict_each_other_are_named(changes: dict[str, Any], se
 
 def test_path_is_moved_in_continuous_time_alone() -> None:
     config = base()
-    choose(config, {"schedule.minimise_variance": True, "schedule.kind": "learned_monotone"})
+    choose(config, {"schedule.minimize_variance": True, "schedule.kind": "learned_monotone"})
     check(config)
     config.training.num_timesteps = 10
     with pytest.raises(UserError, match="num_timesteps=0"):
@@ -271,10 +271,10 @@ def test_path_is_moved_in_continuous_time_alone() -> None:
 
 def test_missing_and_unknown_fields_are_named() -> None:
     config = base().unlock()
-    config.model.colour = 4
-    with pytest.raises(UserError, match=r"unknown config field config.model.colour; "):
+    config.model.color = 4
+    with pytest.raises(UserError, match=r"unknown config field config.model.color; "):
         check(config)
-    del config.model.colour
+    del config.model.color
     del config.model.width
     with pytest.raises(UserError, match=r"config.model.width is missing"):
         check(config)
@@ -370,8 +370,8 @@ def test_differences_name_what_may_not_change() -> None:
     assert differences(saved, config) == []
     config.data.shape, config.optimizer.clip = (), 0.5
     assert differences(saved, config) == ["data.shape: (8, 8, 1) → ()", "optimizer.clip: 1.0 → 0.5"]
-    saved["model"]["colour"] = 3
-    assert "model.colour: 3 → None" in differences(saved, config)
+    saved["model"]["color"] = 3
+    assert "model.color: 3 → None" in differences(saved, config)
 
 
 def test_field_that_a_saved_config_lacks_had_its_default() -> None:
@@ -387,7 +387,7 @@ def test_field_that_a_saved_config_lacks_had_its_default() -> None:
 @pytest.mark.parametrize(
     ("saved", "sentence"),
     [
-        ({"model": {"colour": 3}}, "has the field model.colour, which this version does not know"),
+        ({"model": {"color": 3}}, "has the field model.color, which this version does not know"),
         ({"model": {"width": "wide"}}, "config.model.width='wide' is not of type int"),
         ({"data": {"shape": 8}}, "config.data.shape=8 is not a tuple of int"),
         ({"data": 3}, "has the field data, which"),
@@ -555,7 +555,7 @@ def test_an_unread_field_of_the_earlier_layout_that_would_be_lost_is_a_sentence(
     saved = earlier(base(), **{"model.heads": 8})
     sentence = (
         r"is of vdm_jax 0\.1\.0, which wrote the field model\.heads=8 without using it: config\.model\.heads: "
-        r"config\.model\.network='unet' has no such field; it belongs to config\.model\.network='multiscale'; take it"
+        r"config\.model\.network='unet' has no such field; it belongs to config\.model\.network='multiscale'; remove it"
     )
     for read in (lambda: from_saved(saved), lambda: differences(saved, base())):
         with pytest.raises(UserError, match=sentence) as raised:
@@ -567,6 +567,19 @@ def test_the_choice_of_a_part_is_the_difference_between_configs() -> None:
     saved = base().to_dict()
     other = choose(base(), {"model.network": "mlp", "sampling.sampler": "ddim"})
     assert differences(saved, other) == ["model.network: 'unet' → 'mlp'"]
+
+
+def test_a_method_is_known_by_its_earlier_spelling() -> None:
+    """In saved configs and on the command line."""
+    new = choose(base(), {"method": "dequantizer", "schedule.kind": "vp_sde", "schedule.t_min": 1e-3})
+    saved = new.to_dict() | {"method": "dequantiser"}
+    assert from_saved(saved) == new and differences(saved, new) == []
+    made = base()
+    overrides.apply(made, ["--config.method=dequantiser", "--config.schedule.kind=vp_sde"])
+    assert made.method == "dequantizer"
+    made = base()
+    overrides.apply(made, ["--config.schedule.minimise_variance=True", "--config.schedule.kind=learned_monotone"])
+    assert made.schedule.minimize_variance
 
 
 def test_renamed_fields_are_known_by_both_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from vdm_jax.networks import families
 from vdm_jax.training.loop import train
 
 
-def labelled(count: int) -> Any:
+def labeled(count: int) -> Any:
     config = choose(points(), {"model.num_classes": count})
     check(config)
     return config
@@ -41,7 +41,7 @@ def test_a_run_of_ours_is_tuned_to_labels_and_back(tmp_path: Any) -> None:
     config = points()
     config.training.num_steps = config.training.log_every = config.training.checkpoint_every = 2
     state = train(config, epath.Path(tmp_path), finish=False)
-    told = labelled(3)
+    told = labeled(3)
     with pytest.raises(UserError, match=r"belong to another model \(model\.num_classes: 0 there, 3 here\)|num_classes"):
         weights.load(str(tmp_path), told, methods.build(told))
     params, note = weights.to_start_from(str(tmp_path), told, methods.build(told))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from vdm_jax.fields import ANY_TIME, Component, Field
 
-METHODS = ("vdm", "ddpm", "sde", "dequantiser", "flow_matching", "classifier", "ddgan")
+METHODS = ("vdm", "ddpm", "sde", "dequantizer", "flow_matching", "classifier", "ddgan")
 # Whose network predicts what data a latent is of; with a classifier, those that know labels.
-DENOISERS = ("vdm", "ddpm", "sde", "dequantiser", "flow_matching")
+DENOISERS = ("vdm", "ddpm", "sde", "dequantizer", "flow_matching")
 # Those whose network is trained, and may be trained without its conditions.
-TRAINED_DENOISERS = tuple(name for name in DENOISERS if name != "dequantiser")
+TRAINED_DENOISERS = tuple(name for name in DENOISERS if name != "dequantizer")
 # That draw samples; whose evaluation measures something.
 SAMPLED = (*DENOISERS, "ddgan")
 MEASURED = (*DENOISERS, "classifier")
@@ -25,7 +25,7 @@ DATA = Component(
     {
         "method": Field(
             "vdm",
-            "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, the dequantisation of one, rectified flow, "
+            "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, the dequantization of one, rectified flow, "
             "guided diffusion's classifier, DDGAN",
             METHODS,
             decisive=True,
@@ -71,7 +71,7 @@ TRAINING = Component(
         ),
         "training.parallelism": Field("jit", "what runs the step on many devices", ("jit", "pmap"), resume=ANY_TIME),
         "training.fsdp": Field(
-            1, "devices that share one copy of parameters and optimiser state", low=1, resume=ANY_TIME
+            1, "devices that share one copy of parameters and optimizer state", low=1, resume=ANY_TIME
         ),
         "training.accumulate": Field(1, "microbatches a step is made of, one after the other", low=1, resume=ANY_TIME),
         "training.steps_per_call": Field(1, "steps the host starts at once", low=1, resume=ANY_TIME),

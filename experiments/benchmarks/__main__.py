@@ -70,7 +70,7 @@ def plot(results: common.Results) -> Figure:
         xerr=[r["standard_error"] or 0 for r in ratios],
         color="C0",
     )
-    axes.axvline(1, color="grey", lw=1)
+    axes.axvline(1, color="gray", lw=1)
     axes.invert_yaxis()
     axes.set(xlabel="time of a train step, first / second (bars: half the interquartile range)")
     return figure

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from experiments import common, models
 from experiments.common import Measured, Outcome, Results, Row, mean_of
-from vdm_jax.data.arrays import GAUSSIANS_DEVIATION, gaussians25_centres
+from vdm_jax.data.arrays import GAUSSIANS_DEVIATION, gaussians25_centers
 from vdm_jax.evaluation import report
 from vdm_jax.presets.gan import DDGAN_ABLATIONS
 
@@ -82,7 +82,7 @@ def coverage(points: np.ndarray) -> dict[str, Measured]:
       near: the share of samples within 4 σ of a center. modes: the number of centers with 20 of 10,000 of these or
       more. kl_nats: KL(distribution of these over centers ‖ uniform) in nats.
     """
-    distance = np.sqrt(np.square(points[:, None] - gaussians25_centres()).sum(-1))
+    distance = np.sqrt(np.square(points[:, None] - gaussians25_centers()).sum(-1))
     near = distance.min(1) < NEAR * GAUSSIANS_DEVIATION
     counts = np.bincount(distance.argmin(1)[near], minlength=25)
     share = counts[counts > 0] / max(counts.sum(), 1)
@@ -125,7 +125,7 @@ def plot(results: Results) -> Figure:
     for axes, entry in zip(figure.subplots(2, 4).flat, results["rows"], strict=True):
         run = entry["runs"]["1"]
         axes.scatter(*run["curves"]["points"], s=1.5, alpha=0.5, lw=0)
-        axes.scatter(*gaussians25_centres().T, s=60, facecolors="none", edgecolors="k", lw=0.5)
+        axes.scatter(*gaussians25_centers().T, s=60, facecolors="none", edgecolors="k", lw=0.5)
         modes, near = (run["measured"][name]["mean"] for name in ("modes", "near"))
         axes.set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal", xticks=[], yticks=[])
         axes.set_title(f"{entry['name']}: {modes:.0f} modes, {near:.0%} near")
@@ -135,8 +135,8 @@ def plot(results: Results) -> Figure:
 EXPERIMENT = common.Experiment(
     "gaussians25",
     "25 Gaussians",
-    "`near`: share of 10,000 samples within 4 standard deviations of a centre (.9997 of the data); `modes`: centres "
-    "with 20 of those or more; `kl_nats`: their distribution over the centres against a uniform one; `calls` of the "
+    "`near`: share of 10,000 samples within 4 standard deviations of a center (.9997 of the data); `modes`: centers "
+    "with 20 of those or more; `kl_nats`: their distribution over the centers against a uniform one; `calls` of the "
     "network for a sample; `sampling_seconds` for 10,000, compiled; `training_seconds` by the median step. The paper "
     "shows pictures of the vanilla GAN, T = 4 and DDPM, and no numbers; its code for them was never released. The GAN "
     "rows are T = 1 of the same networks. Found: the GAN loses modes without R1 and covers all of them with it, better "

@@ -63,7 +63,7 @@ def rows(scale: str) -> list[Row]:
             f"variance of z, {source}",
             {"kind": "variance", "source": source, "step_variance": 0.02, "draws": draws // 4},
         )
-        for source in ("standardised mixture", "digits in [0, 1]", "digits in [−1, 1]", "digits standardised")
+        for source in ("standardized mixture", "digits in [0, 1]", "digits in [−1, 1]", "digits standardized")
     ]
     return found + [
         Row(f"bound, {model} reverse model", {"kind": "bound", "model": model, **GAUSSIAN, "draws": draws})

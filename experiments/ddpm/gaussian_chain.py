@@ -41,8 +41,8 @@ def limit(config: dict[str, Any], seed: int) -> Outcome:
 def variance_of_z(config: dict[str, Any], seed: int) -> Outcome:
     """Compute Var z_ℓ of sampled chains at the first and middle level (ᾱ near ½), and the largest |Var z_ℓ − 1|."""
     rng, count = np.random.default_rng(seed), config["draws"]
-    if config["source"] == "standardised mixture":
-        population = EXAMPLE.standardised().sample(rng, count)
+    if config["source"] == "standardized mixture":
+        population = EXAMPLE.standardized().sample(rng, count)
         variance = 1.0
     else:
         digits = data.load("digits", "train")

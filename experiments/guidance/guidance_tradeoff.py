@@ -206,7 +206,7 @@ EXPERIMENT = common.Experiment(
     "scaled beyond 1 to find the class without a conditional model. Not as there: at equal w a smaller p_uncond "
     "guides harder, since its ∅ is worse, and has less recall (the paper has .1 and .2 about equal and .5 worse). "
     "Pixels do not gather at the ends of their range: fewer are black as w grows, a few more are white, and "
-    "unguided samples have fewer of both than real images; dynamic thresholding greys them. Σ as learned and β in "
+    "unguided samples have fewer of both than real images; dynamic thresholding grays them. Σ as learned and β in "
     "the mean cannot be told apart here, nor can the score shift if x̂ is clipped after it. Clipped before, as "
     "guided diffusion does for DDIM, it ruins ancestral samples: it moves a mean by σ²/α, not by Σ < 1, and in the "
     "first of 25 steps of cosine β that is 1,300.",

@@ -26,7 +26,7 @@ SDE_FILES = {"mini": "experiments/sde/mini_sde.py", "paper": "configs/score_sde_
 PASSES = {"vlb": 8, "ode": 1}
 ODE: dict[str, Any] = {"evaluation.estimator": "ode", "evaluation.tolerance": 1e-3}
 SCOREFLOW = {"schedule.kind": "vp_sde", "training.weighting": "vlb", "training.times": "importance", **ODE}
-DEQUANTISER = {"method": "dequantiser", "training.num_steps": 1000, "training.checkpoint_every": 1000}
+DEQUANTISER = {"method": "dequantizer", "training.num_steps": 1000, "training.checkpoint_every": 1000}
 DEQUANTISER |= {"optimizer.learning_rate": 1e-3}
 OF_SDE = {name: value for name, value in SCOREFLOW.items() if name != "training.weighting"}
 
@@ -69,7 +69,7 @@ def rows(scale: str) -> list[Row]:
         "ours: Improved DDPM, cosine β, L_vlb, bound": (ddpm, ddpm_overrides("cosine", "vlb")),
         "ours: score SDE, sub-VP, flow": (sde, {"schedule.kind": "sub_vp_sde", **ODE}),
         "ours: ScoreFlow, VP, likelihood weighting, flow": (sde, SCOREFLOW),
-        "ours: ScoreFlow, the same with variational dequantisation, flow": (sde, {**OF_SDE, **DEQUANTISER}),
+        "ours: ScoreFlow, the same with variational dequantization, flow": (sde, {**OF_SDE, **DEQUANTISER}),
     }
     found = []
     for name, (file, changes) in ours.items():
@@ -124,11 +124,11 @@ EXPERIMENT = common.Experiment(
     "likelihood_table",
     "Bits/dim: ours on one data set, and the lectures' table",
     "Rows of ours share data, images and the number of training steps of their config, not the network. Bounds are "
-    "of continuous time (VDM) or of T levels (DDPM); the flow's numbers are of dequantised data or of q(z_0|x). "
+    "of continuous time (VDM) or of T levels (DDPM); the flow's numbers are of dequantized data or of q(z_0|x). "
     "Columns of quoted rows: CIFAR-10 without and with augmentation, ImageNet OLD 32 and 64; NEW is another data "
     "set. Found: score SDEs and ScoreFlow cannot be told apart; a VDM's flow is another model than its ancestral "
     "steps, and a worse one of digits than its own bound; DDPMs pay for levels far below the eighth between the "
-    "values of digits (see iddpm_nll). `gain` is what learned dequantisation wins over uniform noise, image by image.",
+    "values of digits (see iddpm_nll). `gain` is what learned dequantization wins over uniform noise, image by image.",
     models.data_of,
     rows,
     measure,

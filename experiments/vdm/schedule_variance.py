@@ -75,7 +75,7 @@ def exact_path(path: str, seed: int) -> Any:
         def loss(leaves: Any, number: Any) -> jax.Array:
             t_key, noise_key = jax.random.split(jax.random.fold_in(key, number))
             t = jax.random.uniform(t_key, (batch,))
-            gamma, dgamma = schedules.minimise_variance(whole(leaves), t, 1 / batch)
+            gamma, dgamma = schedules.minimize_variance(whole(leaves), t, 1 / batch)
             error = gaussian.squared_error(noise_key, gamma, EXACT["dimensions"], EXACT["variance"])
             return jnp.mean(losses.continuous_weight(dgamma) * error)
 
@@ -107,7 +107,7 @@ def curve(gamma: np.ndarray) -> dict[str, Any]:
 
 def learn_path(model: models.Model, steps: int, seed: int) -> models.Model:
     """Train the path by ∇E[L²] of the training loss with fixed network and endpoints."""
-    fields = {"kind": "learned_monotone", "minimise_variance": True, "features": FEATURES}
+    fields = {"kind": "learned_monotone", "minimize_variance": True, "features": FEATURES}
     section, key = model.config.schedule, jax.random.key(seed)
     ends = {"gamma_0": jnp.float32(section.gamma_0), "span": jnp.float32(section.gamma_1 - section.gamma_0)}
     under = lambda shape: models.with_schedule(model, fields, {**ends, "shape": shape})

@@ -24,7 +24,7 @@ from vdm_jax.data.paths import SPLIT_SEED
 from vdm_jax.evaluation import report
 
 FILE = "configs/swirl.py"
-PATH = {"schedule.minimise_variance": True, "optimizer.schedule_learning_rate": 0.01}
+PATH = {"schedule.minimize_variance": True, "optimizer.schedule_learning_rate": 0.01}
 OVERRIDES: dict[str, dict[str, Any]] = {
     "mini": {**PATH, "training.num_steps": 1000, "evaluation.examples": 2000, "evaluation.passes": 64},
     "paper": {**PATH, "evaluation.examples": 5000},
@@ -50,8 +50,8 @@ def data_nats(points: np.ndarray) -> np.ndarray:
     raw = swirl_points(np.random.default_rng([SPLIT_SEED, 0]), SWIRL_SIZES["train"])
     mean, deviation = raw.mean(axis=0), raw.std(axis=0)
     r = np.pi * (1.5 + 3 * (np.arange(2000) + 0.5) / 2000)
-    centres = np.stack([r * np.cos(r), r * np.sin(r)], axis=-1)
-    square = np.square((points * deviation + mean)[:, None] - centres[None]).sum(-1)  # [N, 2000]
+    centers = np.stack([r * np.cos(r), r * np.sin(r)], axis=-1)
+    square = np.square((points * deviation + mean)[:, None] - centers[None]).sum(-1)  # [N, 2000]
     log_p = np.logaddexp.reduce(-2 * square, axis=1) - np.log(len(r)) + np.log(2 / np.pi)
     return -(log_p + np.log(deviation).sum())
 

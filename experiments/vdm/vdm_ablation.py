@@ -22,7 +22,7 @@ PASSES = {"mini": 16, "paper": 10}
 VARIED: dict[str, dict[str, Any]] = {
     "Fourier features, γ learned": {"schedule.kind": "learned_scalar"},
     "Fourier features, γ fixed": VDM_ABLATIONS["fixed"],
-    "Fourier features, γ's path by I.2": VDM_ABLATIONS["minimise_variance"],
+    "Fourier features, γ's path by I.2": VDM_ABLATIONS["minimize_variance"],
     "no Fourier features, γ learned": {"schedule.kind": "learned_scalar", **VDM_ABLATIONS["no_fourier"]},
     "no Fourier features, γ fixed": {**VDM_ABLATIONS["fixed"], **VDM_ABLATIONS["no_fourier"]},
     "Fourier features, γ fixed, T = 10": {**VDM_ABLATIONS["fixed"], **VDM_ABLATIONS["T10"]},

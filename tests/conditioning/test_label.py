@@ -22,7 +22,7 @@ from vdm_jax.runtime import devices
 from vdm_jax.training.program import abstract_batch, functions
 
 
-def labelled(made: Any, classes: int = 10, share: float = 0.0) -> Any:
+def labeled(made: Any, classes: int = 10, share: float = 0.0) -> Any:
     made.data.augment = ()
     dropped = {"model.null_class": True, "training.label_dropout": share} if share else {}
     config.choose(made, {"model.num_classes": classes} | dropped)
@@ -44,16 +44,16 @@ def test_dropped_labels_are_the_null_class_and_keyed_by_example() -> None:
 
 
 def test_the_config_says_how_often_labels_are_dropped() -> None:
-    assert conditioning.build(labelled(points(), 7, share=0.2)) == (
+    assert conditioning.build(labeled(points(), 7, share=0.2)) == (
         Label(num_classes=7, null_class=True, drop_rate=0.2),
     )
-    assert conditioning.build(labelled(points(), 7)) == (Label(num_classes=7),)
+    assert conditioning.build(labeled(points(), 7)) == (Label(num_classes=7),)
 
 
 @pytest.mark.parametrize("made", [points, pytest.param(images, marks=pytest.mark.slow)])
 def test_a_network_with_labels_begins_as_the_one_without(made: Any) -> None:
     """Its parameters are those of the other and the classes', which are 0: published weights can be tuned to labels."""
-    plain, with_classes = made(), labelled(made(), 3)
+    plain, with_classes = made(), labeled(made(), 3)
     plain.data.augment = ()
     shape = tuple(plain.data.shape)
     init = lambda c: jax.jit(lambda: networks.init(networks.build(c), jax.random.key(0), shape), compiler_options=FAST)
@@ -64,7 +64,7 @@ def test_a_network_with_labels_begins_as_the_one_without(made: Any) -> None:
 
 
 def test_the_gradient_reaches_the_classes_of_the_batch_alone() -> None:
-    given = labelled(points(), 5, share=0.5)
+    given = labeled(points(), 5, share=0.5)
     given.data.name = "digits"  # for its labels; the images are not looked at
     method = methods.build(given)
     program = functions(given, method, devices.make_mesh(1, 1, jax.devices()[:1]))
@@ -101,7 +101,7 @@ def test_batches_carry_the_label_as_a_condition() -> None:
 
 
 def test_samples_are_of_one_label_or_of_each_in_turn() -> None:
-    given = labelled(points(), 3)
+    given = labeled(points(), 3)
     requested = lambda made: conditioning.requests(conditioning.build(made), made, 8)
     np.testing.assert_array_equal(requested(given)["label"][4:], [1, 2, 0, 1])
     given.sampling.label = 2
@@ -114,7 +114,7 @@ def test_samples_are_of_one_label_or_of_each_in_turn() -> None:
 @pytest.fixture(scope="module")
 def model() -> api.Model:
     """Of three classes and none, with random parameters."""
-    given = labelled(points(), 3, share=0.1)
+    given = labeled(points(), 3, share=0.1)
     config.choose(given, {"sampling.sampler": "ddim", "sampling.num_steps": 3})
     method = methods.build(given)
     params = jax.jit(method.init, compiler_options=FAST)(jax.random.key(0))

@@ -96,12 +96,12 @@ def test_a_label_of_a_file_is_the_null_class_only_where_samples_of_it_can_be_req
 def test_what_is_no_file_of_samples_is_refused(tmp_path: Any) -> None:
     (tmp_path / "text.npz").write_text("no")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    np.savez(tmp_path / "unlabelled.npz", samples=np.zeros((5, 2, 2, 1), int))
+    np.savez(tmp_path / "unlabeled.npz", samples=np.zeros((5, 2, 2, 1), int))
     for name, sentence in (
         ("missing.npz", "does not exist or is not a file; set"),
         ("text.npz", "is not a file of samples"),
         ("other.npz", "no array named samples"),
-        ("unlabelled.npz", "has no labels, which"),
+        ("unlabeled.npz", "has no labels, which"),
     ):
         with pytest.raises(UserError, match=sentence):
             requested(settings(**LEVELS, sampling__low_resolution=str(tmp_path / name)), 4)

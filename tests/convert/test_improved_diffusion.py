@@ -120,7 +120,7 @@ def refused(flat: dict[str, np.ndarray], s: Settings = CONDITIONAL, size: tuple[
         ("num_classes: 10 in the weights, 0", "label_emb.weight of shape (10, 128) is not exp", {"encoders": ()}),
         ("scale_shift: True in the weights", "input_blocks.1.0.emb_layers.1.weight", {"scale_shift": False}),
         ("groups: 32 in all such weights, 16", "none, its tensors would fit", {"groups": 16}),
-        ("model.told and schedule.kind: 'improved'", "none, its tensors would fit", {"embedding": "ddpm"}),
+        ("model.time_input and schedule.kind: 'improved'", "none, its tensors would fit", {"embedding": "ddpm"}),
     ],
 )
 def test_refusal_names_the_field_and_the_first_key_that_differs(field: str, key: str, changes: dict) -> None:

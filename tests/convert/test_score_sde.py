@@ -334,10 +334,10 @@ def test_discrete_checkpoints_want_a_network_that_is_told_numbers() -> None:
     configs.choose(config, {"model.family": "ncsnpp", "schedule.kind": "ve_sde", "model.multipliers": (1.0, 2.0)})
     config.model.attention_at, config.training.weighting, config.training.num_timesteps = (8,), "simple", 1000
     with pytest.raises(
-        UserError, match=r"model\.told and schedule\.kind: 'ddpm' in the weights, 'fourier' in the config"
+        UserError, match=r"model\.time_input and schedule\.kind: 'ddpm' in the weights, 'fourier' in the config"
     ):
         score_sde.from_original(tree("ncsnpp_vp"), unet_tables.settings_of(config), SHAPE)
-    config.model.told = "index"
+    config.model.time_input = "index"
     score_sde.from_original(tree("ncsnpp_vp"), unet_tables.settings_of(config), SHAPE)
 
 

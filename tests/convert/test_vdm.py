@@ -30,7 +30,7 @@ KINDS = {
     "learnable_scalar": "learned_scalar",
     "learnable_nnet": "learned_monotone",
 }
-GAMMA = {  # centre and spread of the leaves of the original's schedules
+GAMMA = {  # center and spread of the leaves of the original's schedules
     "gamma/w": (17.0, 0.5),
     "gamma/b": (-11.5, 0.5),
     "gamma/l1/kernel": (9.0, 0.5),
@@ -62,12 +62,12 @@ def value(path: str, shape: tuple[int, ...]) -> np.ndarray:
     """The recipe of tests/goldens/README.md."""
     normal = np.random.default_rng(zlib.crc32(path.encode())).standard_normal(shape)
     if path in GAMMA:
-        centre, spread = GAMMA[path]
+        center, spread = GAMMA[path]
     elif path.endswith("/kernel"):
-        centre, spread = 0.0, 1 / np.sqrt(np.prod(shape[:-1]))
+        center, spread = 0.0, 1 / np.sqrt(np.prod(shape[:-1]))
     else:
-        centre, spread = float(path.endswith("/scale")), 0.1
-    return (centre + spread * normal).astype(np.float32)
+        center, spread = float(path.endswith("/scale")), 0.1
+    return (center + spread * normal).astype(np.float32)
 
 
 def original(dtype: type = np.float32, **kwargs: object) -> dict:
@@ -85,7 +85,7 @@ def compiled(width: int, depth: int, fourier: bool, attention: bool, dtype: type
 
 
 def apply(model: dict, params: dict, case: dict, dtype: type = np.float32, t: np.ndarray | None = None) -> np.ndarray:
-    """Our network on the inputs of a golden; t: in place of the normalised γ."""
+    """Our network on the inputs of a golden; t: in place of the normalized γ."""
     names = ("width", "layers", "fourier", "attention")
     net = compiled(*(model[name].item() for name in names), dtype)
     t = (case["gamma"].astype(dtype) + 13.3) / 18.3 if t is None else t
@@ -294,7 +294,7 @@ def test_numbers_of_parameters(width: int, depth: int, attention: bool, features
     config.model.width, config.model.depth, config.model.attention = width, depth, attention
     configs.choose(config, {"schedule.kind": "learned_monotone" if features else "learned_scalar"})
     ours = jax.eval_shape(method.build(config).init, jax.random.key(0))
-    # gamma_0 and span stand for the original's b and w; with a network they and its normalised
+    # gamma_0 and span stand for the original's b and w; with a network they and its normalized
     # slope hold one number more than l1's two
     assert sum(leaf.size for leaf in jax.tree.leaves(ours)) == count + bool(features)
     model = layout(width, depth, attention, kind=config.schedule.kind)

@@ -17,7 +17,7 @@ def _png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _features(shape: tuple[int, ...], labelled: bool) -> dict:
+def _features(shape: tuple[int, ...], labeled: bool) -> dict:
     package = "tensorflow_datasets.core.features"
     dimensions = [str(size) for size in shape]
     features = {
@@ -26,7 +26,7 @@ def _features(shape: tuple[int, ...], labelled: bool) -> dict:
             "image": {"shape": {"dimensions": dimensions}, "dtype": "uint8"},
         }
     }
-    if labelled:
+    if labeled:
         features["label"] = {
             "pythonClassName": f"{package}.class_label_feature.ClassLabel",
             "classLabel": {"numClasses": "10"},

@@ -60,7 +60,7 @@ def test_digits_use_all_17_values():
 # ---------------------------------------------------------------- swirl
 
 
-def test_swirl_is_standardised_and_deterministic():
+def test_swirl_is_standardized_and_deterministic():
     train, again = (data.load("swirl", "train").source.images for _ in range(2))
     np.testing.assert_array_equal(train, again)
     np.testing.assert_allclose(train.mean(axis=0), 0, atol=1e-6)
@@ -85,7 +85,7 @@ def test_swirl_lies_on_a_spiral():
     uniform = (curve - curve.mean(axis=0)) / np.sqrt(curve.var(axis=0) + 0.25)
     nearest = np.abs(points[:500, None] - uniform).max(axis=-1).min(axis=1)
     assert np.quantile(nearest, 0.95) < 2.5 * 0.5 / curve.std()
-    assert nearest.max() < 0.6  # neighbouring turns are 2π / curve.std() apart: about 1
+    assert nearest.max() < 0.6  # neighboring turns are 2π / curve.std() apart: about 1
 
 
 # ---------------------------------------------------------------- npz
@@ -127,7 +127,7 @@ def test_at_most_5000_images_are_for_tuning(tmp_path):
     assert data.load("npz", "fit", path=str(tmp_path / "x.npz")).num_examples == 55_000
 
 
-def test_npz_of_points_and_of_few_grey_levels(tmp_path):
+def test_npz_of_points_and_of_few_gray_levels(tmp_path):
     points = np.random.default_rng(0).normal(size=(50, 3))
     np.savez(tmp_path / "points.npz", x=points)
     loaded = data.load("npz", "test", path=str(tmp_path / "points.npz"))
@@ -136,10 +136,10 @@ def test_npz_of_points_and_of_few_grey_levels(tmp_path):
     chosen = np.random.default_rng(0).permutation(50)[45:]
     np.testing.assert_array_equal(loaded.source.images, points[chosen].astype(np.float32))
 
-    np.savez(tmp_path / "grey.npz", x=np.full((50, 2, 2), 3, np.uint8))
+    np.savez(tmp_path / "gray.npz", x=np.full((50, 2, 2), 3, np.uint8))
     for vocabulary in (4, 256):
-        grey = data.load("npz", "train", path=str(tmp_path / "grey.npz"), vocabulary=vocabulary)
-        data.check(grey, (2, 2, 1), vocabulary)
+        gray = data.load("npz", "train", path=str(tmp_path / "gray.npz"), vocabulary=vocabulary)
+        data.check(gray, (2, 2, 1), vocabulary)
 
 
 def test_cifar10_and_mnist_as_npz_keep_their_name_and_say_which_file(tmp_path):

@@ -104,7 +104,7 @@ def _tiff16(pixels: np.ndarray) -> bytes:
         _png16(np.full((8, 8, 2), 65535)),
         _tiff16(DEEP),
     ],
-    ids=["ppm", "ppm of 10 bits", "plain ppm", "png", "png with alpha", "grey png with alpha", "tiff"],
+    ids=["ppm", "ppm of 10 bits", "plain ppm", "png", "png with alpha", "gray png with alpha", "tiff"],
 )
 def test_color_of_16_bits_is_not_cut_to_its_high_byte(content):
     with pytest.raises(Undecodable, match=r"^x has 16 bits per channel, and 8 of them would be lost; convert it"):

@@ -90,14 +90,14 @@ def test_subfolders_are_classes_numbered_alike_in_both_parts(tmp_path, png):
     assert "label" not in data.load("folder", "train", path=str(tmp_path)).source[0]
 
 
-def test_folder_is_grey_or_rgb_by_shape(tmp_path, png):
-    grey = _images(20, (6, 6, 1))
-    _write_folder(tmp_path / "x", grey, png)
+def test_folder_is_gray_or_rgb_by_shape(tmp_path, png):
+    gray = _images(20, (6, 6, 1))
+    _write_folder(tmp_path / "x", gray, png)
     order = np.random.default_rng(0).permutation(20)[18:]
-    as_grey = data.load("folder", "test", path=str(tmp_path / "x"), shape=(6, 6, 1))
-    np.testing.assert_array_equal(_stack(as_grey), grey[order])
+    as_gray = data.load("folder", "test", path=str(tmp_path / "x"), shape=(6, 6, 1))
+    np.testing.assert_array_equal(_stack(as_gray), gray[order])
     as_rgb = data.load("folder", "test", path=str(tmp_path / "x"), shape=(6, 6, 3))
-    np.testing.assert_array_equal(_stack(as_rgb), np.repeat(grey[order], 3, axis=-1))
+    np.testing.assert_array_equal(_stack(as_rgb), np.repeat(gray[order], 3, axis=-1))
     with pytest.raises(UserError, match=r"data\.shape=\(6, 6, 4\) can't be read from image files"):
         data.load("folder", "test", path=str(tmp_path / "x"), shape=(6, 6, 4))
 

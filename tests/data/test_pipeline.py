@@ -210,16 +210,16 @@ class Slow:
         return record if self.labels is None else record | {"label": int(self.labels[index])}
 
 
-@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("labeled", [True, False])
 @pytest.mark.parametrize("bad", [(), (0, 17)])
-def test_decoded_images_are_remembered_and_are_those_of_the_source(counted, labelled, bad):
+def test_decoded_images_are_remembered_and_are_those_of_the_source(counted, labeled, bad):
     arrays = counted.source
-    slow = Slow(arrays.images, arrays.labels if labelled else None, bad)
+    slow = Slow(arrays.images, arrays.labels if labeled else None, bad)
     options = {"seed": 4, "batch_size": 30, "augment": ("flip", "channels"), "num_threads": 3}
     batches = _take(data.train_iterator(counted._replace(source=slow), **options), 20)
     expected = _take(data.train_iterator(counted, **options), 20)
     for batch, other in zip(batches, expected, strict=True):
-        assert ("label" in batch) == labelled
+        assert ("label" in batch) == labeled
         good = batch["replaced"] == 0
         assert good.sum() == (~np.isin(other["label"], bad)).sum()
         for name in batch.keys() - {"replaced"}:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from vdm_jax import data
-from vdm_jax.data.arrays import GAUSSIANS_DEVIATION, gaussians25_centres
+from vdm_jax.data.arrays import GAUSSIANS_DEVIATION, gaussians25_centers
 from vdm_jax.data.padding import pad_one
 from vdm_jax.data.sources import Mapped
 from vdm_jax.errors import UserError
 
 
 def digits(file: Path, labels: bool = True) -> str:
-    """Forty 28 × 28 'digits', each of one grey, 10 + its number; label: number mod 10."""
+    """Forty 28 × 28 'digits', each of one gray, 10 + its number; label: number mod 10."""
     number = np.arange(40)
     images = np.broadcast_to((10 + number)[:, None, None], (40, 28, 28)).astype(np.uint8)
     with_labels = {"y_train": number % 10, "y_test": number[:8] % 10} if labels else {}
@@ -28,17 +28,17 @@ def test_stacked_digits_are_channels_with_a_margin_and_every_digit_is_twice_in_e
     path = digits(tmp_path / "mnist.npz")
     dataset = data.load("stacked_mnist", "train", path=path)
     assert (len(dataset.source), dataset.shape, dataset.vocabulary) == (80, (32, 32, 3), 256)
-    grey = np.zeros((80, 3), int)
+    gray = np.zeros((80, 3), int)
     for k in range(80):
         record = dataset.source[k]
         inside = record["image"][2:30, 2:30].reshape(-1, 3)
         assert record["image"].sum() == inside.sum() and (inside == inside[0]).all()
-        grey[k] = inside[0]
-        a, b, c = (grey[k] - 10) % 10
+        gray[k] = inside[0]
+        a, b, c = (gray[k] - 10) % 10
         assert record["label"] == 100 * a + 10 * b + c
-    for channel in grey.T:
+    for channel in gray.T:
         np.testing.assert_array_equal(np.bincount(channel - 10, minlength=40), 2)
-    assert (grey[:, 0] == grey[:, 1]).mean() < 0.2 and (grey[:, 1] == grey[:, 2]).mean() < 0.2
+    assert (gray[:, 0] == gray[:, 1]).mean() < 0.2 and (gray[:, 1] == gray[:, 2]).mean() < 0.2
     again = data.load("stacked_mnist", "train", path=path).source[5]
     np.testing.assert_array_equal(again["image"], dataset.source[5]["image"])
     assert len(data.load("stacked_mnist", "test", path=path).source) == 16
@@ -81,12 +81,12 @@ def test_stacked_digits_without_labels_are_a_sentence(tmp_path: Path) -> None:
 
 def test_25_gaussians_are_equally_likely_and_narrow() -> None:
     train, test = (data.load("gaussians25", split).source for split in ("train", "test"))
-    centres = gaussians25_centres()
-    np.testing.assert_allclose(np.unique(np.round(centres * 2.828, 6)), [-4, -2, 0, 2, 4])
+    centers = gaussians25_centers()
+    np.testing.assert_allclose(np.unique(np.round(centers * 2.828, 6)), [-4, -2, 0, 2, 4])
     for source in (train, test):
-        residual = source.images - centres[source.labels]
+        residual = source.images - centers[source.labels]
         np.testing.assert_allclose(residual.std(0), GAUSSIANS_DEVIATION, rtol=0.03)
-        nearest = np.square(source.images[:, None] - centres).sum(-1).argmin(1)
+        nearest = np.square(source.images[:, None] - centers).sum(-1).argmin(1)
         np.testing.assert_array_equal(nearest, source.labels)
         share = np.bincount(source.labels, minlength=25) / len(source)
         assert np.abs(share - 0.04).max() < 0.01

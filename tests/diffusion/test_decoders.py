@@ -27,7 +27,7 @@ def reconstruction_bits(gamma_0, levels, vocabulary):
 
 @pytest.mark.parametrize(("gamma_0", "bits"), [(-13.3, 0.0105), (-12, 0.417), (-10, 1.83), (-8, 3.27)])
 def test_reconstruction_of_bytes(gamma_0, bits, x64):
-    """Levels away from the ends have one and the same term; the outermost, with one neighbour, a smaller one."""
+    """Levels away from the ends have one and the same term; the outermost, with one neighbor, a smaller one."""
     terms = reconstruction_bits(gamma_0, [0, 60, 180, 255], 256)
     np.testing.assert_allclose(terms[1:3], bits, rtol=0.005)
     np.testing.assert_allclose(terms[1], terms[2], rtol=1e-7)
@@ -72,7 +72,7 @@ def test_softmax_is_proportional_to_q_of_z_given_x(x64):
         np.testing.assert_allclose(ours, wanted[0, 0, a] + wanted[0, 1, b], rtol=1e-12)
 
 
-def test_levels_are_the_centres_of_equal_bins():
+def test_levels_are_the_centers_of_equal_bins():
     np.testing.assert_allclose(decoders.encode(jnp.arange(4), 4), [-0.75, -0.25, 0.25, 0.75])
     bytes_ = decoders.encode(jnp.asarray([0, 255], jnp.uint8), 256)
     np.testing.assert_allclose(bytes_, [-255 / 256, 255 / 256])

@@ -199,7 +199,7 @@ def test_mean_shift_by_the_true_variance_is_exact_to_first_order(x64):
 
 
 def test_mean_shift_is_exact_for_a_log_linear_classifier_and_weighs_every_channel(x64):
-    """N(μ, Σ) e^{s a·z_s} normalised, by quadrature: N(μ + s Σ a, Σ). The score shift has one σ² for all channels."""
+    """N(μ, Σ) e^{s a·z_s} normalized, by quadrature: N(μ + s Σ a, Σ). The score shift has one σ² for all channels."""
     pull, scale = np.array([[0.7, -1.3]]), 2.5
 
     @jax.jit

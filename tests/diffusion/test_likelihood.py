@@ -110,7 +110,7 @@ def test_hutchinson_is_unbiased(x64):
 
 @pytest.mark.slow
 def test_an_example_does_not_depend_on_its_batch():
-    """Each solves with its own steps: a hard neighbour changes nothing."""
+    """Each solves with its own steps: a hard neighbor changes nothing."""
     ode = tanh_ode(tolerance=1e-4)
     z_0 = normal((4, 4)).at[3].multiply(20)
     cond, keys = jnp.array([0.0, 0.5, 1.0, 8.0]), jax.random.split(jax.random.key(0), 4)
@@ -212,7 +212,7 @@ def test_runs_through_the_unet():
     np.testing.assert_allclose(log_p, log_normal(z_1, 1.0) + 16 * growth, rtol=2e-3)
 
 
-def travelled(tolerance):
+def traveled(tolerance):
     """Errors at the data and on the way, and evaluations; z_γ = z_1 √(Var z_γ / Var z_1) of Gaussian data."""
     z_1, seen = normal((2, 5)), jnp.asarray([3.0, -2.0, -9.0])
     scale = lambda gamma: np.sqrt(float(marginal(level(gamma)) / marginal(level(GAMMA_1))))
@@ -224,13 +224,13 @@ def travelled(tolerance):
 
 
 def test_travel_from_noise_to_data_is_the_closed_form_on_the_way_too(x64):
-    end, on_the_way, evaluations = travelled(1e-6)
+    end, on_the_way, evaluations = traveled(1e-6)
     assert end < 1e-4 and on_the_way < 1e-3 and evaluations > 30
 
 
 @pytest.mark.slow
 def test_travel_s_error_falls_with_its_tolerance(x64):
-    coarse, fine = travelled(1e-3), travelled(1e-6)
+    coarse, fine = traveled(1e-3), traveled(1e-6)
     assert coarse[0] < 5e-2 and fine[0] < coarse[0] / 50
     assert coarse[1] < 5e-2 and fine[1] < coarse[1] / 10
     assert fine[2] > 1.5 * coarse[2]

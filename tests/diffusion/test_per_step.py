@@ -40,9 +40,9 @@ def mixture_score(z, alpha_bar):
 def exact_previous(z):
     """E[z_s|z_t = z] by the posterior of each component of q(z_s), without a score."""
     alpha, below = np.sqrt(1 - STEP_VARIANCE), ALPHA_BAR * S**2 + 1 - ALPHA_BAR
-    above, centre = alpha**2 * below + STEP_VARIANCE, np.sqrt(ALPHA_BAR) * MU
-    weight = PI * np.exp(-0.5 * (z - alpha * centre) ** 2 / above) / np.sqrt(above)
-    return float(weight @ (centre + alpha * below / above * (z - alpha * centre)) / weight.sum())
+    above, center = alpha**2 * below + STEP_VARIANCE, np.sqrt(ALPHA_BAR) * MU
+    weight = PI * np.exp(-0.5 * (z - alpha * center) ** 2 / above) / np.sqrt(above)
+    return float(weight @ (center + alpha * below / above * (z - alpha * center)) / weight.sum())
 
 
 def test_both_noises_give_the_mean_of_the_level_below_and_mixing_them_up_does_not():

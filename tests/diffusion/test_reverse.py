@@ -56,7 +56,7 @@ def test_moments_are_the_originals(name: str, kind: str, x64: None) -> None:
 def test_the_four_losses_are_the_originals(name: str, kind: str, x64: None) -> None:
     table, step = chain(name)
     z, eps, found = predicted(name, kind == "LEARNED_RANGE", None)
-    decoder = reverse.discretised(jnp.asarray(GOLDEN["x"]), 256, "tanh")
+    decoder = reverse.discretized(jnp.asarray(GOLDEN["x"]), 256, "tanh")
     nats = reverse.bound_term(decoder, z, eps, found, step, VARIANCES[kind])
     vlb = losses.bits_per_dim(nats, z[0].size)
     mse = losses.error_per_dim(losses.squared_error(eps, found.eps), z)
@@ -107,7 +107,7 @@ def test_bits_per_dim_loop_is_the_originals(x64: None) -> None:
         s = step.frm.t.reshape(-1, 1, 1, 1) / 1000
         raw = jnp.concatenate([jnp.sin(2 * z + 3 * s), 0.9 * jnp.cos(z - s)], axis=-1)
         found = prediction.clipped(prediction.split(raw, z, step.frm), z, step.frm)
-        nats = reverse.bound_term(reverse.discretised(x, 256, "tanh"), z, eps, found, step, "learned")
+        nats = reverse.bound_term(reverse.discretized(x, 256, "tanh"), z, eps, found, step, "learned")
         # the original keeps its terms in the order of its loop
         np.testing.assert_allclose(losses.bits_per_dim(nats, size), GOLDEN["bpd|vb"][:, number], rtol=1e-5)
         error = losses.error_per_dim(losses.squared_error(eps, found.eps), z)
@@ -183,13 +183,13 @@ def test_kl_keeps_small_differences() -> None:
     np.testing.assert_allclose(reverse.gaussian_kl(zero, small, zero, zero), 1e-6 / 4, rtol=2e-3)
 
 
-class TestDiscretisedGaussian:
+class TestDiscretizedGaussian:
     @pytest.mark.parametrize("vocabulary", [2, 17, 256])
     @pytest.mark.parametrize("log_scale", [-6.0, -3.0, 0.0])
     def test_probabilities_of_all_levels_sum_to_one(self, vocabulary: int, log_scale: float, x64: None) -> None:
         levels = jnp.arange(vocabulary)
         mean = jnp.full(vocabulary, 0.1234)
-        log_p = decoders.discretised_gaussian(levels, mean, jnp.full(vocabulary, log_scale), vocabulary)
+        log_p = decoders.discretized_gaussian(levels, mean, jnp.full(vocabulary, log_scale), vocabulary)
         np.testing.assert_allclose(jnp.sum(jnp.exp(log_p)), 1, atol=1e-12)
 
     def test_numbers_of_the_original_and_exact_ones(self, x64: None) -> None:
@@ -197,13 +197,13 @@ class TestDiscretisedGaussian:
         x = np.array([-1.0, -0.5, 0.0, 1.0])
         levels = jnp.asarray((x + 1) * 127.5)
         args: tuple[Any, ...] = (levels, jnp.asarray(x + 0.01), jnp.full(4, -3.0), 256)
-        np.testing.assert_allclose(decoders.discretised_gaussian(*args, "tanh"), GOLDEN["decoder"], rtol=1e-9)
-        exact = decoders.discretised_gaussian(*args)
+        np.testing.assert_allclose(decoders.discretized_gaussian(*args, "tanh"), GOLDEN["decoder"], rtol=1e-9)
+        exact = decoders.discretized_gaussian(*args)
         np.testing.assert_allclose(exact, [-0.79537, -2.78822, -2.78822, -0.49411], atol=6e-6)
 
     def test_tails_and_gradients_are_finite(self) -> None:
         def total(mean: Array, log_scale: Array) -> Array:
-            return jnp.sum(decoders.discretised_gaussian(jnp.array([0, 3, 128, 255]), mean, log_scale, 256))
+            return jnp.sum(decoders.discretized_gaussian(jnp.array([0, 3, 128, 255]), mean, log_scale, 256))
 
         for scale in (-7.0, -2.0, 2.0):
             for mean in (-3.0, 0.004, 3.0):

@@ -166,7 +166,7 @@ def test_inverse_finds_the_time_of_a_gamma(kind, x64):
 def test_a_fresh_monotone_network_is_near_the_identity():
     t = jnp.linspace(0, 1, 101)
     value = MAKERS["fresh_monotone"](0.0, 1.0).gamma(t)
-    # The bends make up 0.2 of the rise of 1.2, and 64 random centres miss the uniform distribution by at
+    # The bends make up 0.2 of the rise of 1.2, and 64 random centers miss the uniform distribution by at
     # most 1.63/√64 at the 99 % level of Kolmogorov's test.
     np.testing.assert_allclose(value, t, atol=0.2 / 1.2 * 1.63 / 8)
     assert np.abs(value - t).max() > 1e-4

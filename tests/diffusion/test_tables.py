@@ -156,7 +156,7 @@ def test_curve_of_a_table() -> None:
 
 
 def test_unit_variance_at_every_level() -> None:
-    """Standardised data keep their variance: ᾱ + (1 − ᾱ) = 1 to float32 at every level."""
+    """Standardized data keep their variance: ᾱ + (1 − ᾱ) = 1 to float32 at every level."""
     step = tables.from_betas(tables.cosine_betas(1000)).at(jnp.arange(1000))
     np.testing.assert_allclose(np.square(step.frm.alpha) + np.square(step.frm.sigma), 1, atol=3e-7)
 

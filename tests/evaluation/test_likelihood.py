@@ -19,7 +19,7 @@ from vdm_jax.config import base, with_variant
 from vdm_jax.core.method import Method, PerExample
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import plots, report
-from vdm_jax.evaluation.likelihood import per_example, sentence, summarise
+from vdm_jax.evaluation.likelihood import per_example, sentence, summarize
 from vdm_jax.keys import normal_like
 
 
@@ -116,7 +116,7 @@ def test_examples_are_the_first_of_the_split(trained: Any) -> None:
 
 def test_errors_by_hand() -> None:
     total = np.asarray([[1.0, 2.0, 4.0], [3.0, 2.0, 5.0]])
-    result = summarise({"total": total, "prior": total / 10, "t": total, "error": total})
+    result = summarize({"total": total, "prior": total / 10, "t": total, "error": total})
     means = np.asarray([2.0, 2.0, 4.5])
     assert result["bits_per_dim"] == pytest.approx(17 / 6)
     assert result["prior"] == pytest.approx(1.7 / 6)
@@ -125,7 +125,7 @@ def test_errors_by_hand() -> None:
     assert result["monte_carlo_error"] == pytest.approx(np.sqrt((2 + 0 + 0.5) / 3 / 6))
     assert (result["examples"], result["passes"]) == (3, 2)
     assert "t" not in result and "error" not in result and "total" not in result
-    single = summarise({"total": total[:1]})
+    single = summarize({"total": total[:1]})
     assert single["monte_carlo_error"] is None and single["bits_per_dim"] == pytest.approx(7 / 3)
 
 
@@ -134,16 +134,16 @@ def test_monte_carlo_error_is_the_spread_over_new_noise() -> None:
     images = rng.normal(3.0, 1.0, 40)
     draws = images + 0.5 * rng.normal(size=(4000, 3, 40))
     spread = draws.mean((1, 2)).std()
-    told = [summarise({"total": draw})["monte_carlo_error"] for draw in draws[:200]]
+    told = [summarize({"total": draw})["monte_carlo_error"] for draw in draws[:200]]
     np.testing.assert_allclose(np.mean(told), spread, rtol=0.05)
     # and the standard error is that of another draw of images
     fresh = rng.normal(3.0, 1.0, (4000, 1, 40))
-    told = [summarise({"total": draw})["standard_error"] for draw in fresh[:200]]
+    told = [summarize({"total": draw})["standard_error"] for draw in fresh[:200]]
     np.testing.assert_allclose(np.mean(told), fresh.mean((1, 2)).std(), rtol=0.05)
 
 
 def test_result_is_told_with_what_it_was_measured_on() -> None:
-    result = summarise({"total": np.asarray([[1.0, 2.0]])})
+    result = summarize({"total": np.asarray([[1.0, 2.0]])})
     about = {"estimator": "vlb_T=10", "dataset": "digits (v)", "split": "test", "weights": "ema", "step": 7}
     text = sentence(result | about)
     for part in ("test bits/dim 1.5000 ± 0.5000", "2 images", "one pass", "vlb_T=10", "ema", "step 7", "digits (v)"):

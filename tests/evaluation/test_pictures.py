@@ -1,4 +1,4 @@
-"""Where an image lies in a grid, which grey a level is, and what the strip shows."""
+"""Where an image lies in a grid, which gray a level is, and what the strip shows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_images_lie_row_by_row(channels: int) -> None:
     assert grid(images, columns=5).shape == (6, 21, channels)
 
 
-def test_other_numbers_of_channels_are_shown_as_grey() -> None:
+def test_other_numbers_of_channels_are_shown_as_gray() -> None:
     images = np.zeros((1, 2, 2, 2), np.uint8)
     images[..., 1] = 100
     np.testing.assert_array_equal(grid(images)[1:-1, 1:-1], np.full((2, 2, 1), 50))

@@ -54,7 +54,7 @@ def test_the_edge_of_a_ball_is_inside():
     assert pr.within(-corner, np.concatenate([0 * corner, corner]), 1).tolist() == [True]
 
 
-def test_a_point_is_not_its_own_neighbour_but_its_double_is():
+def test_a_point_is_not_its_own_neighbor_but_its_double_is():
     assert pr.within(column(-10, 21), column(0, 10), 1).tolist() == [True, False]  # radius 10, not 0
     assert pr.within(column(0, 0.1), column(0, 0, 50, 51), 1).tolist() == [True, False]  # radius 0
     assert pr.within(column(-50, 0.1), column(0, 0, 50, 51), 2).tolist() == [True, True]  # the second is at 50

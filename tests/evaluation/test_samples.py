@@ -93,11 +93,11 @@ def test_samples_of_another_label_or_scale_do_not_overwrite() -> None:
     config = points()
     method = methods.build(config)
     assert samples.stem(config, method, 7) == "7"
-    labelled = method._replace(conditions=(Label(num_classes=4),))  # of the model, or of what guides it
-    assert samples.stem(config, labelled, 7) == "7"
+    labeled = method._replace(conditions=(Label(num_classes=4),))  # of the model, or of what guides it
+    assert samples.stem(config, labeled, 7) == "7"
     choose(config, {"method": "ddpm", "sampling.classifier": "there"})
     config.sampling.label, config.sampling.classifier_scale = 3, 2.5
-    assert samples.stem(config, labelled, 7) == "7_label3_scale2.5"
+    assert samples.stem(config, labeled, 7) == "7_label3_scale2.5"
 
 
 def test_what_sampling_writes(tmp_path: Any) -> None:

@@ -32,7 +32,7 @@ def test_mixture_keeps_its_shape_under_noise():
         np.testing.assert_allclose(np.mean(draws <= edge), below, atol=0.005)
     slope = np.gradient(np.log(noised.density(grid)), grid)
     np.testing.assert_allclose(noised.score(grid)[6000:10_000], slope[6000:10_000], atol=1e-4)
-    np.testing.assert_allclose(EXAMPLE.standardised().variance, 1, rtol=1e-14)
+    np.testing.assert_allclose(EXAMPLE.standardized().variance, 1, rtol=1e-14)
 
 
 def test_reverse_step_by_quadrature_has_the_moments_that_the_score_gives():
@@ -94,10 +94,10 @@ def test_the_limit_is_approached_at_first_order():
     assert [rows[f"σ² = {s}"]["levels"] for s in (0.02, 0.01)] == [456, 917]
 
 
-def test_only_standardised_data_have_unit_variance_at_every_level():
+def test_only_standardized_data_have_unit_variance_at_every_level():
     rows = committed("variance of z, ")
     for name, m in rows.items():
-        if "standardised" in name:
+        if "standardized" in name:
             assert m["largest_deviation"] < 1e-12
             assert max(abs(m["variance_z_1"] - 1), abs(m["variance_z_36"] - 1)) < 0.03
         else:

@@ -277,13 +277,13 @@ def test_swirl_is_near_the_entropy_of_its_data_and_more_steps_help():
 
 def test_likelihoods_of_one_data_set_stand_beside_the_quoted_ones():
     """Every measured row has its error; flows of score SDEs agree, and lie below the bounds of DDPMs; learned
-    dequantisation is worth something."""
+    dequantization is worth something."""
     entries = json.loads((RESULTS / "likelihood_table.json").read_text("utf-8"))["rows"]
     ours = {e["name"]: e["measured"]["bits_per_dim"] for e in entries if not e["quoted"]}
     assert all(0.01 < m["standard_error"] < 0.1 and m["n"] == 297 for m in ours.values()) and len(ours) == 8
     flows = [m for name, m in ours.items() if "score SDE" in name or "ScoreFlow" in name]
-    sub_vp, scoreflow, dequantised = (m["mean"] for m in flows)
+    sub_vp, scoreflow, dequantized = (m["mean"] for m in flows)
     assert abs(sub_vp - scoreflow) < 0.05
     (gain,) = (e["measured"]["gain"] for e in entries if "gain" in e["measured"])
-    assert gain["mean"] > 3 * gain["standard_error"] and abs(scoreflow - dequantised - gain["mean"]) < 0.02
+    assert gain["mean"] > 3 * gain["standard_error"] and abs(scoreflow - dequantized - gain["mean"]) < 0.02
     assert all(m["mean"] > sub_vp + 0.5 for name, m in ours.items() if "DDPM" in name)

@@ -14,7 +14,7 @@ from experiments import common
 from experiments.common import Row
 from experiments.ddgan import gaussians25
 from vdm_jax import data
-from vdm_jax.data.arrays import GAUSSIANS_DEVIATION, gaussians25_centres
+from vdm_jax.data.arrays import GAUSSIANS_DEVIATION, gaussians25_centers
 
 NAMES = ("near", "modes", "kl_nats")
 
@@ -25,15 +25,15 @@ def found(points: np.ndarray) -> tuple[float, ...]:
 
 def test_coverage_of_known_samples() -> None:
     """Of the data .9997 (1 − e^{−8}) within 4 σ; of half the modes KL ln(25/12); strays count for nothing."""
-    centres = gaussians25_centres()
+    centers = gaussians25_centers()
     near, modes, kl = found(data.load("gaussians25", "test").source.images.astype(np.float64))
     np.testing.assert_allclose(near, 1 - np.exp(-8), atol=5e-4)
     assert modes == 25 and kl < 3 * 24 / (2 * 10_000)
-    half = np.repeat(centres[:12], 100, axis=0)
+    half = np.repeat(centers[:12], 100, axis=0)
     np.testing.assert_allclose(found(half), (1, 12, np.log(25 / 12)))
     strays = np.concatenate([half, half + 4.01 * GAUSSIANS_DEVIATION])
     np.testing.assert_allclose(found(strays), (0.5, 12, np.log(25 / 12)))
-    few = np.concatenate([np.repeat(centres[:1], 9990, 0), np.repeat(centres[1:2], 19, 0)])
+    few = np.concatenate([np.repeat(centers[:1], 9990, 0), np.repeat(centers[1:2], 19, 0)])
     assert found(few)[1] == 1
     np.testing.assert_allclose(found(np.full((10, 2), 9.0)), (0, 0, np.log(25)))
 

@@ -106,7 +106,7 @@ def test_evaluations_are_written_and_told(tmp_path: Any, capsys: pytest.CaptureF
 
 def test_what_has_no_flow_refuses_it_and_no_plan_knows_its_steps() -> None:
     config = gaussian()
-    with pytest.raises(UserError, match="no plan knows"):
+    with pytest.raises(UserError, match="has a number of steps that depends on the weights"):
         programs.sample(config, jax.devices())
     choose(config, {"method": "ddpm", "schedule.kind": "ddpm_linear"})
     with pytest.raises(UserError, match=r"sampler='adaptive' does not go with config\.method='ddpm'"):

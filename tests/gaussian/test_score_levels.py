@@ -22,7 +22,9 @@ N, SIGMA_MIN, SIGMA_MAX = 1000, 0.01, 50.0
 def make(kind: str, **changes: Any) -> ConfigDict:
     """Byte images of 4 × 4 pixels; changes: 'section.field' with two underscores for the dot."""
     parts = {"method": "sde", "schedule.kind": kind, "model.network": "multiscale", "model.family": "ncsnpp"}
-    config = choose(base(), {**parts, "model.told": "index", "schedule.t_min": 1e-3 if kind == "vp_sde" else 1e-5})
+    config = choose(
+        base(), {**parts, "model.time_input": "index", "schedule.t_min": 1e-3 if kind == "vp_sde" else 1e-5}
+    )
     config.data.update(shape=(4, 4, 1), vocabulary=256)
     config.model.update(multipliers=(1.0,), attention_at=(4,), width=8, groups=4, depth=1)
     config.training.update(num_timesteps=N, weighting="simple")

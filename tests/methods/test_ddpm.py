@@ -109,7 +109,7 @@ def test_terms_by_level_are_the_terms() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 7, 99, 100, 101, 640, 4000])
-def test_groups_average_neighbours_and_lose_none(count: int) -> None:
+def test_groups_average_neighbors_and_lose_none(count: int) -> None:
     mean = grouping(count)
     assert len(mean) <= GROUPS
     np.testing.assert_allclose(mean.sum(1), 1)

@@ -59,7 +59,7 @@ def test_one_step_with_the_target_ends_where_two_steps_ended() -> None:
 
 @pytest.mark.slow
 def test_a_finer_teacher_is_easier_to_follow() -> None:
-    """Exact ε̂ as teacher and student: the loss is the student's discretisation error and falls as 1/N² or faster."""
+    """Exact ε̂ as teacher and student: the loss is the student's discretization error and falls as 1/N² or faster."""
     found = []
     for steps in (4, 16, 64):
         config = student("progressive", steps, schedule__num_timesteps=1000)

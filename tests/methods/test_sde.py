@@ -209,7 +209,7 @@ def test_bound_of_gaussian_data_is_the_closed_form(kind, silent):
         np.testing.assert_allclose(each.mean(), value, atol=4 * each.std() / np.sqrt(4000) + 2e-5, err_msg=name)
     entropy = 0.5 * np.log(2 * np.pi * np.e * VARIANCE)
     np.testing.assert_allclose(sum(nats.values()), entropy, atol=0.02)
-    assert np.all(np.asarray(terms["dequantisation"]) == 0)
+    assert np.all(np.asarray(terms["dequantization"]) == 0)
     np.testing.assert_allclose(terms["total"], sum(terms[k] for k in (*nats, "control")), rtol=1e-4, atol=1e-4)
     # where t falls is most of the variance, and the control takes it away
     assert np.std(terms["total"]) < 0.8 * np.std(terms["diffusion"])
@@ -217,7 +217,7 @@ def test_bound_of_gaussian_data_is_the_closed_form(kind, silent):
 
 @pytest.mark.parametrize(("kind", "vocabulary"), [("vp_sde", 0), ("sub_vp_sde", 5), ("ve_sde", 5)])
 def test_flow_of_gaussian_data_is_the_closed_form(kind, vocabulary, silent):
-    """log N(f; 0, α₀² s² + σ₀²) + the prior's error at z_1; of levels, for dequantised f and with log₂(V/2) more."""
+    """log N(f; 0, α₀² s² + σ₀²) + the prior's error at z_1; of levels, for dequantized f and with log₂(V/2) more."""
     model, method = parts(make(kind, data__vocabulary=vocabulary, evaluation__estimator="ode"))
     rng = np.random.default_rng(0)
     batch, keys = batch_of(rng.integers(0, 5, (6, *SHAPE)).astype(np.int32) if vocabulary else gaussian(6))
@@ -230,7 +230,7 @@ def test_flow_of_gaussian_data_is_the_closed_form(kind, vocabulary, silent):
     log_p = log_normal(f, v_0) + log_normal(z_1, p) - log_normal(z_1, v_1)
     np.testing.assert_allclose(terms["flow"], -log_p / (4 * np.log(2)), atol=3e-3)
     extra = np.log2(2.5) if vocabulary else 0.0
-    np.testing.assert_allclose(terms["dequantisation"], extra, rtol=1e-6)
+    np.testing.assert_allclose(terms["dequantization"], extra, rtol=1e-6)
     np.testing.assert_allclose(terms["total"], terms["flow"] + extra, rtol=1e-5, atol=1e-5)
     assert np.all(terms["evaluations"] > 6)
 
@@ -245,8 +245,8 @@ def test_flow_bounds_the_bits_of_discrete_data(silent):
     bits = np.asarray(jax.jit(method.bits_per_dim)(NOTHING, batch, keys)["total"]).reshape(passes, vocabulary)
     first = model.level_of(model.schedule({}).gamma_0)
     v, width = float(first.alpha**2 * VARIANCE + first.sigma**2), 2 / vocabulary
-    centre = 2 * (np.arange(vocabulary) + 0.5) / vocabulary - 1
-    closed = 0.5 * ((centre**2 + width**2 / 12) / v + np.log(2 * np.pi * v)) / np.log(2) - np.log2(width)
+    center = 2 * (np.arange(vocabulary) + 0.5) / vocabulary - 1
+    closed = 0.5 * ((center**2 + width**2 / 12) / v + np.log(2 * np.pi * v)) / np.log(2) - np.log2(width)
     np.testing.assert_allclose(bits.mean(0), closed, atol=4 * bits.std(0).max() / np.sqrt(passes) + 1e-3)
     mass = np.diff(norm.cdf(np.linspace(-1, 1, vocabulary + 1), 0, np.sqrt(v)))
     assert np.all(bits.mean(0) > -np.log2(mass) - 4 * bits.std(0) / np.sqrt(passes))

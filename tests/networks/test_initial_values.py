@@ -56,7 +56,7 @@ TABLE: Changes = {
 ADM: Changes = {**TABLE, "model.family": "adm", "model.variance": "learned", "model.head_channels": 4}
 SDE: Changes = {**MULTISCALE, "method": "sde", "schedule.kind": "vp_sde", "model.family": "ddpmpp"}
 VE: Changes = {**SDE, "schedule.kind": "ve_sde", "model.family": "ncsnpp"}
-NUMBERED: Changes = {"model.told": "index", "training.num_timesteps": 5, "training.weighting": "simple"}
+NUMBERED: Changes = {"model.time_input": "index", "training.num_timesteps": 5, "training.weighting": "simple"}
 GAN: Changes = {
     "method": "ddgan",
     "model.prediction": "x",
@@ -122,9 +122,9 @@ CONFIGS: dict[str, Changes] = {
         "model.width": 8,
         "model.groups": 4,
     },
-    "dequantiser": {
+    "dequantizer": {
         **SDE,
-        "method": "dequantiser",
+        "method": "dequantizer",
         "training.times": "importance",
         "model.couplings": 2,
         "model.coupling_width": 8,

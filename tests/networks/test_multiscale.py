@@ -28,7 +28,7 @@ def abstract(s, shape=(4, 4, 3)):
 
 
 def random_params(s, shape=(4, 4, 3)):
-    """Parameters with no zero left: zero-initialised layers hide mistakes."""
+    """Parameters with no zero left: zero-initialized layers hide mistakes."""
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):

@@ -76,12 +76,12 @@ def test_pixel_eps_is_the_posterior_mean_over_the_lattice(gamma, vocabulary, var
     rng = np.random.default_rng(0)
     at = level(gamma)
     alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
-    centres = 2 * (np.arange(-4 * vocabulary, 5 * vocabulary) + 0.5) / vocabulary - 1
-    inside = centres[np.abs(centres) < 1]
+    centers = 2 * (np.arange(-4 * vocabulary, 5 * vocabulary) + 0.5) / vocabulary - 1
+    inside = centers[np.abs(centers) < 1]
     z = alpha * rng.choice(inside, (1, 200)) + sigma * rng.normal(size=(1, 200))
-    logits = -0.5 * np.square((z[..., None] - alpha * centres) / sigma) - 0.5 * np.square(centres) / variance
+    logits = -0.5 * np.square((z[..., None] - alpha * centers) / sigma) - 0.5 * np.square(centers) / variance
     weights = np.exp(logits - logits.max(-1, keepdims=True))
-    mean = (weights * centres).sum(-1) / weights.sum(-1)
+    mean = (weights * centers).sum(-1) / weights.sum(-1)
     eps = (z - alpha * mean) / sigma
     got = baseline.pixel_eps(jnp.asarray(z, jnp.float32), at, variance, vocabulary)
     # float32 knows z to 3e-8, which is 5e-5 of the noise at γ = −15

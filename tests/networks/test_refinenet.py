@@ -26,7 +26,7 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def made() -> ConfigDict:
-    parts = {"method": "sde", "schedule.kind": "ve_sde", "model.network": "refinenet", "model.told": "index"}
+    parts = {"method": "sde", "schedule.kind": "ve_sde", "model.network": "refinenet", "model.time_input": "index"}
     config = choose(base(), parts)
     config.model.width = 8
     config.training.update(num_timesteps=5, weighting="simple")
@@ -165,7 +165,7 @@ def test_every_parameter_of_the_level_that_is_told_is_trained_and_no_other() -> 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model.told": "time"}, "whose time input is the index of a level; set config.method='sde'"),
+        ({"model.time_input": "time"}, "whose time input is the index of a level; set config.method='sde'"),
         ({"schedule.kind": "vp_sde"}, "whose time input is the index of a level"),
         ({"data.shape": (9, 8, 1)}, "cannot be halved"),
         ({"model.prediction": "v"}, "NCSN's network predicts a score; set it to 'eps'"),

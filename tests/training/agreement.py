@@ -44,7 +44,7 @@ def batches(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def run(config: Any, first: Any, way: dict[str, Any]) -> dict[str, Any]:
-    """Losses, parameters and averages after the steps; optimiser state (Adam's m: gradients) after the first."""
+    """Losses, parameters and averages after the steps; optimizer state (Adam's m: gradients) after the first."""
     section = config.copy_and_resolve_references()
     for name in ("parallelism", "fsdp", "accumulate", "steps_per_call"):
         section.training[name] = way.get(name, section.training[name])

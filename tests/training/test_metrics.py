@@ -84,7 +84,7 @@ def test_speed_waiting_and_time_left(monkeypatch: pytest.MonkeyPatch, capsys: py
         "images_per_second": 10 * 8 / 2.0,
         "seconds_per_step": 0.2,
         "waiting_share": 0.25,
-        "model_flops_utilisation": 0.5,
+        "model_flops_utilization": 0.5,
     }
     assert tuple(speed) == TIMED
     progress.show(30, {"bits_per_dim": 3.25, "loss": 1.0, "grad_norm": 0.5}, speed)

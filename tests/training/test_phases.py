@@ -59,7 +59,7 @@ def test_two_phases_and_their_state(parallelism: str, tmp_path: Any, monkeypatch
     state = train(config, epath.Path(tmp_path), finish=False)
     near, far = state.params["near"]["kernel"][0], state.params["far"]["kernel"][0]
     np.testing.assert_allclose(far, near + 1, atol=0.1)
-    assert np.abs(near).max() < 0.3  # the swirl is centred
+    assert np.abs(near).max() < 0.3  # the swirl is centered
     np.testing.assert_array_equal(state.extra, 2 * 300 * np.arange(16))
     rows = lines(epath.Path(tmp_path))
     assert [row["step"] for row in rows] == [100, 200, 300]

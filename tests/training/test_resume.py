@@ -193,7 +193,7 @@ def test_a_bad_step_is_skipped_counted_and_leaves_no_trace(straight: Any, tmp_pa
     poison(monkeypatch, 5)
     state = train(config, directory, finish=False)
     assert [(row["step"], row["skipped_steps"]) for row in lines(directory)] == [(5, 1.0)]
-    # The mean is over the four steps that were made, and the fifth changed neither weights nor optimiser.
+    # The mean is over the four steps that were made, and the fifth changed neither weights nor optimizer.
     before = _state_at(directory, 4, state)
     assert_same_bits(state._replace(step=0, window=0, bad=0), before._replace(step=0, window=0, bad=0))
     assert int(state.bad) == 1 and int(before.bad) == 0
@@ -328,7 +328,7 @@ def test_the_share_of_the_chip_that_the_model_uses(tmp_path: Any, monkeypatch: p
     train(config, directory, finish=False, flops_of=flops_of)
     row = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()][-1]
     flops = flops_of(config, jax.devices())
-    assert row["model_flops_utilisation"] == pytest.approx(flops / row["seconds_per_step"] / 2e9)
+    assert row["model_flops_utilization"] == pytest.approx(flops / row["seconds_per_step"] / 2e9)
     # Forwards and backwards through 361 weights, most of them in dense layers, for 16 points.
     assert 3 * 2 * 16 * 200 < flops < 3 * 2 * 16 * 361
 

@@ -113,7 +113,7 @@ def test_times_noise_and_dropout_depend_on_the_position_alone() -> None:
         assert len(np.unique(values.reshape(BATCH, -1), axis=0)) == BATCH  # no two places share theirs
 
 
-def test_noise_of_an_example_does_not_depend_on_its_neighbours() -> None:
+def test_noise_of_an_example_does_not_depend_on_its_neighbors() -> None:
     keys = example_keys(jax.random.key(5), jnp.arange(12))
     later = example_keys(jax.random.key(5), 9 + jnp.arange(3))
     np.testing.assert_array_equal(normal_like(keys, (5,), 2)[9:], normal_like(later, (5,), 2))

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 # The new name of each renamed field, in saved configs and on the command line.
-ALIASES: dict[str, str] = {}
+ALIASES: dict[str, str] = {
+    "model.told": "model.time_input",
+    "schedule.minimise_variance": "schedule.minimize_variance",
+}
+# field → old value → new
+VALUES: dict[str, dict[str, str]] = {"method": {"dequantiser": "dequantizer"}}
 
 # The defaults of that layout.
 DEFAULTS: dict[str, Any] = {
@@ -30,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "model.rescale": False,
     "model.scale_shift": True,
     "model.rescale_time": False,
-    "model.told": "time",
+    "model.time_input": "time",
     "model.variance": "posterior",
     "model.width": 64,
     "model.depth": 4,
@@ -71,7 +76,7 @@ DEFAULTS: dict[str, Any] = {
     "schedule.sigma_min": 0.01,
     "schedule.sigma_max": 50.0,
     "schedule.t_min": 1e-05,
-    "schedule.minimise_variance": False,
+    "schedule.minimize_variance": False,
     "training.seed": 1,
     "training.num_steps": 1000,
     "training.num_timesteps": 0,

@@ -26,8 +26,12 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> Iterato
 
 
 def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields under their current names."""
-    return {layouts.ALIASES.get(name, name): value for name, value in given.items()}
+    """Return the fields under their current names, with the current spelling of their values."""
+    now = {layouts.ALIASES.get(name, name): value for name, value in given.items()}
+    for name, values in layouts.VALUES.items():
+        if name in now and isinstance(now[name], str):
+            now[name] = values.get(now[name], now[name])
+    return now
 
 
 def read(saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Field]]:

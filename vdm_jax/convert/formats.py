@@ -199,7 +199,7 @@ _READERS: dict[str, dict[str, Callable[[str, ConfigDict, Any], tuple[Any, int]]]
     "vdm": {"clu": vdm.load, "flax_msgpack": vdm.load},
     "ddpm": {"torch_zip": _openai, "npz": ddpm_tf.load, "flax_msgpack": score_sde.load},
     "sde": {"flax_msgpack": score_sde.load, "torch_zip": ncsn.load},
-    "dequantiser": {},
+    "dequantizer": {},
     "classifier": {"torch_zip": guided_diffusion.load},
     "ddgan": {"torch_zip": ddgan.load},
 }

@@ -35,7 +35,7 @@ _FIELDS = {
     "pyramid_in": "model.family",
     "pyramid_out": "model.family",
     "attention_up": "model.family",
-    "embedding": "model.family, model.told and schedule.kind",
+    "embedding": "model.family, model.time_input and schedule.kind",
 }
 
 

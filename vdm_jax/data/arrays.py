@@ -84,7 +84,7 @@ GAUSSIANS_SCALE = 2.828  # the scale of the toy data of WGAN-GP (Gulrajani et al
 GAUSSIANS_DEVIATION = 0.05 / GAUSSIANS_SCALE
 
 
-def gaussians25_centres() -> np.ndarray:
+def gaussians25_centers() -> np.ndarray:
     """Return the means of the 25 Gaussians, [25, 2]: the grid {−4, −2, 0, 2, 4}² divided by 2.828."""
     line = np.arange(-4, 5, 2) / GAUSSIANS_SCALE
     return np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -101,5 +101,5 @@ def gaussians25(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arra
     refuse_path("gaussians25", path)
     rng, count = np.random.default_rng([SPLIT_SEED, int(part == "test")]), GAUSSIANS_SIZES[part]
     label = rng.integers(25, size=count)
-    points = gaussians25_centres()[label] + GAUSSIANS_DEVIATION * rng.standard_normal((count, 2))
+    points = gaussians25_centers()[label] + GAUSSIANS_DEVIATION * rng.standard_normal((count, 2))
     return Arrays(points.astype(np.float32), label), "5 × 5 of deviation .05, over 2.828, seed 0, 50,000/10,000"

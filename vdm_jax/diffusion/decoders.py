@@ -31,9 +31,9 @@ def encode(x: Array, vocabulary: int | None) -> Array:
 def logits(z: Array, level: Noise, vocabulary: int) -> Array:
     """Return log q(z_0|x = k) up to a constant, for every value k: [B, …] → [B, …, V]."""
     centers = encode(jnp.arange(vocabulary), vocabulary)
-    centred = (z / expand(level.alpha, z.ndim))[..., None]
+    centered = (z / expand(level.alpha, z.ndim))[..., None]
     scale = jnp.exp(-0.5 * level.gamma)
-    return -0.5 * jnp.square((centred - centers.reshape((1,) * z.ndim + (-1,))) * expand(scale, z.ndim + 1))
+    return -0.5 * jnp.square((centered - centers.reshape((1,) * z.ndim + (-1,))) * expand(scale, z.ndim + 1))
 
 
 def log_prob(x: Array, z: Array, level: Noise, vocabulary: int | None) -> Array:
@@ -100,7 +100,7 @@ def _where_finite(z: Array, levels: Array) -> Array:
     return jnp.where(jnp.isfinite(z), levels, NOT_FINITE).astype(jnp.int32)
 
 
-def discretised_gaussian(x: Array, mean: Array, log_scale: Array, vocabulary: int, cdf: str = "exact") -> Array:
+def discretized_gaussian(x: Array, mean: Array, log_scale: Array, vocabulary: int, cdf: str = "exact") -> Array:
     """Return log P(x) under N(mean, e^{2 log_scale}) discretized into bins, [B, …] nats (Ho et al. 2020, eq. 13).
 
     A bin extends 1/(V − 1), half the spacing of values, to both sides of x. The two outermost bins are open, so the
@@ -114,9 +114,9 @@ def discretised_gaussian(x: Array, mean: Array, log_scale: Array, vocabulary: in
         cdf: 'exact', or the 'tanh' approximation Φ(u) ≈ ½ (1 + tanh √(2/π) (u + .044715 u³)) with probabilities
             of at least 10⁻¹², as the originals compute it.
     """
-    centred = encode_to_ends(x, vocabulary) - mean
+    centered = encode_to_ends(x, vocabulary) - mean
     scale, half = jnp.exp(-log_scale), 1 / (vocabulary - 1)
-    upper, lower = scale * (centred + half), scale * (centred - half)
+    upper, lower = scale * (centered + half), scale * (centered - half)
     if cdf == "tanh":
         phi = lambda u: 0.5 * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)))
         safe_log = lambda p: jnp.log(jnp.maximum(p, 1e-12))

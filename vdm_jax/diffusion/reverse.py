@@ -19,7 +19,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array
 
-from vdm_jax.diffusion.decoders import discretised_gaussian
+from vdm_jax.diffusion.decoders import discretized_gaussian
 from vdm_jax.diffusion.prediction import Prediction, x_from_eps
 from vdm_jax.diffusion.process import expand, posterior_of_x, sum_except_batch
 from vdm_jax.diffusion.samplers import Predict, Step, Transition, normal
@@ -112,7 +112,7 @@ def bound_term(
     """Return the term of the bound for the step of each example, [B] nats: a KL, or −log p(x|z_1) where s is the data.
 
     Args:
-        log_likelihood: (mean, log-variance) of p(z_0|z_1) → log p(x|z_1) per dimension: `discretised` or `density`.
+        log_likelihood: (mean, log-variance) of p(z_0|z_1) → log p(x|z_1) per dimension: `discretized` or `density`.
         z: The latent z_t = α_t f + σ_t ε, [B, …].
         eps: The noise ε, [B, …].
         prediction: The denoiser's output at z.
@@ -128,9 +128,9 @@ def bound_term(
     return jnp.where(step.to.sigma == 0, decoder, kl)
 
 
-def discretised(x: Array, vocabulary: int, cdf: str = "exact") -> Callable[[Array, Array], Array]:
-    """Return log p(x|z_1) for pixel values x [B, …]: a discretized Gaussian (`decoders.discretised_gaussian`)."""
-    return lambda mean, log_variance: discretised_gaussian(x, mean, 0.5 * log_variance, vocabulary, cdf)
+def discretized(x: Array, vocabulary: int, cdf: str = "exact") -> Callable[[Array, Array], Array]:
+    """Return log p(x|z_1) for pixel values x [B, …]: a discretized Gaussian (`decoders.discretized_gaussian`)."""
+    return lambda mean, log_variance: discretized_gaussian(x, mean, 0.5 * log_variance, vocabulary, cdf)
 
 
 def density(x: Array) -> Callable[[Array, Array], Array]:

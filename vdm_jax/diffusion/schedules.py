@@ -42,7 +42,7 @@ COMPONENTS = (
     Component(
         {
             "schedule.features": Field(1024, "hidden units of the monotone network", low=1, decisive=True),
-            "schedule.minimise_variance": Field(False, "train the path with the gradient of E[L^2] (VDM, I.2)"),
+            "schedule.minimize_variance": Field(False, "train the path with the gradient of E[L^2] (VDM, I.2)"),
         },
         {"schedule.kind": ("learned_monotone",)},
     ),
@@ -242,7 +242,7 @@ def _second_moment_bwd(residuals: tuple[Array, Array], cotangents: tuple[Array, 
 _second_moment.defvjp(_second_moment_fwd, _second_moment_bwd)
 
 
-def minimise_variance(schedule: Schedule, t: Array, weight: float | Array) -> tuple[Array, Array]:
+def minimize_variance(schedule: Schedule, t: Array, weight: float | Array) -> tuple[Array, Array]:
     """Return (γ_t, γ′_t) whose path gets the gradient ∇E[L²] and whose endpoints get ∇E[L] (VDM, appendix I.2).
 
     For T = ∞ the bound does not depend on the path between the endpoints; only the variance of its estimate does.

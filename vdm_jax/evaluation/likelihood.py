@@ -81,7 +81,7 @@ def one_pass(
     return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
 
-def summarise(values: dict[str, np.ndarray], name: str = "bits_per_dim") -> dict[str, Any]:
+def summarize(values: dict[str, np.ndarray], name: str = "bits_per_dim") -> dict[str, Any]:
     """Summarize the terms of a split.
 
     Args:

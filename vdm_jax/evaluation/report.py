@@ -68,9 +68,9 @@ def _evaluated(
     about |= {"step": step, "weights": weights}
     assert method.measured is not None
     if method.bits_per_dim is not None:
-        return {**likelihood.summarise(values), **about}, values
+        return {**likelihood.summarize(values), **about}, values
     name, *_ = headline = [method.measured.name, *method.measured.also]
-    result = {"headline": headline, **likelihood.summarise(values, name), **about}
+    result = {"headline": headline, **likelihood.summarize(values, name), **about}
     return {**result, "by_level": likelihood.by_level(values, method.measured.by_level)}, values
 
 

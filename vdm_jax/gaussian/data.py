@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.core.method import Params, Terms
-from vdm_jax.diffusion import decoders, dequantisation, likelihood, losses
+from vdm_jax.diffusion import decoders, dequantization, likelihood, losses
 from vdm_jax.diffusion.process import Noise, expand
 from vdm_jax.diffusion.samplers import Predict
 from vdm_jax.diffusion.sde_steps import denoised
@@ -114,7 +114,7 @@ class Dequantized:
 
     def encode(self, x: Array) -> Array:
         """Map data to the centers of their bins."""
-        return dequantisation.dequantise(x, jnp.asarray(0.5), self.vocabulary)
+        return dequantization.dequantize(x, jnp.asarray(0.5), self.vocabulary)
 
     def uniform(self, keys: Array) -> Array:
         """Draw dequantization noise from U[0, 1), [b, …]."""
@@ -125,7 +125,7 @@ class Dequantized:
         """Draw f [b, …], and return it with log q(u|x) [b] in nats."""
         if self.dequantize is not None:
             return self.dequantize(params, x, self.uniform(keys))
-        return dequantisation.dequantise(x, self.uniform(keys), self.vocabulary), jnp.zeros(len(x))
+        return dequantization.dequantize(x, self.uniform(keys), self.vocabulary), jnp.zeros(len(x))
 
     def dequantized(self, params: Params, x: Array, keys: Array) -> tuple[Array, Terms]:
         f, log_q = self.drawn(params, x, keys)
@@ -133,7 +133,7 @@ class Dequantized:
 
     def _bins(self, log_q: Array) -> Terms:
         """Return the dequantization term: log q(u|x) minus the log-volume of a bin, in nats [b]."""
-        return {"dequantisation": log_q + dequantisation.bin_nats(math.prod(self.shape), self.vocabulary)}
+        return {"dequantization": log_q + dequantization.bin_nats(math.prod(self.shape), self.vocabulary)}
 
     def reconstruction(self, x: Array, f: Array, keys: Array, level: Noise, gamma_0: Array) -> Array:
         exact = 0.5 * math.prod(self.shape) * (1 + math.log(2 * math.pi) + gamma_0)
@@ -146,8 +146,8 @@ class Dequantized:
         return {"flow": -log_p, **self._bins(log_q), "evaluations": evaluations}
 
     def decode(self, z: Array, level: Noise, keys: Array | None = None) -> Array:
-        return dequantisation.quantise(z / expand(level.alpha, z.ndim), self.vocabulary)
+        return dequantization.quantize(z / expand(level.alpha, z.ndim), self.vocabulary)
 
     def last(self, predict: Predict, z: Array, level: Noise, keys: Array) -> Array:
         x = denoised(predict, z, level) if self.denoise else z / expand(level.alpha, z.ndim)
-        return dequantisation.quantise(x, self.vocabulary)
+        return dequantization.quantize(x, self.vocabulary)

@@ -99,7 +99,7 @@ class Discrete(Gaussian):
 
     def term(self, x: Array, z: Array, eps: Array, found: prediction.Prediction, step: samplers.Transition) -> Array:
         """Compute the bound's term for one step per example, [B] in bits/dim; found: the prediction at z."""
-        decoder = reverse.discretised(x, self.vocabulary, self.cdf) if self.vocabulary else reverse.density(x)
+        decoder = reverse.discretized(x, self.vocabulary, self.cdf) if self.vocabulary else reverse.density(x)
         nats = reverse.bound_term(decoder, z, eps, found, step, self.variance)
         return losses.bits_per_dim(nats, self.dimensions)
 

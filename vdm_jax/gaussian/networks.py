@@ -46,7 +46,7 @@ COMPONENTS = (
                 decisive=True,
             )
         },
-        {"method": ("vdm", "sde", "dequantiser"), "model.network": ("unet",)},
+        {"method": ("vdm", "sde", "dequantizer"), "model.network": ("unet",)},
     ),
     Component({"model.data_variance": DATA_VARIANCE}, {"method": ("vdm",), "model.residual": ("pixel",)}),
 )
@@ -92,9 +92,9 @@ def _settings(config: ConfigDict, dtype: Any, encoders: tuple[Encoder, ...]) -> 
         extra["scale_shift"] = model.scale_shift
     if model.family == "adm":
         extra |= {"resample": "block" if model.resample_blocks else "conv", "rescale": model.rescale}
-    if model.family == "ddpm" and config.method in ("sde", "dequantiser"):
+    if model.family == "ddpm" and config.method in ("sde", "dequantizer"):
         extra["attention_up"] = "level"  # as in score_sde's version of the network
-    if model.family == "ncsnpp" and (config.schedule.kind != "ve_sde" or model.get("told") == "index"):
+    if model.family == "ncsnpp" and (config.schedule.kind != "ve_sde" or model.get("time_input") == "index"):
         extra |= {"embedding": "ddpm", "scale_by_sigma": False}  # the time input is t or an index, not log σ
     if model.family == "ddgan":
         extra |= {"latent": model.latent, "latent_width": model.latent_width, "mapping_depth": model.mapping_depth}

@@ -1,7 +1,7 @@
 """Noise levels of a score SDE: the network's time input, the levels of training, and the conversion of its output.
 
-`model.told` 'time': the time input is t, or for a multiscale network 999 t or log σ of data in [0, 1], as in the
-original code. `model.told` 'index', for the N levels of NCSN, score_sde's discrete checkpoints and DDPM:
+`model.time_input` 'time': the time input is t, or for a multiscale network 999 t or log σ of data in [0, 1], as in the
+original code. `model.time_input` 'index', for the N levels of NCSN, score_sde's discrete checkpoints and DDPM:
 
     VE   the index i of the nearest of σ_i = σ_max (σ_min/σ_max)^{i/(N − 1)}, i = 0 … N − 1, the largest first
     VP   the index of the level with this γ in DDPM's table, β from β_min/N to β_max/N, the least noise first;

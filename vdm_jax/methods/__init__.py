@@ -5,14 +5,14 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from vdm_jax.core.method import Method
-from vdm_jax.methods import classifier, ddgan, ddpm, dequantiser, flow_matching, sde, vdm
+from vdm_jax.methods import classifier, ddgan, ddpm, dequantizer, flow_matching, sde, vdm
 
 _BUILDERS = {
     "vdm": vdm.build,
     "ddpm": ddpm.build,
     "sde": sde.build,
     "flow_matching": flow_matching.build,
-    "dequantiser": dequantiser.build,
+    "dequantizer": dequantizer.build,
     "classifier": classifier.build,
     "ddgan": ddgan.build,
 }

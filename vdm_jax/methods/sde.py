@@ -63,11 +63,11 @@ _SHARED = {
 }
 
 COMPONENTS = (
-    Component(_SHARED, {"method": ("sde", "dequantiser")}),
+    Component(_SHARED, {"method": ("sde", "dequantizer")}),
     Component(
         {
             "model.network": common.network("unet", "mlp", "multiscale", "refinenet"),
-            "model.told": Field(
+            "model.time_input": Field(
                 "time",
                 "time input of a score SDE's network: the time (or log sigma), or the index among "
                 "training.num_timesteps levels, as in NCSN and score_sde's discrete checkpoints",
@@ -78,8 +78,10 @@ COMPONENTS = (
         },
         {"method": ("sde",)},
     ),
-    Component({"training.num_timesteps": common.NUM_TIMESTEPS}, {"model.told": ("time",)}),
-    Component({"training.num_timesteps": common.NUM_TIMESTEPS._replace(decisive=True)}, {"model.told": ("index",)}),
+    Component({"training.num_timesteps": common.NUM_TIMESTEPS}, {"model.time_input": ("time",)}),
+    Component(
+        {"training.num_timesteps": common.NUM_TIMESTEPS._replace(decisive=True)}, {"model.time_input": ("index",)}
+    ),
     Component(
         {
             "model.network": common.network("unet", "mlp", "multiscale"),
@@ -87,7 +89,7 @@ COMPONENTS = (
                 "", "weights of the score SDE of a dequantizer: a working directory", resume=ANY_TIME
             ),
         },
-        {"method": ("dequantiser",)},
+        {"method": ("dequantizer",)},
     ),
 )
 
@@ -164,7 +166,7 @@ def score_levels(config: ConfigDict, net: networks.Module) -> ScoreLevels:
         ve=ve,
         t_min=section.t_min,
         scale=scale,
-        indexed=config.model.get("told", "time") == "index",
+        indexed=config.model.get("time_input", "time") == "index",
         num_levels=config.training.get("num_timesteps", 0),
         ends=ends,
     )

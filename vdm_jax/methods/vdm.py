@@ -104,10 +104,10 @@ def training_draw(config: ConfigDict) -> continuous.TrainingDraw:
     """Return the draw of noise levels for training.
 
     t follows `training.times`, on T = `training.num_timesteps` steps (0 for continuous time). With
-    `schedule.minimise_variance`, the interior of γ(t) is trained to minimize the variance of the loss.
+    `schedule.minimize_variance`, the interior of γ(t) is trained to minimize the variance of the loss.
     """
     section, dimensions = config.training, math.prod(config.data.shape)
-    minimize = config.schedule.get("minimise_variance", False)
+    minimize = config.schedule.get("minimize_variance", False)
 
     def draw(schedule: schedules.Schedule, context: Context) -> Draw:
         # The loss is the mean over the global batch in bits/dim; this is the weight of one L_i in nats in that mean.
@@ -132,7 +132,7 @@ def draw_at(schedule: schedules.Schedule, t: Array, num_timesteps: int, path_wei
         delta = schedule.delta(t, jnp.full((), 1 / num_timesteps, t.dtype))
         return Draw(t, schedule.gamma(t), losses.discrete_weight(delta, num_timesteps))
     if path_weight is not None:
-        gamma, dgamma = schedules.minimise_variance(schedule, t, path_weight)
+        gamma, dgamma = schedules.minimize_variance(schedule, t, path_weight)
     else:
         gamma, dgamma = schedule.gamma(t), schedule.dgamma(t)
     return Draw(t, gamma, losses.continuous_weight(dgamma))

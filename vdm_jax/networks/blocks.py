@@ -20,7 +20,7 @@ from vdm_jax.networks import initial, resample, sharing
 from vdm_jax.networks.conv import Conv
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.layers import Attention, Dense, GroupNorm, dropout, fold
-from vdm_jax.networks.remat import rematerialised
+from vdm_jax.networks.remat import rematerialized
 from vdm_jax.networks.style import AdaptiveNorm
 from vdm_jax.networks.tokens import Tokens
 
@@ -166,7 +166,7 @@ class Block(nn.Module):
 
 def _scanned(s: Settings, length: int, with_skip: bool) -> Any:
     return nn.scan(
-        rematerialised(Block, s.remat),
+        rematerialized(Block, s.remat),
         variable_axes={"params": 0},
         split_rngs={"params": True},
         in_axes=(0, 0 if with_skip else nn.broadcast, nn.broadcast, nn.broadcast),
@@ -186,7 +186,7 @@ class Down(nn.Module):
     def __call__(self, h: Array, cond: BlockConditioning, keys: Array | None) -> tuple[Array, Array]:
         """Map h [B, H, W, C] to ([B, H, W, features], the outputs of all blocks [depth, B, H, W, features])."""
         s, args = self.settings, (self.settings, self.features, self.attends)
-        h, _ = rematerialised(Block, s.remat, scanned=False)(*args, name="first")(h, 0, None, cond, keys)
+        h, _ = rematerialized(Block, s.remat, scanned=False)(*args, name="first")(h, 0, None, cond, keys)
         kept = h[None]
         if s.depth > 1:
             rest = _scanned(s, s.depth - 1, False)(*args, name="rest")
@@ -212,7 +212,7 @@ class Up(nn.Module):
         s = self.settings
         once = s.attention_up == "level"
         args = (s, self.features, self.attends and not once)
-        block = partial(rematerialised(Block, s.remat, scanned=False), *args)
+        block = partial(rematerialized(Block, s.remat, scanned=False), *args)
         h, _ = block(name="first")(h, 0, skips[-1], cond, keys)
         if s.depth > 1:
             rest = _scanned(s, s.depth - 1, True)(*args, name="rest")
@@ -234,7 +234,7 @@ class Between(nn.Module):
     def __call__(self, h: Array, cond: BlockConditioning, keys: Array | None) -> Array:
         s, channels = self.settings, h.shape[-1]
         if s.resample == "block":
-            block = rematerialised(ResBlock, s.remat, scanned=False)
+            block = rematerialized(ResBlock, s.remat, scanned=False)
             return block(s, channels, self.way, name="res")(sharing.over_batch(h), cond, keys)
         if self.way == "halve":
             return conv(s, channels, channels, "conv", stride=2, padding=s.padding)(h)

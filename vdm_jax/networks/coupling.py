@@ -15,11 +15,11 @@ from vdm_jax.networks.layers import Dense
 COMPONENTS = (
     Component(
         {
-            "model.couplings": Field(4, "affine couplings of a dequantiser's flow", low=1, decisive=True),
+            "model.couplings": Field(4, "affine couplings of a dequantizer's flow", low=1, decisive=True),
             "model.coupling_width": Field(32, "channels of a coupling's network", low=1, decisive=True),
             "model.coupling_depth": Field(2, "residual layers of a coupling's network", low=1, decisive=True),
         },
-        {"method": ("dequantiser",)},
+        {"method": ("dequantizer",)},
     ),
 )
 

@@ -21,7 +21,7 @@ from vdm_jax.networks.blocks import Between, BlockConditioning, Down, ResBlock, 
 from vdm_jax.networks.encoders import Injection, Site
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.layers import fold, waves
-from vdm_jax.networks.remat import rematerialised
+from vdm_jax.networks.remat import rematerialized
 
 # Offsets of the dropout keys of a part, four per resolution. The finest has no shrink or grow, so the middle blocks use
 # these two offsets of resolution 0.
@@ -93,7 +93,7 @@ def encode(s: Settings, z: Array, cond: BlockConditioning, keys: Array | None) -
         h, kept = Down(s, features, attends[i], name=f"down{i}")(h, cond, part_keys(keys, i, DOWN))
         skips.append(kept)
 
-    middle = rematerialised(ResBlock, s.remat, scanned=False)
+    middle = rematerialized(ResBlock, s.remat, scanned=False)
     h = middle(s, channels[-1], name="mid1")(h, cond, part_keys(keys, 0, _MID1))
     h = attention(s, channels[-1], "mid_attn")(h, cond.tokens)
     h = middle(s, channels[-1], name="mid2")(h, cond, part_keys(keys, 0, _MID2))

@@ -11,7 +11,7 @@ from vdm_jax.networks import sharing
 from vdm_jax.networks.conv import CONV_OUTPUT
 
 
-def rematerialised(block: Any, kind: str, scanned: bool = True) -> Any:
+def rematerialized(block: Any, kind: str, scanned: bool = True) -> Any:
     """Wrap a block in `nn.remat` according to a rematerialization policy.
 
     Kernels that were gathered for a block (FSDP) are never saved for the backward pass.

@@ -29,7 +29,7 @@ from vdm_jax.networks.layers import (
     fourier_features,
     timestep_embedding,
 )
-from vdm_jax.networks.remat import rematerialised
+from vdm_jax.networks.remat import rematerialized
 
 COMPONENTS = (
     Component(
@@ -122,7 +122,7 @@ class VDMUNet(nn.Module):
         dropout_rate: Rate of dropout in every block.
         groups: Groups of the group norms.
         dtype: Dtype of the computation.
-        remat: Rematerialization policy; see `rematerialised`.
+        remat: Rematerialization policy; see `rematerialized`.
         unroll: Blocks per iteration of the loop over blocks.
         initial: Initializers of the kernels.
         residual: True to add z to the output, which is 0 at initialization without it.
@@ -146,7 +146,7 @@ class VDMUNet(nn.Module):
     encoders: tuple[Encoder, ...] = ()
 
     def _blocks(self, length: int, name: str, with_skip: bool) -> nn.Module:
-        block = rematerialised(Block, self.remat)
+        block = rematerialized(Block, self.remat)
         scanned = nn.scan(
             block,
             variable_axes={"params": 0},

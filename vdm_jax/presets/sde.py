@@ -32,7 +32,7 @@ VE: dict[str, Any] = {
 
 # Networks conditioned on the index of one of 1,000 noise levels, with VE and (as DDPM) with VP. A sampling step goes
 # from one noise level of VE to the next. A VP network is not trained below its first noise level, at t = .001.
-DISCRETE: dict[str, Any] = {"model.told": "index", "training.num_timesteps": 1000}
+DISCRETE: dict[str, Any] = {"model.time_input": "index", "training.num_timesteps": 1000}
 VE_DISCRETE: dict[str, Any] = {**VE, **DISCRETE, "sampling.num_steps": 999, "evaluation.estimator": "vlb"}
 VP_DISCRETE: dict[str, Any] = {**DISCRETE, "schedule.t_min": 1e-3, "sampling.sampler": "ancestral"}
 
@@ -66,7 +66,7 @@ SCOREFLOW_VARIANTS: dict[str, dict[str, Any]] = {
     "vp": {"schedule.kind": "vp_sde"},
     "bound": {"evaluation.estimator": "vlb"},
     "uniform_times": {"training.times": "independent"},
-    "dequantiser": {"method": "dequantiser", "training.num_steps": 100_000, "model.coupling_width": 64},
+    "dequantizer": {"method": "dequantizer", "training.num_steps": 100_000, "model.coupling_width": 64},
     "mini": SDE_MINI,
 }
 

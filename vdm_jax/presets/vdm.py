@@ -18,7 +18,7 @@ VDM_ABLATIONS: dict[str, dict[str, Any]] = {
     "no_fourier": {"model.fourier": ()},
     "fixed": {"schedule.kind": "linear"},
     "monotone": {"schedule.kind": "learned_monotone"},
-    "minimise_variance": {"schedule.kind": "learned_monotone", "schedule.minimise_variance": True},
+    "minimize_variance": {"schedule.kind": "learned_monotone", "schedule.minimize_variance": True},
     "simple": {"training.weighting": "simple", "schedule.kind": "cosine"},
 }
 

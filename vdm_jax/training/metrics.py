@@ -23,7 +23,7 @@ from vdm_jax.training.step import BINS, COUNT, COUNT_BY_T, LOSS_BY_T, REPLACED, 
 # Split names of training lines and of evaluations on the training split.
 TRAIN, EVALUATED_TRAIN = "train", "train_eval"
 # Timing fields, which differ between otherwise identical runs.
-TIMED = ("images_per_second", "seconds_per_step", "waiting_share", "model_flops_utilisation")
+TIMED = ("images_per_second", "seconds_per_step", "waiting_share", "model_flops_utilization")
 
 
 class MetricsWriter:
@@ -187,7 +187,7 @@ class Stopwatch:
             return dict.fromkeys(TIMED[:3], math.nan)
         values = dict(zip(TIMED, (steps * self._batch / seconds, seconds / steps, waited / seconds), strict=False))
         if self._flops and self._peak:
-            values["model_flops_utilisation"] = steps * self._flops / seconds / self._peak
+            values["model_flops_utilization"] = steps * self._flops / seconds / self._peak
         return values
 
 

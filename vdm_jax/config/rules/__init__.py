@@ -25,7 +25,7 @@ RULES = (
     Component({}, {"method": ("vdm",)}, continuous.check_vdm),
     Component({}, {"method": ("ddpm",)}, tables.check_ddpm),
     Component({}, {"method": ("sde",)}, continuous.check_sde),
-    Component({}, {"method": ("dequantiser",)}, continuous.check_dequantiser),
+    Component({}, {"method": ("dequantizer",)}, continuous.check_dequantizer),
     Component({}, {"method": ("classifier",)}, tables.check_classifier),
     Component({}, {"method": ("ddgan",)}, gans.check_ddgan),
 )

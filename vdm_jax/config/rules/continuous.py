@@ -14,8 +14,8 @@ def check_vdm(given: Given) -> None:
         "set config.schedule.kind to 'linear' or 'cosine'",
     )
     demand(
-        not given.get("schedule.minimise_variance", False) or given["training.num_timesteps"] == 0,
-        "config.schedule.minimise_variance needs config.training.num_timesteps=0: "
+        not given.get("schedule.minimize_variance", False) or given["training.num_timesteps"] == 0,
+        "config.schedule.minimize_variance needs config.training.num_timesteps=0: "
         "at finite T the bound depends on the path",
     )
 
@@ -38,11 +38,11 @@ def check_sde(given: Given) -> None:
     )
 
 
-def check_dequantiser(given: Given) -> None:
+def check_dequantizer(given: Given) -> None:
     """Check that the data are discrete, and the rules of a score SDE."""
     demand(
         given["data.vocabulary"] > 0,
-        "config.method='dequantiser' models the position of a value within its bin, and config.data.vocabulary=0 is "
+        "config.method='dequantizer' models the position of a value within its bin, and config.data.vocabulary=0 is "
         "for continuous data, whose density needs no dequantization; choose discrete data",
     )
     check_sde(given)
@@ -50,7 +50,11 @@ def check_dequantiser(given: Given) -> None:
 
 def _check_ncsn(given: Given) -> None:
     """Check a network that is trained on a finite number of noise levels, as in NCSN, instead of continuous times."""
-    levels, kind, indexed = given["training.num_timesteps"], given["schedule.kind"], given["model.told"] == "index"
+    levels, kind, indexed = (
+        given["training.num_timesteps"],
+        given["schedule.kind"],
+        given["model.time_input"] == "index",
+    )
     demand(
         levels == 0 or (given["training.weighting"] == "simple" and (kind == "ve_sde" or indexed)),
         f"config.training.num_timesteps={levels} trains on the noise levels of NCSN: set "
@@ -70,18 +74,19 @@ def _check_indexed(given: Given) -> None:
     levels, kind = given["training.num_timesteps"], given["schedule.kind"]
     demand(
         levels > 1,
-        f"config.model.told='index' needs the noise levels of training, and config.training.num_timesteps={levels} "
-        "has no indices; set it to their number, such as 1000 for score_sde's discrete checkpoints",
+        "config.model.time_input='index' needs the noise levels of training, and "
+        f"config.training.num_timesteps={levels} has no indices; set it to their number, such as "
+        "1000 for score_sde's discrete checkpoints",
     )
     demand(
         given["model.network"] in ("multiscale", "refinenet"),
-        "config.model.told='index' is for config.model.network='multiscale' or 'refinenet', not "
+        "config.model.time_input='index' is for config.model.network='multiscale' or 'refinenet', not "
         f"{given['model.network']!r}, whose time input is t",
     )
     demand(
         kind != "sub_vp_sde",
-        "config.model.told='index' uses the levels of NCSN or DDPM, and config.schedule.kind='sub_vp_sde' has neither; "
-        "set it to 've_sde' or 'vp_sde'",
+        "config.model.time_input='index' uses the levels of NCSN or DDPM, and config.schedule.kind='sub_vp_sde' has "
+        "neither; set it to 've_sde' or 'vp_sde'",
     )
     largest = given.get("schedule.beta_max", 0.0)
     demand(
@@ -92,12 +97,12 @@ def _check_indexed(given: Given) -> None:
     least = given["schedule.t_min"]
     demand(
         kind != "ve_sde" or 2 * least * (levels - 1) < 1,
-        f"config.schedule.t_min={least:g} gives two of the {levels} levels of config.model.told='index' "
+        f"config.schedule.t_min={least:g} gives two of the {levels} levels of config.model.time_input='index' "
         f"the same index; set it below {0.5 / max(levels - 1, 1):.1g}",
     )
     uses_flow = given["evaluation.estimator"] == "ode" or given["sampling.sampler"] == "adaptive"
     demand(
         kind != "ve_sde" or not uses_flow,
-        "config.model.told='index' with config.schedule.kind='ve_sde' is discontinuous in t, so an adaptive solver "
-        "can't be used; set config.evaluation.estimator='vlb' and a config.sampling.sampler with fixed steps",
+        "config.model.time_input='index' with config.schedule.kind='ve_sde' is discontinuous in t, so an adaptive "
+        "solver can't be used; set config.evaluation.estimator='vlb' and a config.sampling.sampler with fixed steps",
     )

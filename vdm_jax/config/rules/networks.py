@@ -64,11 +64,11 @@ def check_variance(given: Given) -> None:
 def check_refinenet(given: Given) -> None:
     """Check that NCSN's network is used as in NCSN."""
     demand(
-        given["method"] in ("sde", "dequantiser")
+        given["method"] in ("sde", "dequantizer")
         and given["schedule.kind"] == "ve_sde"
-        and given.get("model.told") == "index",
+        and given.get("model.time_input") == "index",
         "config.model.network='refinenet' is NCSN's, whose time input is the index of a level; "
-        "set config.method='sde', config.schedule.kind='ve_sde' and config.model.told='index'",
+        "set config.method='sde', config.schedule.kind='ve_sde' and config.model.time_input='index'",
     )
     height, width, _ = given["data.shape"]
     demand(

@@ -17,19 +17,19 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax.core.method import Batch, Context, Frozen, Method, Params, PerExample, Phase, Terms
-from vdm_jax.diffusion import decoders, dequantisation
+from vdm_jax.diffusion import decoders, dequantization
 from vdm_jax.gaussian.continuous import Continuous
 from vdm_jax.gaussian.data import Dequantize
 from vdm_jax.methods import sde
 from vdm_jax.networks.coupling import Coupling
 
-DEQUANTISER, NETWORK = "dequantiser", "network"
+DEQUANTISER, NETWORK = "dequantizer", "network"
 
 
 def build(config: ConfigDict) -> Method:
     """Build the dequantization flow of a frozen SDE from a checked config.
 
-    The parameters are {'dequantiser': {'coupling0': …, …}}.
+    The parameters are {'dequantizer': {'coupling0': …, …}}.
     """
     made, plain = model(config), sde.build(config)
     method = sde.method_of(config, made, Phase(DEQUANTISER, (DEQUANTISER,), partial(loss, made)))
@@ -92,8 +92,8 @@ def dequantizer(config: ConfigDict) -> Dequantize:
 
     def dequantize(params: Params, x: Array, uniform: Array) -> tuple[Array, Array]:
         centers = decoders.encode(x, vocabulary)
-        u, log_q = dequantisation.variational(uniform, couplings, partial(couple, params[DEQUANTISER], centers))
-        return dequantisation.dequantise(x, u, vocabulary), log_q
+        u, log_q = dequantization.variational(uniform, couplings, partial(couple, params[DEQUANTISER], centers))
+        return dequantization.dequantize(x, u, vocabulary), log_q
 
     return dequantize
 

@@ -1,4 +1,4 @@
-"""The path of γ that minimises the variance of the bound's estimate (VDM, appendix I.2)."""
+"""The path of γ that minimizes the variance of the bound's estimate (VDM, appendix I.2)."""
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +76,7 @@ def test_one_backward_pass_gives_both_gradients(kind, x64):
     @jax.value_and_grad
     def ours(leaves):
         theta, schedule = leaves
-        return jnp.sum(weight * each(theta, *schedules.minimise_variance(schedule, t, weight)))
+        return jnp.sum(weight * each(theta, *schedules.minimize_variance(schedule, t, weight)))
 
     def power(theta, schedule, power):
         return jnp.sum(weight * each(theta, schedule.gamma(t), schedule.dgamma(t)) ** power)
@@ -98,12 +98,12 @@ def test_one_backward_pass_gives_both_gradients(kind, x64):
 @pytest.mark.parametrize("weight", [1.0, 1e-5])
 def test_value_is_that_of_the_schedule(weight):
     schedule, t = monotone(np.float32(GAMMA_0), np.float32(GAMMA_1)), jnp.linspace(0, 1, 11)
-    gamma, dgamma = jax.jit(lambda t: schedules.minimise_variance(schedule, t, weight))(t)
+    gamma, dgamma = jax.jit(lambda t: schedules.minimize_variance(schedule, t, weight))(t)
     np.testing.assert_allclose(gamma, schedule.gamma(t), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(dgamma, schedule.dgamma(t), rtol=1e-6)
 
 
-def train(minimise, steps=600, batch=256):
+def train(minimize, steps=600, batch=256):
     """Adam on a monotone path with fixed endpoints and the exact denoiser; independent times."""
     start = fresh_monotone(np.float32(GAMMA_0), np.float32(GAMMA_1), features=64)
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, steps))
@@ -112,8 +112,8 @@ def train(minimise, steps=600, batch=256):
         schedule = schedules.Schedule(start.gamma_0, start.gamma_1, shape)
         keys = jax.random.split(key, 3)
         t = jax.random.uniform(keys[0], (batch,))
-        if minimise:
-            gamma, dgamma = schedules.minimise_variance(schedule, t, 1 / batch)
+        if minimize:
+            gamma, dgamma = schedules.minimize_variance(schedule, t, 1 / batch)
         else:
             gamma, dgamma = schedule.gamma(t), schedule.dgamma(t)
         noise = level(gamma)
@@ -137,7 +137,7 @@ def train(minimise, steps=600, batch=256):
 
 @pytest.mark.slow
 def test_training_the_path_brings_the_variance_to_its_optimum_and_leaves_the_bound():
-    start, trained, each = train(minimise=True)
+    start, trained, each = train(minimize=True)
     mean_before, before = moments_of(start)
     mean_after, after = moments_of(trained)
     assert before > 20_000
@@ -152,5 +152,5 @@ def test_training_the_path_brings_the_variance_to_its_optimum_and_leaves_the_bou
 @pytest.mark.slow
 def test_the_gradient_of_the_bound_itself_does_not_lower_the_variance():
     """∇E[L] of the path is zero in expectation: only noise moves it."""
-    start, trained, _ = train(minimise=False)
+    start, trained, _ = train(minimize=False)
     assert moments_of(trained)[1] > 0.5 * moments_of(start)[1]

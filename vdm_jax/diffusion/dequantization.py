@@ -33,7 +33,7 @@ from vdm_jax.diffusion.process import sum_except_batch
 Couple = Callable[[int, Array], tuple[Array, Array]]
 
 
-def dequantise(x: Array, u: Array, vocabulary: int | None) -> Array:
+def dequantize(x: Array, u: Array, vocabulary: int | None) -> Array:
     """Return f = 2 (x + u)/V − 1; continuous data (vocabulary None) are returned as is.
 
     Args:
@@ -44,7 +44,7 @@ def dequantise(x: Array, u: Array, vocabulary: int | None) -> Array:
     return decoders.encode(x + (u - 0.5), vocabulary) if vocabulary else jnp.asarray(x)
 
 
-def quantise(f: Array, vocabulary: int | None) -> Array:
+def quantize(f: Array, vocabulary: int | None) -> Array:
     """Return the value whose bin contains f, int32, clipped to 0 … V − 1; continuous data are returned as is."""
     if vocabulary is None:
         return f

@@ -1,4 +1,4 @@
-"""A dequantiser beside an SDE that is exact: a silent network and the exact ε̂ of Gaussian pixels, N(0, s²)."""
+"""A dequantizer beside an SDE that is exact: a silent network and the exact ε̂ of Gaussian pixels, N(0, s²)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vdm_jax.core.method import Context, Method
 from vdm_jax.errors import UserError
 from vdm_jax.gaussian import networks
 from vdm_jax.keys import example_keys
-from vdm_jax.methods import dequantiser
+from vdm_jax.methods import dequantizer
 from vdm_jax.networks.coupling import Coupling
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -28,7 +28,7 @@ VARIANCE = 0.3
 
 
 def make(shape: tuple[int, ...] = (2, 2, 1), vocabulary: int = 3, **changes: Any) -> ConfigDict:
-    config = choose(base(), {"method": "dequantiser", "schedule.kind": "vp_sde", "schedule.t_min": 1e-3})
+    config = choose(base(), {"method": "dequantizer", "schedule.kind": "vp_sde", "schedule.t_min": 1e-3})
     config.data.update(shape=shape, vocabulary=vocabulary)
     config.model.update(width=8, groups=4, depth=1, fourier=(), residual="pixel", data_variance=VARIANCE)
     config.model.update(couplings=2, coupling_width=8, coupling_depth=1)
@@ -69,10 +69,10 @@ def test_at_the_start_it_is_uniform_and_only_it_is_trained(silent: None) -> None
     run = jit(method.bits_per_dim)
     terms = run(params, batch, keys)
     np.testing.assert_allclose(terms["total"], terms["uniform"], rtol=1e-5)
-    np.testing.assert_allclose(terms["dequantisation"], np.log2(1.5), rtol=1e-5)
+    np.testing.assert_allclose(terms["dequantization"], np.log2(1.5), rtol=1e-5)
     (phase,) = method.phases
-    assert phase.trains == ("dequantiser",) and set(params) == {"network", "dequantiser"}
-    moved = {**params, "dequantiser": jax.tree.map(lambda a: a + 0.1, params["dequantiser"])}
+    assert phase.trains == ("dequantizer",) and set(params) == {"network", "dequantizer"}
+    moved = {**params, "dequantizer": jax.tree.map(lambda a: a + 0.1, params["dequantizer"])}
     other = run(moved, batch, keys)
     np.testing.assert_allclose(other["uniform"], terms["uniform"], rtol=1e-6)
     assert np.abs(other["total"] - terms["total"]).max() > 1e-3
@@ -91,18 +91,18 @@ def test_training_tightens_the_bound(silent: None) -> None:
         own, state = own
         fresh = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
         context = Context(fresh, jax.random.fold_in(jax.random.key(9), number), jnp.arange(512), 512)
-        loss = lambda part: phase.loss({**params, "dequantiser": part}, (), batch, context)[0].mean()
+        loss = lambda part: phase.loss({**params, "dequantizer": part}, (), batch, context)[0].mean()
         updates, state = optimizer.update(jax.grad(loss)(own), state)
         return (optax.apply_updates(own, updates), state), None
 
-    own = params["dequantiser"]
+    own = params["dequantizer"]
     (own, _), _ = jit(lambda own: jax.lax.scan(step, (own, optimizer.init(own)), jnp.arange(300)))(own)
     batch, keys = batch_of(config, 20_000, seed=1)
-    terms = jit(method.bits_per_dim)({**params, "dequantiser": own}, batch, keys)
+    terms = jit(method.bits_per_dim)({**params, "dequantizer": own}, batch, keys)
     gain = np.asarray(terms["uniform"] - terms["total"], np.float64)
     edges = np.linspace(-1, 1, 4)
-    centre, x = (edges[1:] + edges[:-1]) / 2, np.asarray(batch["x"]).ravel()
-    moment = np.square(centre) + (2 / 3) ** 2 / 12
+    center, x = (edges[1:] + edges[:-1]) / 2, np.asarray(batch["x"]).ravel()
+    moment = np.square(center) + (2 / 3) ** 2 / 12
     uniform = 0.5 * (moment / VARIANCE + np.log(2 * np.pi * VARIANCE)) - np.log(2 / 3)
     lost = ((uniform + np.log(np.diff(norm.cdf(edges, 0, VARIANCE**0.5)))) / np.log(2))[x].mean()
     error = gain.std() / np.sqrt(len(gain))
@@ -135,14 +135,14 @@ def test_the_score_model_is_read_by_path_and_is_not_trained(
     ((path, of),) = seen
     assert path == "there" and of.method == "sde"
     params = method.init(jax.random.key(0))
-    assert set(params) == {dequantiser.DEQUANTISER} and set(params["dequantiser"]) == {"coupling0", "coupling1"}
+    assert set(params) == {dequantizer.DEQUANTISER} and set(params["dequantizer"]) == {"coupling0", "coupling1"}
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"vocabulary": 0}, "is for continuous data"),
-        ({"training__weighting": "simple"}, "training.weighting: config.method='dequantiser' has no such field"),
+        ({"training__weighting": "simple"}, "training.weighting: config.method='dequantizer' has no such field"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], sentence: str) -> None:
