@@ -149,7 +149,7 @@ ILLEGAL: list[tuple[str, Any, str]] = [
     ("data.shape", (8, 8.0, 1), r"config.data.shape=.* is not a tuple of int"),
     ("data.shape", (8, 8), r"'unet', 'multiscale' and 'refinenet' take \(height, width, channels\)"),
     ("data.augment", ("flipp",), r"config.data.augment='flipp' is not one of .* did you mean 'flip'\?"),
-    ("data.vocabulary", 1, "one level"),
+    ("data.vocabulary", 1, "one value"),
     ("data.vocabulary", 257, "at most 256"),
     ("data.batch_size", 0, "at least 1"),
     ("data.batch_size", True, "not of type int"),
@@ -157,11 +157,15 @@ ILLEGAL: list[tuple[str, Any, str]] = [
     ("model.width", 2, "at least 4"),
     ("model.width", 63, r"width=63 must be even; try 64"),
     ("model.groups", 24, r"groups=24 must divide config.model.width=64; try config.model.groups=16"),
-    ("model.groups", 64, r"groups=64 must be less than config.model.width=64.*told of t; try config.model.groups=32"),
+    (
+        "model.groups",
+        64,
+        r"groups=64 must be less than config.model.width=64.*removes the time embedding; try config.model.groups=32",
+    ),
     ("model.dropout", 1.0, "at most 0.99"),
     ("schedule.kind", "lineer", r"did you mean 'linear'\?"),
     ("schedule.gamma_0", 6.0, "gamma_0 must lie below"),
-    ("training.weighting", "simple", "no bound"),
+    ("training.weighting", "simple", "not a bound"),
     ("training.seed", 2**32, "at most 4294967295"),
     ("optimizer.learning_rate", math.nan, "not of type float"),
     ("optimizer.learning_rate", math.inf, "not of type float"),
@@ -197,7 +201,10 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"sampling.respacing": "ddim300", "sampling.num_steps": 300}, r"respacing='ddim300': no integer stride visits"),
     ({"sampling.respacing": "10,x"}, r"respacing='10,x' is not of the form '250'"),
     ({"sampling.respacing": "10,10,3,2,2"}, r"visits 27 levels; set config.sampling.num_steps=27"),
-    ({"sampling.num_steps": 1}, r"num_steps=1 starts with noise at level 1 of 1000, where 100% .*respacing='even1'"),
+    (
+        {"sampling.num_steps": 1},
+        r"num_steps=1 starts from pure noise at level 1 of 1000, where the image has 100% .*respacing='even1'",
+    ),
     ({"sampling.respacing": "1,1", "sampling.num_steps": 2, "schedule.kind": "ddpm_cosine"}, r"at level 501 of 1000"),
     ({"sampling.num_steps": 1001}, r"num_steps=1001 is more than the 1000 levels of the schedule; try 1000"),
     (
@@ -227,11 +234,11 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"training.distill": "progressive", "training.student_steps": 4},
-        r"knows 4 levels alone; set config.sampling.sampler='ddim', config.sampling.respacing='even4' and",
+        r"for only 4 levels; set config.sampling.sampler='ddim', config.sampling.respacing='even4' and",
     ),
     ({"evaluation.levels": 1}, r"levels=1 must be 0, for all, or 2 to 1000"),
     ({"model.variance": "beta"}, r"weighting='hybrid' trains a learned variance"),
-    ({"model.network": "unet"}, r"variance='learned' needs a network with a variance head, which 'unet' has not"),
+    ({"model.network": "unet"}, r"variance='learned' needs a network with a variance head, which 'unet' lacks"),
     (
         {"training.times": "importance", "training.weighting": "simple"},
         r"times='importance' draws levels by their terms",
@@ -547,8 +554,8 @@ def test_configs_of_the_earlier_layout_are_read_and_go_on(path: str) -> None:
 def test_an_unread_field_of_the_earlier_layout_that_would_be_lost_is_a_sentence() -> None:
     saved = earlier(base(), **{"model.heads": 8})
     sentence = (
-        r"is of vdm_jax 0\.1\.0, which wrote the field model\.heads=8 and read it nowhere: config\.model\.heads: "
-        r"config\.model\.network='unet' has no such field; it belongs to config\.model\.network='multiscale'; take it"
+        r"is of vdm_jax 0\.1\.0, which wrote the field model\.heads=8 without using it: config\.model\.heads: "
+        r"config\.model\.network='unet' has no such field; it belongs to config\.model\.network='multiscale'; remove it"
     )
     for read in (lambda: from_saved(saved), lambda: differences(saved, base())):
         with pytest.raises(UserError, match=sentence) as raised:
@@ -596,7 +603,9 @@ def test_parts_may_be_chosen_by_assignment_in_a_file(tmp_path: pathlib.Path) -> 
     file.write_text(
         text + "    c.optimizer.decay = 'cosine'\n    c.optimizer.final_learning_rate = 0.1\n    return c\n"
     )
-    with pytest.raises(UserError, match=r"line 5: config\.optimizer\.final_learning_rate is of a part that the config"):
+    with pytest.raises(
+        UserError, match=r"line 5: config\.optimizer\.final_learning_rate belongs to a component that is not"
+    ):
         load(str(file))
 
 
@@ -605,9 +614,12 @@ def test_fields_of_a_config_are_described_by_section() -> None:
     assert lines[0].startswith("  --config.method='vdm': the paper's family")
     assert [line for line in lines if line.endswith(":")] == [f"{name}:" for name in config_registry.SECTIONS]
     assert (
-        "  --config.optimizer.decay='constant': after the warm-up, over num_steps "
+        "  --config.optimizer.decay='constant': learning rate schedule after the warm-up, until training.num_steps "
         "(one of 'constant', 'cosine', 'linear')" in lines
     )
-    assert "  --config.training.keep=3: newest checkpoints kept (at least 1; may change on resume)" in lines
+    assert (
+        "  --config.training.keep=3: number of newest checkpoints that are kept (at least 1; may change on resume)"
+        in lines
+    )
     fields = {line.split("=")[0].strip() for line in lines if line.startswith("  --")}
     assert fields == {f"--config.{name}" for name, _ in flatten(base())}

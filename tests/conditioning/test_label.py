@@ -172,7 +172,7 @@ NULL = {"model.num_classes": 10, "model.null_class": True, "training.label_dropo
             r"label_dropout: config\.model\.null_class=False has no such field; it belongs to config\.model\.null",
         ),
         ({"model.num_classes": 10, "model.null_class": True}, r"go together"),
-        ({"model.num_classes": 10, "data.augment": ("flip",)}, r"in the place of the label"),
+        ({"model.num_classes": 10, "data.augment": ("flip",)}, r"replaces the label"),
         ({"sampling.label": 0}, r"sampling\.label: config\.model\.num_classes=0 has no such field"),
         ({"model.num_classes": 10, "sampling.label": 10}, r"they are 0 to 9$"),
         (

@@ -230,9 +230,13 @@ def test_check_names_the_field_both_values_and_the_way_out():
     digits = data.load("digits", "train")
     with pytest.raises(UserError, match=r"data\.shape=\(28, 28, 1\) but .*\(8, 8, 1\); set --config\.data\.shape"):
         data.check(digits, (28, 28, 1), 17)
-    with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* has vocabulary 17; set --config\.data\.vocabulary=17"):
+    with pytest.raises(
+        UserError, match=r"data\.vocabulary=256 but .* has vocabulary 17; set --config\.data\.vocabulary=17"
+    ):
         data.check(digits, (8, 8, 1), 256)
-    with pytest.raises(UserError, match=r"data\.vocabulary=256 but .* is 0; set --config\.data\.vocabulary=0"):
+    with pytest.raises(
+        UserError, match=r"data\.vocabulary=256 but .* has vocabulary 0; set --config\.data\.vocabulary=0"
+    ):
         data.check(data.load("swirl", "train"), (2,), 256)
 
 

@@ -127,11 +127,11 @@ def test_training_draws_the_levels_whose_numbers_it_tells(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "changes", "sentence"),
     [
-        ("ve_sde", {"training__num_timesteps": 0}, r"numbers the levels of training, and .*=0 has none"),
+        ("ve_sde", {"training__num_timesteps": 0}, r"needs the noise levels of training, and .*=0 has no indices"),
         ("vp_sde", {"training__num_timesteps": 20}, r"must be more than config\.schedule\.beta_max=20"),
         ("sub_vp_sde", {}, "has neither; set it to 've_sde' or 'vp_sde'"),
-        ("ve_sde", {"evaluation__estimator": "ode"}, "no solver can choose its steps there"),
-        ("ve_sde", {"sampling__sampler": "adaptive"}, "no solver can choose its steps there"),
+        ("ve_sde", {"evaluation__estimator": "ode"}, "an adaptive solver can't be used"),
+        ("ve_sde", {"sampling__sampler": "adaptive"}, "an adaptive solver can't be used"),
         ("vp_sde", {"model__network": "unet", "model__fourier": ()}, "is for config.model.network='multiscale'"),
     ],
 )

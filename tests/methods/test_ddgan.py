@@ -150,20 +150,20 @@ def test_ablations() -> None:
 
 
 WRONG: dict[str, dict[str, Any]] = {
-    "config.sampling.num_steps=3, but a generator knows the 4 steps that it is trained for": {
+    "config.sampling.num_steps=3, but the generator is trained for 4 steps": {
         "sampling.num_steps": 3,
     },
-    "knows the 1 step that it is trained for; set it to 1": {"training.adversary": "augmented"},
-    "config.data.batch_size=8 in 4 parts does not hold the discriminator's groups of 4 whole; "
+    "the generator is trained for 1 step; set it to 1": {"training.adversary": "augmented"},
+    "config.data.batch_size=8 in 4 parts is not divisible into the discriminator's groups of 4; "
     "try config.data.batch_size=16": {"data.batch_size": 8, "training.accumulate": 4},
-    "config.data.batch_size=18 in 3 parts does not hold the discriminator's groups of 4 whole; "
+    "config.data.batch_size=18 in 3 parts is not divisible into the discriminator's groups of 4; "
     "try config.data.batch_size=24": {"data.batch_size": 18, "training.accumulate": 3},
-    "config.data.batch_size=6 in 1 part does not hold": {"data.batch_size": 6},
+    "config.data.batch_size=6 in 1 part is not divisible": {"data.batch_size": 6},
     "halves 8 × 8 pixels until they are 1/64": {"model.discriminator": "large"},
-    "config.model.family='ncsnpp' is no generator; set it to 'ddgan'": {"model.family": "ncsnpp"},
+    "config.model.family='ncsnpp' is not a generator; set it to 'ddgan'": {"model.family": "ncsnpp"},
     "config.model.prediction='v' does not go with config.method='ddgan'": {"model.prediction": "v"},
     "config.model.discriminator_time=7 must be even": {"model.discriminator_time": 7},
-    "takes few and large steps": {"schedule.num_timesteps": 1001, "sampling.num_steps": 1001},
+    "takes a few large steps": {"schedule.num_timesteps": 1001, "sampling.num_steps": 1001},
 }
 
 
@@ -183,7 +183,7 @@ def test_small_batches_are_one_group() -> None:
 def test_a_notebook_cannot_ask_for_other_steps_or_a_likelihood() -> None:
     config = gan()
     model = api.Model(config, methods.build(config), {}, 0)
-    with pytest.raises(UserError, match="a generator knows the 4 steps"):
+    with pytest.raises(UserError, match="the generator is trained for 4 steps"):
         model.sample(2, num_steps=5)
     with pytest.raises(UserError, match="no likelihood"):
         model.bits_per_dim(np.zeros((1, 2), np.float32))

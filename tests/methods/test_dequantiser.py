@@ -135,7 +135,7 @@ def test_the_score_model_is_read_by_path_and_is_not_trained(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"vocabulary": 0}, "has no levels"),
+        ({"vocabulary": 0}, "is for continuous data"),
         ({"training__weighting": "simple"}, "training.weighting: config.method='dequantiser' has no such field"),
     ],
 )

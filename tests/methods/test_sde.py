@@ -310,7 +310,7 @@ def test_without_denoising_the_noise_of_t_min_is_left(silent):
             "weighting='hybrid' does not go with config.method='sde'; it takes 'vlb' or 'simple'",
         ),
         ({"training__times": "importance", "training__weighting": "simple"}, "set times to 'stratified'"),
-        ({"training__num_timesteps": 10}, "trains the levels of NCSN"),
+        ({"training__num_timesteps": 10}, "trains on the noise levels of NCSN"),
         ({"evaluation__num_timesteps": 10}, "evaluation.num_timesteps: config.method='sde' has no such field"),
         ({"sampling__sampler": "langevin", "sampling__num_steps": 1}, "2 or more"),
         ({"sampling__respacing": "ddim50"}, "has no such field; it belongs to config.method='ddpm'"),

@@ -165,13 +165,13 @@ def test_every_parameter_of_the_level_that_is_told_is_trained_and_no_other() -> 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model.told": "time"}, "is told the number of its level; set config.method='sde'"),
-        ({"schedule.kind": "vp_sde"}, "is told the number of its level"),
+        ({"model.told": "time"}, "whose time input is the index of a level; set config.method='sde'"),
+        ({"schedule.kind": "vp_sde"}, "whose time input is the index of a level"),
         ({"data.shape": (9, 8, 1)}, "cannot be halved"),
-        ({"model.prediction": "v"}, "NCSN's network gives a score; set it to 'eps'"),
+        ({"model.prediction": "v"}, "NCSN's network predicts a score; set it to 'eps'"),
         ({"model.dropout": 0.1}, r"model\.dropout: config\.model\.network='refinenet' has no such field"),
         ({"model.num_classes": 3}, r"model\.num_classes: config\.model\.network='refinenet' has no such field"),
-        ({"training.num_timesteps": 0}, "numbers the levels of training"),
+        ({"training.num_timesteps": 0}, "needs the noise levels of training"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], sentence: str) -> None:

@@ -1,9 +1,9 @@
-"""Configs: the parts they are made of, variants, files by name, and the check all of them pass.
+"""Configs: their components, variants, loading by name, and validation.
 
-A config holds the fields of its parts and no others: of its method, network, schedule, sampler and so on, which are
-chosen by fields themselves (`method`, `model.network`, `schedule.kind`, …). A config file starts from `base()`, a VDM,
-chooses parts by `choose`, sets what differs and returns it; `check` holds every config against what the parts declare
-before anything is compiled or written. Variants are named changes:
+A config has exactly the fields of its components: its method, network, schedule, sampler, and so on. Fields such as
+`method`, `model.network`, and `schedule.kind` select the components. A config file starts from `base()`, a VDM, selects
+components with `choose`, sets other fields, and returns the config. `check` validates every config against the
+declarations of its components before anything is compiled or written. Variants are named changes:
 
     def get_config(variant: str = "") -> ConfigDict:
         config = choose(base(), {"method": "sde", "schedule.kind": "ve_sde"})
@@ -52,21 +52,30 @@ __all__ = [
 
 
 def base() -> ConfigDict:
-    """A VDM on digits at the defaults of its fields, as a locked ConfigDict."""
+    """Return the default config, a VDM on digits, as a locked ConfigDict."""
     return _reshaped(ConfigDict(), active({})).lock()
 
 
 def everything() -> ConfigDict:
-    """Every field of every part at its default, which is no config: for parsing values by their types."""
+    """Return every field of every component at its default; not a valid config, but it has the types for parsing."""
     return _reshaped(ConfigDict(), field_table()).lock()
 
 
 def choose(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-    """Set fields by dotted names, those that choose parts before the others, whatever their order; in place.
+    """Set fields of a config in place, including those that select components.
 
-    The fields of parts that come in have their defaults unless they are among the changes; those of parts that go out
-    are dropped, and a field that both have keeps its value. Returns the config. Raises UserError for a field that the
-    parts do not have.
+    The order of the changes does not matter. Fields of newly selected components start at their defaults, fields of
+    deselected components are removed, and a field that both have keeps its value.
+
+    Args:
+        config: The config.
+        changes: The new values by dotted field names.
+
+    Returns:
+        The same config.
+
+    Raises:
+        UserError: If the resulting components do not have a field of `changes`.
     """
     changes = renamed(changes)
     values = dict(flatten(config)) | changes
@@ -81,7 +90,11 @@ def choose(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
 
 
 def _refused(name: str, values: Mapping[str, Any]) -> str:
-    """Why there is no such field; UserError if that is for a value that chooses no part that goes with the others."""
+    """Return the sentence for a field that a config does not have.
+
+    Raises:
+        UserError: If the cause is an illegal value of a field that selects components.
+    """
     if name not in field_table():
         return f"unknown config field config.{name}; {nearest_field(name, active(values))}"
     for other, field in active(values).items():
@@ -91,7 +104,7 @@ def _refused(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _reshaped(config: ConfigDict, held: Mapping[str, Field]) -> ConfigDict:
-    """The config with these fields: what is new has its default, what else some part has is dropped; in place."""
+    """Change a config in place to have the fields `held`: add missing fields at their defaults, remove known others."""
     there, known = dict(flatten(config)), field_table()
     with config.unlocked():
         for section in SECTIONS:
@@ -108,16 +121,27 @@ def _reshaped(config: ConfigDict, held: Mapping[str, Field]) -> ConfigDict:
 
 
 def _set(config: ConfigDict, name: str, new: Any) -> None:
+    """Set the field of a dotted name."""
     section, _, leaf = name.rpartition(".")
     (config[section] if section else config)[leaf] = new
 
 
 def with_variant(config: ConfigDict, variant: str, variants: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
-    """Apply the named changes; several with commas: 'mini,no_fourier'.
+    """Apply variants, which are named changes, to a config in place.
 
-    They are applied in the order of `variants`, however they are named: a later one changes what an earlier one set,
-    and what one says of a part that another puts out of use falls away.
-    Raises UserError for a name that is unknown, or if two make different models (exclusive fields).
+    They are applied in the order of `variants`, not in that of the names: a later variant overrides an earlier one, and
+    changes to a component that another variant deselects are ignored.
+
+    Args:
+        config: The config.
+        variant: The names of the variants, separated by commas, such as 'mini,no_fourier'; '' for none.
+        variants: The changes of each variant, by dotted field names.
+
+    Returns:
+        The same config.
+
+    Raises:
+        UserError: If a name is unknown, or if two variants set an exclusive field (`Field.exclusive`) differently.
     """
     names = list(filter(None, variant.split(",")))
     for name in names:
@@ -145,7 +169,11 @@ def with_variant(config: ConfigDict, variant: str, variants: Mapping[str, Mappin
 
 
 def check_names(config: ConfigDict) -> None:
-    """Raise UserError naming the first field that is unknown, missing, or of no part of the config."""
+    """Check that a config has exactly the fields of its components.
+
+    Raises:
+        UserError: If a field is unknown, missing, or belongs to another component; the sentence names the first.
+    """
     given, table = dict(flatten(config)), field_table()
     held = active(given)
     for name in given:
@@ -154,7 +182,7 @@ def check_names(config: ConfigDict) -> None:
     for name in held:
         if name not in given:
             raise UserError(
-                f"config.{name} is missing; start the config from vdm_jax.config.base() and choose parts by "
+                f"config.{name} is missing; start the config from vdm_jax.config.base() and select components with "
                 "vdm_jax.config.choose"
             )
     for name in given:
@@ -163,10 +191,14 @@ def check_names(config: ConfigDict) -> None:
 
 
 def check(config: ConfigDict) -> None:
-    """Raise UserError naming the first field that is unknown, missing, or has an illegal value."""
+    """Check the fields of a config, their values, and the rules of its components.
+
+    Raises:
+        UserError: If a field is unknown, missing, or has an illegal value, or if values do not fit together.
+    """
     given, table = dict(flatten(config)), field_table()
     held = active(given)
-    if given.keys() <= table.keys():  # an illegal choice of a part explains more than the fields it lacks
+    if given.keys() <= table.keys():  # an illegal selector explains more than missing fields
         for name, field in held.items():
             if name in given and field.choices:
                 registry.check_field(name, given[name], field, given)
@@ -179,18 +211,25 @@ def check(config: ConfigDict) -> None:
 
 
 def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
-    """A config as JSON keeps it → ConfigDict on today's fields; fields it lacks have defaults."""
+    """Return the config that a run saved as JSON, with current field names; missing fields have their defaults.
+
+    Raises:
+        UserError: If a field is unknown or has an illegal value.
+    """
     return choose(base(), values_of(saved))
 
 
 def fourier_exponents(vocabulary: int) -> tuple[int, int]:
-    """(n − 1, n) with n = log₂V, rounded: 7 and 8 for bytes, 3 and 4 for 17 levels (VDM §5.2)."""
+    """Return the exponents (n − 1, n) of the Fourier features with n = log₂V, rounded (VDM §5.2).
+
+    They are 7 and 8 for 256 values, and 3 and 4 for 17 values.
+    """
     top = round(math.log2(vocabulary))
     return top - 1, top
 
 
 def gamma_0_for(vocabulary: int) -> float:
-    """−13.3 + 2 ln(256/V): the same noise relative to the width of a bin as VDM's for bytes."""
+    """Return γ_0 = −13.3 + 2 ln(256/V): the noise, relative to the width of a bin, is that of VDM at 256 values."""
     return -13.3 + 2 * math.log(256 / vocabulary)
 
 
@@ -198,16 +237,19 @@ _PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 
 
 def packaged() -> dict[str, pathlib.Path]:
-    """'configs/digits.py' → file, of the installed package or of the checkout around it."""
+    """Return the config files of the installed package, or of its checkout, by names such as 'configs/digits.py'."""
     folder = next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), None)
     files = sorted(folder.glob("*.py")) if folder else []
     return {f"configs/{f.name}": f for f in files if not f.name.startswith("_")}
 
 
 def load(name: str) -> ConfigDict:
-    """The config of 'PATH' or 'PATH:variants', PATH from here or else one of the package's.
+    """Load the config of 'PATH' or 'PATH:variants'; PATH is a file or the name of one of the package's configs.
 
-    It holds the fields of its parts; their values are still to be checked.
+    The result has exactly the fields of its components; `check` validates their values.
+
+    Raises:
+        UserError: If the file does not exist, fails, or returns something other than a config.
     """
     path, _, variant = name.partition(":")
     file = pathlib.Path(path).expanduser()
@@ -220,7 +262,7 @@ def load(name: str) -> ConfigDict:
     try:
         get_config = _get_config(file)
         if variant and not inspect.signature(get_config).parameters:
-            raise UserError(f"it has no variants, so {variant!r} is none of them")
+            raise UserError(f"it has no variants, so {variant!r} can't be used")
         config = get_config(variant) if variant else get_config()
         if not isinstance(config, ConfigDict):
             raise UserError("get_config does not return a ConfigDict; start from vdm_jax.config.base() and return it")
@@ -233,9 +275,12 @@ def load(name: str) -> ConfigDict:
 
 
 def _settle(config: ConfigDict) -> None:
-    """Let a config hold the fields of its parts, if a file has chosen them by assignment; what it did not set may go.
+    """Give a config whose file selected components by assignment the fields of these components.
 
-    Raises UserError as `check_names`.
+    Fields of other components are removed if they have their defaults.
+
+    Raises:
+        UserError: If such a field has another value, or if `check_names` fails.
     """
     given, table = dict(flatten(config)), field_table()
     held = active(given)
@@ -248,9 +293,10 @@ def _settle(config: ConfigDict) -> None:
 
 
 def _get_config(file: pathlib.Path) -> Callable[..., Any]:
+    """Import a config file and return its function `get_config`."""
     spec = importlib.util.spec_from_file_location(f"vdm_jax_config_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise UserError("not a Python file; its name ends in .py")
+        raise UserError("not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
@@ -259,13 +305,13 @@ def _get_config(file: pathlib.Path) -> Callable[..., Any]:
 
 
 def _what_failed(error: Exception, file: pathlib.Path) -> str:
-    """'line 7: …' of a config file; for a field that the config lacks, the nearest."""
+    """Describe an exception of a config file with its line, and suggest the nearest name for an unknown field."""
     unknown = re.match(r"['\"]*Key \"(\w+)\" does not exist", str(error))
     if unknown:
         named = [name for name in field_table() if name.rpartition(".")[2] == unknown[1]]
         leaves = [name.rpartition(".")[2] for name in field_table()]
         what = (
-            f"config.{named[0]} is of a part that the config has not chosen there; choose that by vdm_jax.config.choose"
+            f"config.{named[0]} belongs to a component that is not selected there; select it with vdm_jax.config.choose"
             if named
             else f"unknown config field {unknown[1]!r}; {nearest(unknown[1], dict.fromkeys([*leaves, *SECTIONS]))}"
         )

@@ -1,10 +1,10 @@
-"""How vdm_jax 0.1.0 wrote a config: all fields of all methods, whatever the config used; and renamed fields."""
+"""The config layout of vdm_jax 0.1.0, which wrote all fields of all methods, and the renamed fields."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# old dotted name → new, in saved configs and on the command line
+# The new name of each renamed field, in saved configs and on the command line.
 ALIASES: dict[str, str] = {}
 
 # The defaults of that layout.
@@ -151,7 +151,7 @@ DEFAULTS: dict[str, Any] = {
     "evaluation.divergence": "auto",
 }
 
-# What the configs of that version set besides, of fields that they did not use.
+# Other values that the configs of that version set for fields that they did not use.
 UNUSED: dict[str, tuple[Any, ...]] = {
     "model.depth": (1,),
     "model.family": ("ncsnpp",),

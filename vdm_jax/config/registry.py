@@ -1,4 +1,4 @@
-"""The parts that configs are made of, in the order in which they are chosen, and what a config holds by its parts."""
+"""The registry of components, in the order in which they are selected, and the fields that they give a config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vdm_jax.gaussian import adaptive, networks
 from vdm_jax.methods import classifier, ddgan, ddpm, distill, flow_matching, sde, vdm
 from vdm_jax.networks import coupling, discriminator, families, mlp, vdm_unet
 
-# A part stands behind those that declare the fields it is chosen by.
+# A component comes after those that declare the fields that select it.
 COMPONENTS: tuple[Component, ...] = (
     common_fields.DATA,
     *(c for paper in (vdm, ddpm, sde, flow_matching, classifier, ddgan, distill) for c in paper.COMPONENTS),
@@ -36,7 +36,7 @@ SECTIONS = ("data", "model", "schedule", "training", "optimizer", "sampling", "e
 
 
 def parts(given: Mapping[str, Any]) -> Iterator[Component]:
-    """The parts that these values choose, in order; a field that is missing has its default."""
+    """Yield the components that the values select, in order; a missing field has its default."""
     known: dict[str, Any] = {}
     for component in COMPONENTS:
         if not component.unmet(known):
@@ -45,7 +45,7 @@ def parts(given: Mapping[str, Any]) -> Iterator[Component]:
 
 
 def active(given: Mapping[str, Any]) -> dict[str, Field]:
-    """The fields that a config of these values holds, by section."""
+    """Return the fields of a config with these values, ordered by section."""
     held: dict[str, Field] = {}
     for component in parts(given):
         for name, field in component.fields.items():
@@ -54,7 +54,7 @@ def active(given: Mapping[str, Any]) -> dict[str, Field]:
 
 
 def field_table() -> dict[str, Field]:
-    """Every field that some config holds, as the first part that has it declares it."""
+    """Return all fields of all components, as the first component that has a field declares it."""
     table: dict[str, Field] = {}
     for component in COMPONENTS:
         for name, field in component.fields.items():
@@ -63,12 +63,17 @@ def field_table() -> dict[str, Field]:
 
 
 def _by_section(table: dict[str, Field]) -> dict[str, Field]:
+    """Sort fields by section and keep their order within a section."""
     place = lambda name: ("", *SECTIONS).index(name.rpartition(".")[0])
     return {name: table[name] for name in sorted(table, key=place)}
 
 
 def check_field(name: str, value: Any, field: Field, given: Mapping[str, Any]) -> None:
-    """Raise UserError if the value of a field that the config `given` holds is illegal, or illegal with its parts."""
+    """Check the value of a field of the config `given`.
+
+    Raises:
+        UserError: If the value is illegal, or illegal for the selected components.
+    """
     items = value if isinstance(value, tuple) else (value,)
     elsewhere = {c for component in COMPONENTS if name in component.fields for c in component.fields[name].choices}
     if field.choices and all(item in field.choices or item in elsewhere for item in items):
@@ -82,23 +87,23 @@ def check_field(name: str, value: Any, field: Field, given: Mapping[str, Any]) -
 
 
 def _chosen_by(name: str, given: Mapping[str, Any]) -> str:
-    """'config.method='ddpm'': what chose the part of a config that holds a field."""
+    """Return the setting that selects the component of a field, such as "config.method='ddpm'"."""
     owner = next(component for component in parts(given) if name in component.fields)
     held = {n: given.get(n, field.default) for n, field in active(given).items()}
     return " and ".join(f"config.{selector}={held[selector]!r}" for selector in owner.when)
 
 
 def refusal(name: str, given: Mapping[str, Any]) -> str:
-    """Why a config of these values has no field of this name, which others have: one sentence."""
+    """Return the sentence that says why a config with these values does not have a field that other configs have."""
     has, belongs = _lacking(name, given)
     return f"config.{name}: {has} has no such field; it belongs to {belongs}"
 
 
 def _lacking(name: str, given: Mapping[str, Any]) -> tuple[str, str]:
-    """(the choice of the config that excludes a field, the nearest choice that brings it)."""
+    """Return the setting of the config that excludes a field, and the nearest setting that includes it."""
     held = {n: given.get(n, field.default) for n, field in active(given).items()}
     owners = [component for component in COMPONENTS if name in component.fields]
-    # a choice that the config does not have is further away than another value of one that it has
+    # A selector that the config lacks counts as farther than another value of a selector that it has.
     distance = lambda component: sum(1 if n in held else 2 for n in component.unmet(held))
     nearest = min(owners, key=distance)
     selector = nearest.unmet(held)[0]
@@ -111,6 +116,7 @@ def _lacking(name: str, given: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _choice(selector: str, values: tuple[Any, ...]) -> str:
+    """Write a setting that selects a component, such as "config.method='ddpm' or 'sde'"."""
     if not values:
         default = field_table()[selector].default
         return f"config.{selector}=True" if default is False else f"a config.{selector} that is not {default!r}"
@@ -119,9 +125,13 @@ def _choice(selector: str, values: tuple[Any, ...]) -> str:
 
 
 def nearest_field(name: str, known: Iterable[str] = ()) -> str:
-    """'did you mean X?' for 'section.field' among the known fields, or all.
+    """Suggest the field of the most similar name, as in 'did you mean config.model.width?'.
 
-    A section of that name is believed, else a field of that name.
+    An existing section is assumed to be right; otherwise a field of the same name in any section is preferred.
+
+    Args:
+        name: The unknown 'section.field'.
+        known: The fields to choose from; all fields if empty.
     """
     names = list(known) or list(field_table())
     section, _, leaf = name.rpartition(".")

@@ -1,7 +1,7 @@
-"""Configs as runs keep them: read on today's fields, and compared with the config that is to go on.
+"""Saved configs of runs: reading them with current field names, and comparing them with the config of a resumed run.
 
-vdm_jax 0.1.0 wrote all fields of all methods. Those that the parts of a config do not have are dropped if nothing is
-lost by it (they are at that version's default, or say how to look at a model, not what it is), and refused otherwise.
+vdm_jax 0.1.0 wrote all fields of all methods. Fields of other components are dropped if no information is lost: if
+they have that version's default, or may change on resume. Otherwise the config is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vdm_jax.fields import Field, check_value
 
 
 def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """('section.field', value) of every leaf; tuples for lists, so that JSON compares equal."""
+    """Yield ('section.field', value) for every leaf; lists become tuples, so that values from JSON compare equal."""
     for name, value in config.items():
         if isinstance(value, Mapping | ConfigDict):
             yield from flatten(value, f"{prefix}{name}.")
@@ -26,14 +26,18 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> Iterato
 
 
 def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields under their names of today."""
+    """Return the fields under their current names."""
     return {layouts.ALIASES.get(name, name): value for name, value in given.items()}
 
 
 def read(saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Field]]:
-    """A config as JSON keeps it → (its values, the fields that it holds); unknown fields stay among the values.
+    """Read a config from its JSON form.
 
-    Raises UserError for a field of 0.1.0 that no part of the config has and whose value would be lost.
+    Returns:
+        The values, including those of unknown fields, and the fields of the selected components.
+
+    Raises:
+        UserError: If a field of 0.1.0 belongs to no component of the config and its value would be lost.
     """
     values, table = renamed(dict(flatten(saved))), registry.field_table()
     held = registry.active(values)
@@ -42,14 +46,18 @@ def read(saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Field]]:
         unused = (layouts.DEFAULTS.get(name, table[name].default), *layouts.UNUSED.get(name, ()))
         if value not in unused and not table[name].resume:
             raise UserError(
-                f"the saved config is of vdm_jax 0.1.0, which wrote the field {name}={value!r} and read it nowhere: "
-                f"{registry.refusal(name, values)}; take it out of config.json"
+                f"the saved config is of vdm_jax 0.1.0, which wrote the field {name}={value!r} without using it: "
+                f"{registry.refusal(name, values)}; remove it from config.json"
             )
     return values, held
 
 
 def values_of(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that `from_saved` takes. Raises UserError for a field that is unknown or has an illegal value."""
+    """Return the values of a saved config for `from_saved`.
+
+    Raises:
+        UserError: If a field is unknown or has an illegal value.
+    """
     values, held = read(saved)
     for name, value in values.items():
         if name not in held:
@@ -59,16 +67,16 @@ def values_of(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choices(name: str) -> tuple[Any, ...]:
-    """Of a field in any part; `check` holds a config against those of its own."""
+    """Return the choices of a field in any component; `check` uses those of the selected component."""
     parts = [component.fields[name].choices for component in registry.COMPONENTS if name in component.fields]
     return tuple(dict.fromkeys(choice for choices in parts for choice in choices))
 
 
 def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
-    """Fields that differ and may not change on resume, as 'name: saved → now'.
+    """List the fields that differ and may not change on resume, as 'name: saved → now'.
 
-    A field that the saved config lacks is newer than it and had its default. Of parts that only one of the two has,
-    the choice between them is what differs.
+    A field that the saved config lacks was added later and counts as its default. If only one of the two configs has a
+    component, the difference is in the field that selects it, not in the component's fields.
     """
     before, held = read(saved)
     now = dict(flatten(config))

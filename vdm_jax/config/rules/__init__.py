@@ -1,6 +1,6 @@
-"""What the parts of a config demand of each other: a sentence for every combination that makes no sense.
+"""Validation across the components of a config: an error for every combination that makes no sense.
 
-What a part demands of its own fields stands beside them.
+The checks of a component's own fields are next to their declarations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Labels and augmentations."""
+"""Rules for labels and augmentations."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from vdm_jax.fields import Given, demand
 
 
 def check_classes(given: Given) -> None:
+    """Check that the network can be conditioned on labels and on the augmentation bit at once."""
     network = given["model.network"]
     demand(
         network == "multiscale" or not given["data.augment"],
-        f"config.data.augment={tuple(given['data.augment'])} is told to config.model.network={network!r} in the place "
-        "of the label; set config.data.augment=() or config.model.num_classes=0",
+        f"config.data.augment={tuple(given['data.augment'])} replaces the label in the conditioning of "
+        f"config.model.network={network!r}; set config.data.augment=() or config.model.num_classes=0",
     )
 
 
 def check_crops(given: Given) -> None:
-    """Crops are for telling what an image shows: a model of images would draw crops too."""
+    """Check that only classifiers train on crops: a generative model would learn to generate crops."""
     augment, (height, *rest) = tuple(given["data.augment"]), given["data.shape"]
     demand(
         "crop" not in augment or given["method"] == "classifier",
-        f"config.data.augment={augment} has 'crop', which is for config.method='classifier': a model of images would "
-        "learn to draw crops; leave it out",
+        f"config.data.augment={augment} has 'crop', which is for config.method='classifier': a generative model "
+        "would learn to generate crops; leave it out",
     )
     demand(
         "crop" not in augment or (given["data.vocabulary"] > 0 and rest[:1] == [height]),
-        f"config.data.augment={augment} has 'crop', which takes square images of levels, not "
+        f"config.data.augment={augment} has 'crop', which needs square images of discrete values, not "
         f"config.data.shape={given['data.shape']} with config.data.vocabulary={given['data.vocabulary']}; leave it out",
     )

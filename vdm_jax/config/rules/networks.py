@@ -1,4 +1,4 @@
-"""Fields that describe a network."""
+"""Rules for the fields of networks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from vdm_jax.fields import Given, demand
 
 
 def check_width(given: Given) -> None:
+    """Check that the width is even, as the sinusoidal embedding needs."""
     width = given["model.width"]
     demand(width % 2 == 0, f"config.model.width={width} must be even; try {width + 1}")
 
 
 def check_norms(given: Given) -> None:
+    """Check that the groups of the group norms divide the width and have more than one channel."""
     check_width(given)
     width, groups = given["model.width"], given["model.groups"]
     demand(
@@ -21,48 +23,52 @@ def check_norms(given: Given) -> None:
     )
     demand(
         groups < width,
-        f"config.model.groups={groups} must be less than config.model.width={width}: the norm of a single channel "
-        f"takes away what the network is told of t; try config.model.groups={width // 2}",
+        f"config.model.groups={groups} must be less than config.model.width={width}: normalizing a single channel "
+        f"removes the time embedding; try config.model.groups={width // 2}",
     )
 
 
 def check_residual(given: Given) -> None:
+    """Check that a network with the residual of pixels predicts eps."""
     demand(
         given["model.prediction"] == "eps",
-        "config.model.residual='pixel' is an estimate of eps beside the U-Net's; "
+        "config.model.residual='pixel' adds an estimate of eps to that of the U-Net; "
         "set config.model.prediction='eps' and config.model.network='unet'",
     )
 
 
 def check_shape(given: Given) -> None:
+    """Check that the network takes records of data.shape and that the data have more than one value."""
     network, shape = given["model.network"], tuple(given["data.shape"])
     demand(
         len(shape) == (1 if network == "mlp" else 3),
-        f"config.data.shape={shape} does not suit config.model.network={network!r}: "
+        f"config.data.shape={shape} does not fit config.model.network={network!r}: "
         "'unet', 'multiscale' and 'refinenet' take (height, width, channels), 'mlp' (dimensions,)",
     )
     demand(
         given["data.vocabulary"] != 1,
-        "config.data.vocabulary=1 has one level and nothing to learn; 0 is for continuous data",
+        "config.data.vocabulary=1 has one value and nothing to learn; 0 is for continuous data",
     )
 
 
 def check_variance(given: Given) -> None:
+    """Check that a learned variance has a network with a variance head."""
     network = given["model.network"]
     demand(
         network == "multiscale",
-        f"config.model.variance='learned' needs a network with a variance head, which {network!r} has not; "
+        f"config.model.variance='learned' needs a network with a variance head, which {network!r} lacks; "
         "set config.model.network='multiscale'",
     )
 
 
 def check_refinenet(given: Given) -> None:
+    """Check that NCSN's network is used as in NCSN."""
     demand(
         given["method"] in ("sde", "dequantiser")
         and given["schedule.kind"] == "ve_sde"
         and given.get("model.told") == "index",
-        "config.model.network='refinenet' is NCSN's, which is told the number of its level; set config.method='sde', "
-        "config.schedule.kind='ve_sde' and config.model.told='index'",
+        "config.model.network='refinenet' is NCSN's, whose time input is the index of a level; "
+        "set config.method='sde', config.schedule.kind='ve_sde' and config.model.told='index'",
     )
     height, width, _ = given["data.shape"]
     demand(
@@ -71,11 +77,12 @@ def check_refinenet(given: Given) -> None:
     )
     demand(
         given["model.prediction"] == "eps",
-        f"config.model.prediction={given['model.prediction']!r}: NCSN's network gives a score; set it to 'eps'",
+        f"config.model.prediction={given['model.prediction']!r}: NCSN's network predicts a score; set it to 'eps'",
     )
 
 
 def check_multiscale(given: Given) -> None:
+    """Check that the resolutions of the multiscale U-Net fit the images, the groups, and the heads."""
     height, width, _ = given["data.shape"]
     demand(bool(given["model.multipliers"]), "config.model.multipliers=() has no resolution; try (1.0, 2.0)")
     halvings = len(given["model.multipliers"]) - 1
@@ -112,8 +119,8 @@ def check_multiscale(given: Given) -> None:
 
 
 def _check_family(given: Given) -> None:
-    """What the network itself demands, such as the groups of norms that see a level and its skip."""
-    from vdm_jax.networks import families  # imports JAX, which the other checks do without
+    """Run the network's own checks, such as that of the groups of norms over concatenated skip connections."""
+    from vdm_jax.networks import families  # imports JAX, which the other checks do not need
 
     names = ("width", "depth", "multipliers", "attention_at", "heads", "head_channels", "groups")
     try:

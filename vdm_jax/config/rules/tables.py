@@ -1,16 +1,16 @@
-"""Methods on the levels of a table: DDPM, Improved DDPM, students, noisy classifiers."""
+"""Rules for methods with a table of noise levels: DDPM, Improved DDPM, distilled students, and noisy classifiers."""
 
 from __future__ import annotations
 
 from vdm_jax.errors import UserError
 from vdm_jax.fields import Given, demand
 
-# ᾱ of the level that sampling starts at with nothing but noise.
+# The largest ᾱ of a level at which sampling may start from pure noise.
 MOST_SIGNAL = 0.1
 
 
 def _check_table(given: Given) -> int:
-    """T of the table of a diffusion."""
+    """Check the number of levels, T, of a table, and return it."""
     total = num_levels(given)
     length = "step_variance" if given["schedule.kind"] == "constant_sigma" else "num_timesteps"
     demand(
@@ -27,12 +27,14 @@ def _check_table(given: Given) -> int:
 
 
 def check_classifier(given: Given) -> None:
+    """Check the table and the number of classes of a noisy classifier."""
     _check_table(given)
     classes = given["model.num_classes"]
     demand(classes > 1, f"config.model.num_classes={classes}: a classifier needs the data's classes, two or more")
 
 
 def check_ddpm(given: Given) -> None:
+    """Check the table, the loss, the respacing, and the distillation of a DDPM."""
     total = _check_table(given)
     demand(
         given["training.weighting"] != "hybrid" or given["model.variance"] == "learned",
@@ -57,14 +59,15 @@ def check_ddpm(given: Given) -> None:
     sampled = given["sampling.sampler"], given["sampling.respacing"], given["sampling.num_steps"]
     demand(
         sampled == ("ddim", f"even{steps}", steps),
-        f"config.training.distill={kind!r} trains a student that knows {steps} level{'s'[: steps != 1]} alone; "
+        f"config.training.distill={kind!r} trains a student for only {steps} level{'s'[: steps != 1]}; "
         f"set config.sampling.sampler='ddim', config.sampling.respacing='even{steps}' "
         f"and config.sampling.num_steps={steps}",
     )
 
 
 def _check_respacing(given: Given, total: int) -> None:
-    from vdm_jax.diffusion import tables  # imports JAX, which the other checks do without
+    """Check that the sampler's levels exist and that the first of them is nearly pure noise."""
+    from vdm_jax.diffusion import tables  # imports JAX, which the other checks do not need
 
     spacing, steps = given["sampling.respacing"], given["sampling.num_steps"]
     demand(
@@ -86,13 +89,13 @@ def _check_respacing(given: Given, total: int) -> None:
     which = f"respacing={spacing!r}" if spacing else f"num_steps={steps}"
     demand(
         left <= MOST_SIGNAL or visited[-1] == total - 1,
-        f"config.sampling.{which} starts with noise at level {visited[-1] + 1} of {total}, where {left:.0%} of the "
-        f"variance should be an image's; set config.sampling.respacing='even{steps}', which starts at the last",
+        f"config.sampling.{which} starts from pure noise at level {visited[-1] + 1} of {total}, where the image has "
+        f"{left:.0%} of the variance; set config.sampling.respacing='even{steps}', which starts at the last level",
     )
 
 
 def num_levels(given: Given) -> int:
-    """T of a table."""
+    """Return the number of levels, T, of a config's table."""
     if given["schedule.kind"] == "constant_sigma":
         from vdm_jax.diffusion import tables
 
