@@ -627,9 +627,12 @@ def test_fields_of_a_config_are_described_by_section() -> None:
     assert lines[0].startswith("  --config.method='vdm': the paper's family")
     assert [line for line in lines if line.endswith(":")] == [f"{name}:" for name in config_registry.SECTIONS]
     assert (
-        "  --config.optimizer.decay='constant': after the warm-up, over num_steps "
+        "  --config.optimizer.decay='constant': learning rate schedule after the warm-up, until training.num_steps "
         "(one of 'constant', 'cosine', 'linear')" in lines
     )
-    assert "  --config.training.keep=3: newest checkpoints kept (at least 1; may change on resume)" in lines
+    assert (
+        "  --config.training.keep=3: number of newest checkpoints that are kept (at least 1; may change on resume)"
+        in lines
+    )
     fields = {line.split("=")[0].strip() for line in lines if line.startswith("  --")}
     assert fields == {f"--config.{name}" for name, _ in flatten(base())}

@@ -1,6 +1,6 @@
-"""What a field of a config is, and a part of a config that has fields; the parts declare theirs beside their code.
+"""Config fields, and components, the parts of a config that have fields and declare them next to their code.
 
-Free of JAX and of configs: modules of any room may declare fields by it.
+This module imports neither JAX nor the configs, so that any module can declare fields.
 """
 
 from __future__ import annotations
@@ -13,16 +13,22 @@ from typing import Any, NamedTuple
 
 from vdm_jax.errors import UserError
 
-# 'section.field' → its value, of the fields that a config holds
+# The values of a config by 'section.field'.
 Given = Mapping[str, Any]
 
 
 class Field(NamedTuple):
-    """One field.
+    """A field of a config.
 
-    default; help: what it does; choices, low, high: legal values or bounds, of every item of a tuple; resume: whether
-    a resumed run may change it; decisive: whether the meaning of trained weights depends on it; exclusive: whether two
-    variants of a config may not set it differently.
+    Attributes:
+        default: The default value; it determines the type.
+        help: A description for messages and documentation.
+        choices: The legal values, for every item of a tuple; () for any.
+        low: The smallest legal value, for every item of a tuple.
+        high: The largest legal value, for every item of a tuple.
+        resume: Whether a resumed run may change it.
+        decisive: Whether the meaning of trained weights depends on it.
+        exclusive: Whether it is an error if two variants of a config set it differently.
     """
 
     default: Any
@@ -35,16 +41,18 @@ class Field(NamedTuple):
     exclusive: bool = False
 
 
-# A condition that every value meets but 0, False and ''.
+# A condition of `Component.when` that every truthy value meets.
 SET: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """A part of a config and the fields that it has.
+    """A component of a config, which has fields and a condition.
 
-    fields: by dotted name. when: the fields of other parts, declared before, that choose it → the values that do.
-    check: raises UserError for what its fields, and those of the parts that it is chosen by, demand of each other.
+    Attributes:
+        fields: The fields by dotted names.
+        when: The values of other components' fields that select this component. The other components come first.
+        check: A function that raises UserError if the values of the config do not fit together.
     """
 
     fields: Mapping[str, Field]
@@ -52,33 +60,34 @@ class Component:
     check: Callable[[Given], None] | None = None
 
     def unmet(self, known: Given) -> tuple[str, ...]:
-        """The fields of `when` that do not choose it; known: the fields that are held so far."""
+        """Return the fields of `when` whose values in `known`, the values so far, do not select the component."""
         return tuple(name for name, legal in self.when.items() if not _meets(known.get(name), legal))
 
 
 def _meets(value: Any, legal: tuple[Any, ...]) -> bool:
+    """Return whether a value meets a condition of `Component.when`."""
     return value in legal if legal else bool(value)
 
 
 ANY_TIME = True
-# An interval of γ that every schedule lies within.
+# An interval of γ that contains every schedule.
 EVERYWHERE = (-100.0, 100.0)
 
 
 def demand(holds: bool, sentence: str) -> None:
-    """Raise UserError with the sentence if it does not hold."""
+    """Raise UserError with the sentence unless the condition holds."""
     if not holds:
         raise UserError(sentence)
 
 
 def value(config: Mapping[str, Any] | Any, name: str, default: Any) -> Any:
-    """The value of 'section.field', or the default if the config has no such field."""
+    """Return the value of 'section.field', or the default if the config has no such field."""
     section, _, leaf = name.rpartition(".")
     return (config[section] if section else config).get(leaf, default)
 
 
 def nearest(name: str, known: Iterable[Any]) -> str:
-    """'did you mean X?' if one of the known names is close, else the nearest and all of them."""
+    """Return 'did you mean X?' if a known name is similar; otherwise name the nearest and list all of them."""
     names = [str(k) for k in known]
     if not names:
         return "there are none"
@@ -87,13 +96,17 @@ def nearest(name: str, known: Iterable[Any]) -> str:
 
 
 def most_similar(name: str, names: list[str]) -> tuple[str, bool]:
-    """The most similar of the names, and whether it is similar enough to be meant."""
+    """Return the most similar of the names, and whether it is similar enough to suggest."""
     best = difflib.get_close_matches(name, names, 1, 0.0)[0]
     return best, difflib.SequenceMatcher(None, name, best).ratio() >= 0.5
 
 
 def check_value(name: str, value: Any, field: Field) -> None:
-    """Raise UserError if a field's value, or an item of a tuple, has the wrong type or is out of bounds."""
+    """Check the type and the bounds of a field's value, or of every item of a tuple.
+
+    Raises:
+        UserError: If the type is wrong or the value is illegal.
+    """
     kind = type(field.default)
     if kind is tuple:
         item_kind = type(field.default[0]) if field.default else type(field.choices[0])
@@ -113,7 +126,7 @@ def check_value(name: str, value: Any, field: Field) -> None:
 
 
 def _is(value: Any, kind: type) -> bool:
-    """Of that type; integers are floats, booleans are no numbers, floats are finite."""
+    """Return whether a value has a type; integers count as floats, booleans are not numbers, floats must be finite."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -1,4 +1,4 @@
-"""AdamW or Muon as the `optimizer` section describes it; the schedule's leaves have their own Adam."""
+"""Optimizers: AdamW or Muon for networks, and Adam for the parameters of a learned noise schedule."""
 
 from __future__ import annotations
 
@@ -13,49 +13,61 @@ from ml_collections import ConfigDict
 from vdm_jax.common_fields import MEASURED
 from vdm_jax.fields import Component, Field
 
-_NAME = Field("adamw", "of the network: AdamW, or Muon inside it and AdamW at its edges", ("adamw", "muon"))
+_NAME = Field(
+    "adamw", "optimizer of the network: AdamW, or Muon with AdamW for the first and last layers", ("adamw", "muon")
+)
 COMPONENTS = (
     Component({"optimizer.name": _NAME}, {"method": MEASURED}),
     Component({"optimizer.name": _NAME._replace(choices=("adamw",))}, {"method": ("ddgan",)}),
     Component(
         {
             "optimizer.learning_rate": Field(2e-4, "peak learning rate of AdamW", low=0.0),
-            "optimizer.warmup_steps": Field(100, "steps of linear warm-up", low=0),
-            "optimizer.decay": Field("constant", "after the warm-up, over num_steps", ("constant", "cosine", "linear")),
+            "optimizer.warmup_steps": Field(100, "number of linear warm-up steps", low=0),
+            "optimizer.decay": Field(
+                "constant",
+                "learning rate schedule after the warm-up, until training.num_steps",
+                ("constant", "cosine", "linear"),
+            ),
             "optimizer.b1": Field(0.9, "Adam beta 1", low=0.0, high=0.9999),
             "optimizer.b2": Field(0.99, "Adam beta 2", low=0.0, high=0.99999),
             "optimizer.eps": Field(1e-8, "Adam epsilon", low=0.0),
             "optimizer.weight_decay": Field(
-                0.01, "of kernels, decoupled; under Muon of its own kernels alone", low=0.0
+                0.01, "decoupled weight decay of kernels; with Muon only of the kernels that it updates", low=0.0
             ),
-            "optimizer.clip": Field(1.0, "largest joint norm of the network's gradient; 0 for no clipping", low=0.0),
+            "optimizer.clip": Field(1.0, "largest global norm of the network's gradient; 0 for no clipping", low=0.0),
             "optimizer.ema": Field(
-                0.9999, "decay of the averaged weights, warmed up as (1 + n)/(10 + n)", low=0.0, high=0.999999
+                0.9999, "decay of the averaged weights, with warm-up (1 + n)/(10 + n)", low=0.0, high=0.999999
             ),
         }
     ),
     Component(
         {
             "optimizer.muon_learning_rate": Field(
-                1e-3, "peak learning rate of Muon; its updates have Adam's size", low=0.0
+                1e-3, "peak learning rate of Muon, whose updates have the scale of Adam's", low=0.0
             )
         },
         {"optimizer.name": ("muon",)},
     ),
     Component(
-        {"optimizer.final_learning_rate": Field(0.0, "where decay ends", low=0.0)},
+        {"optimizer.final_learning_rate": Field(0.0, "final learning rate of the decay", low=0.0)},
         {"optimizer.decay": ("cosine", "linear")},
     ),
     Component(
-        {"optimizer.schedule_learning_rate": Field(0.0, "of the schedule's leaves; 0 for the learning rate", low=0.0)},
+        {
+            "optimizer.schedule_learning_rate": Field(
+                0.0, "peak learning rate of the noise schedule; 0 for optimizer.learning_rate", low=0.0
+            )
+        },
         {"schedule.kind": ("learned_scalar", "learned_monotone")},
     ),
 )
 
 
 def learning_rate(config: ConfigDict, peak: float) -> optax.Schedule:
-    """Linear warm-up to `peak`, then constant, or a half cosine or a line down to final_learning_rate at
-    training.num_steps."""
+    """Return the learning rate schedule: linear warm-up to `peak`, then `optimizer.decay`.
+
+    The decay is constant, or a half cosine or linear decay to `optimizer.final_learning_rate` at training.num_steps.
+    """
     section = config.optimizer
     warmup, last = section.warmup_steps, min(section.get("final_learning_rate", 0.0), peak)
     ramp = optax.linear_schedule(0.0, peak, warmup) if warmup else optax.constant_schedule(peak)
@@ -69,22 +81,23 @@ def learning_rate(config: ConfigDict, peak: float) -> optax.Schedule:
 
 
 def _is_kernel(params: Any) -> Any:
-    """Weight decay is for kernels: not for biases, scales of norms, or anything of rank below 2.
+    """Return the mask of weight decay: True for kernels, False for biases and the scales of norms.
 
-    Names decide, because the parameters of scanned blocks carry a leading axis of depth.
+    The mask depends on names, because the parameters of scanned blocks have a leading axis of depth and so their rank
+    does not distinguish them.
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-# Layers whose kernels face the data or the embedding of time: Adam's even under Muon.
+# Layers next to the data or the time input; Adam updates their kernels even with Muon.
 _EDGES = ("conv_in", "conv_out", "dense0", "dense_in", "dense_out")
 
 
 def muon_dimensions(params: Any) -> Any:
-    """How each kernel inside the network is a stack of matrices [inputs, outputs]; None: not Muon's.
+    """Return how Muon interprets each kernel as matrices [inputs, outputs]; None for parameters that Adam updates.
 
-    A convolution is the matrix (height · width · inputs) × outputs; the depth that scanned blocks are
-    stacked over is a batch of matrices.
+    A convolution is a matrix with height · width · inputs rows and outputs columns. The leading axis of scanned blocks
+    is a batch of matrices.
     """
 
     def dimensions(path: Any, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
@@ -98,13 +111,14 @@ def muon_dimensions(params: Any) -> Any:
 
 
 def _network(config: ConfigDict, peak: float) -> optax.GradientTransformation:
+    """Return the optimizer of a network, without clipping."""
     section = config.optimizer
     rate = learning_rate(config, peak)
     decay = section.weight_decay
     if section.name == "adamw":
         return optax.adamw(rate, section.b1, section.b2, section.eps, weight_decay=decay, mask=_is_kernel)
-    # Biases, norms and edges: Adam with Nesterov's momentum and no decay.
-    # consistent_rms: updates of the size of Adam's, whatever the shape (Liu et al. 2025, arXiv:2502.16982)
+    # Biases, norms, and the first and last layers use Adam with Nesterov momentum and no weight decay.
+    # consistent_rms gives updates of Adam's scale for any shape (Liu et al. 2025, arXiv:2502.16982).
     return optax.contrib.muon(
         learning_rate(config, section.muon_learning_rate),
         weight_decay=decay,
@@ -118,9 +132,14 @@ def _network(config: ConfigDict, peak: float) -> optax.GradientTransformation:
 
 
 def optimizer(config: ConfigDict, rate_of: str = "learning_rate") -> optax.GradientTransformation:
-    """For the subtrees of a phase: those of 'schedule' are outside decay and clipping, all others are networks.
+    """Return the optimizer for the parameters of a phase.
 
-    rate_of: the field that holds the peak learning rate of the networks; where that is 0, learning_rate does.
+    The subtree 'schedule' uses Adam without weight decay and clipping. All other subtrees are networks.
+
+    Args:
+        config: The config.
+        rate_of: The field of `config.optimizer` with the peak learning rate of the networks; if its value is 0,
+            learning_rate is used.
     """
     section = config.optimizer
     peak = section[rate_of] or section.learning_rate
@@ -132,10 +151,10 @@ def optimizer(config: ConfigDict, rate_of: str = "learning_rate") -> optax.Gradi
 
 
 def ema_update(ema: Any, params: Any, step: Array, decay: float) -> Any:
-    """ema + (1 − d)(params − ema) with d = min(decay, (1 + n)/(10 + n)) after step n.
+    """Return ema + (1 − d)(params − ema) with d = min(decay, (1 + n)/(10 + n)) after step n.
 
-    The warm-up lets short runs use the average: at a decay of .9999 it would still be the initial
-    network after 900 steps.
+    The warm-up makes the average usable in short runs: with a decay of 0.9999 alone, it would still be close to the
+    initial network after 900 steps.
     """
     d = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda average, new: average + (1 - d).astype(new.dtype) * (new - average), ema, params)

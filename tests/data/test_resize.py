@@ -117,8 +117,8 @@ def test_what_is_done_to_how_many_is_said_once(tmp_path, capfd):
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].endswith(
-        "data.resize='crop': 15 of 20 images (4 sizes, 5 × 9 to 20 × 30) are resized to cover 8 × 8 pixels and cut to "
-        "their centers; 5 of them are smaller and enlarged"
+        "data.resize='crop': 15 of 20 images (4 sizes, 5 × 9 to 20 × 30) are resized to cover 8 × 8 pixels and "
+        "center-cropped; 5 of them are smaller and enlarged"
     )
 
 
