@@ -49,7 +49,7 @@ DATA = Component(
         "data.batch_size": Field(64, "global batch size: images per step over all devices", low=1),
         "data.augment": Field(
             (),
-            "augmentations: 'flip', 'rot90', 'channels', and for a classifier 'crop', from images of data.shape or larger",
+            "augmentations: 'flip', 'rot90', 'channels', and for a classifier 'crop' of images of data.shape or larger",
             ("flip", "rot90", "channels", "crop"),
         ),
         "data.split": Field("train", "split for training; 'fit' excludes 'tune'", ("train", "fit")),

@@ -91,12 +91,12 @@ def classifier_of(config: ConfigDict) -> ConfigDict | None:
     return classifier
 
 
-def check_classifier(config: ConfigDict, judge: ConfigDict, path: str) -> None:
+def check_classifier(config: ConfigDict, guide: ConfigDict, path: str) -> None:
     """Check that a classifier can guide the model of a config.
 
     Args:
         config: The config of the model.
-        judge: The config of the classifier.
+        guide: The config of the classifier.
         path: The path of the classifier, for error messages.
 
     Raises:
@@ -107,12 +107,12 @@ def check_classifier(config: ConfigDict, judge: ConfigDict, path: str) -> None:
             f"config.sampling.classifier needs a table of noise levels, and config.method={config.method!r} has none; "
             "use a model with config.method='ddpm'"
         )
-    if judge.method != "classifier":
+    if guide.method != "classifier":
         raise UserError(
-            f"config.sampling.classifier={path!r} has config.method={judge.method!r}; a classifier for guidance "
+            f"config.sampling.classifier={path!r} has config.method={guide.method!r}; a classifier for guidance "
             "has to be trained on noisy images, with config.method='classifier'"
         )
-    ours, theirs = dict(flatten(config)), dict(flatten(judge))
+    ours, theirs = dict(flatten(config)), dict(flatten(guide))
     for name in _shared(config):
         if name in ours and name in theirs and ours[name] != theirs[name]:
             raise UserError(
@@ -120,20 +120,20 @@ def check_classifier(config: ConfigDict, judge: ConfigDict, path: str) -> None:
                 "use a classifier of the same images and noise levels"
             )
     count = len(ddpm.betas_of(config))
-    if not np.array_equal(networks.time_input(config, count), networks.time_input(judge, count)):
+    if not np.array_equal(networks.time_input(config, count), networks.time_input(guide, count)):
         raise UserError(
             f"config.model.network={config.model.network!r} has the time input t, but the classifier {path!r} has the "
             "index of a noise level; set config.model.network='multiscale'"
         )
     classes = config.model.get("num_classes", 0)
-    if classes and classes != judge.model.num_classes:
+    if classes and classes != guide.model.num_classes:
         raise UserError(
-            f"config.model.num_classes={classes}, but the classifier {path!r} has {judge.model.num_classes} classes; "
+            f"config.model.num_classes={classes}, but the classifier {path!r} has {guide.model.num_classes} classes; "
             "use a classifier of the same data set"
         )
-    if (label := value(config, "sampling.label", -1)) >= judge.model.num_classes:
+    if (label := value(config, "sampling.label", -1)) >= guide.model.num_classes:
         raise UserError(
-            f"config.sampling.label={label} is not one of the {judge.model.num_classes} classes of the classifier "
+            f"config.sampling.label={label} is not one of the {guide.model.num_classes} classes of the classifier "
             f"{path!r}; set it to a smaller label"
         )
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from vdm_jax import data
-from vdm_jax.data import checking, say
+from vdm_jax.data import checking, messages
 from vdm_jax.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def nothing_said():
-    say.forget()
+    messages.forget()
 
 
 def _write(folder, count, png, bad=()):

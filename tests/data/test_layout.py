@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vdm_jax import data
-from vdm_jax.data import say
+from vdm_jax.data import messages
 from vdm_jax.errors import UserError
 
 
@@ -37,7 +37,7 @@ def _labels(dataset: data.Dataset) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def nothing_said():
-    say.forget()
+    messages.forget()
 
 
 # ---------------------------------------------------------------- hidden folders

@@ -6,7 +6,7 @@ from PIL import Image
 
 from vdm_jax import data
 from vdm_jax.config import field_table
-from vdm_jax.data import say
+from vdm_jax.data import messages
 from vdm_jax.data.resize import RESIZES, Resize, in_words, make
 from vdm_jax.errors import UserError
 
@@ -29,7 +29,7 @@ def _means(image: np.ndarray, factor: int) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def nothing_said():
-    say.forget()
+    messages.forget()
 
 
 # ---------------------------------------------------------------- one image

@@ -80,7 +80,7 @@ def keys_for(count: int) -> Array:
 def at_levels(scale: Any) -> dict[str, Array]:
     """Means over 1,500 images by level, [T] each."""
     batch, keys, model = batch_of(1500), keys_for(1500), made(settings(), scale)
-    judged = lambda index: model.judged({"network": {}}, batch, keys, jnp.full(1500, index))
+    judged = lambda index: model.classified({"network": {}}, batch, keys, jnp.full(1500, index))
     return jax.tree.map(lambda found: found.mean(1), jax.lax.map(judged, jnp.arange(T)))
 
 
@@ -111,7 +111,7 @@ def test_training_sees_every_level_and_tells_which() -> None:
     def both() -> Any:
         loss, aux = model.loss({"network": {}}, (), batch_of(count), context)
         index = jnp.round(aux["t"] * T).astype(int) - 1
-        return loss, aux, index, model.judged({"network": {}}, batch_of(count), context.keys, index)
+        return loss, aux, index, model.classified({"network": {}}, batch_of(count), context.keys, index)
 
     loss, aux, index, direct = both()
     np.testing.assert_array_equal(np.bincount(index, minlength=T), count // T)

@@ -17,7 +17,7 @@ from vdm_jax import data
 from vdm_jax.errors import UserError
 from vdm_jax.plan import programs
 from vdm_jax.runtime import checkpoints, devices
-from vdm_jax.training import looks, loop
+from vdm_jax.training import loop, periodic
 from vdm_jax.training.loop import train
 from vdm_jax.training.metrics import TIMED, Progress
 from vdm_jax.training.state import TrainState
@@ -103,8 +103,8 @@ def test_run_killed_while_it_evaluates_does_so_again(tmp_path: Any, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        real = looks.evaluate
-        patch.setattr(looks, "evaluate", lambda run, weights, n: (die if n == 6 else real)(run, weights, n))
+        real = periodic.evaluate
+        patch.setattr(periodic, "evaluate", lambda run, weights, n: (die if n == 6 else real)(run, weights, n))
         with pytest.raises(KeyboardInterrupt):
             train(config, epath.Path(tmp_path / "broken"), finish=False)
     train(config, epath.Path(tmp_path / "broken"), finish=False)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from vdm_jax.data import label_check, resize, say
+from vdm_jax.data import label_check, messages, resize
 from vdm_jax.data.datasets import BYTES, Dataset, croppable
 from vdm_jax.data.decode import sizes
 from vdm_jax.data.replace import allowed
@@ -113,7 +113,7 @@ def _check_undecodable(
     words = f"{len(bad):,} of {read:,} {dataset.split} records can't be decoded"
     if len(bad) <= most:
         if complete and share is not None:
-            say.once(f"{words}; others replace them in training: {bad[0]}")
+            messages.once(f"{words}; others replace them in training: {bad[0]}")
         return
     if len(bad) == 1:
         raise bad[0]

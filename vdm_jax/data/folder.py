@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from vdm_jax.data import layout, say
+from vdm_jax.data import layout, messages
 from vdm_jax.data import resize as resizing
 from vdm_jax.data.decode import IMAGE_SUFFIXES, sizes
 from vdm_jax.data.layout import Layout
@@ -97,14 +97,16 @@ def _find(root: epath.Path, path: str) -> tuple[Listing, Layout]:
     laid = layout.arrange(path, [file.name for file in found.images])
     where = f"data.path={path!r}"
     if kinds:
-        say.once(f"{where}: skipped {sum(found.left_out.values()):,} {others}")
+        messages.once(f"{where}: skipped {sum(found.left_out.values()):,} {others}")
     if found.loops:
-        say.once(f"{where}: skipped {len(found.loops)} links to folders that contain them, such as {found.loops[0]}")
+        messages.once(
+            f"{where}: skipped {len(found.loops)} links to folders that contain them, such as {found.loops[0]}"
+        )
     if laid.base:
-        say.once(f"{where}: all images are in {laid.base}, so its folders are used as the split or the classes")
+        messages.once(f"{where}: all images are in {laid.base}, so its folders are used as the split or the classes")
     if laid.unread:
         folders = ", ".join(sorted({f"{layout.first(name)}/" for name in laid.unread})[:5])
-        say.once(
+        messages.once(
             f"{where}: {' and '.join(f'{f}/' for f in laid.folders.values())} are its training and test images; "
             f"skipped {len(laid.unread):,} images elsewhere ({folders})"
         )
@@ -142,6 +144,6 @@ def _order(laid: Layout, part: str, count: int, path: str) -> tuple[np.ndarray, 
 def _say_what_is_resized(source: Files, fit: resizing.Resize, path: str) -> Files:
     """Log how many images are resized, and return the source with the cost of decoding one record."""
     seen = sizes(source.paths)
-    say.once(f"data.path={path!r}, {resizing.in_words(fit, seen, len(source))}")
+    messages.once(f"data.path={path!r}, {resizing.in_words(fit, seen, len(source))}")
     mean = sum(height * width for height, width in seen) // max(len(seen), 1)
     return dataclasses.replace(source, cost=mean * source.shape[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vdm_jax.data import say
+from vdm_jax.data import messages
 from vdm_jax.data.datasets import Dataset
 from vdm_jax.data.sources import trait
 from vdm_jax.errors import UserError
@@ -31,7 +31,7 @@ def check_all(dataset: Dataset, labels: np.ndarray | None, classes: int, *, trai
             f"config.model.num_classes={classes} but the labels of {_split(dataset)} are 0 to {highest}, so no "
             f"image would train class {named}; set --config.model.num_classes={highest + 1}"
         )
-    say.once(f"no image of {_split(dataset)} has class {named}, which config.model.num_classes={classes} includes")
+    messages.once(f"no image of {_split(dataset)} has class {named}, which config.model.num_classes={classes} includes")
 
 
 def check_some(dataset: Dataset, labels: np.ndarray | None, classes: int) -> None:

@@ -134,13 +134,13 @@ class Table(NamedTuple):
     Attributes:
         gamma: γ_ℓ.
         delta: γ_ℓ − γ_{ℓ−1}, ∞ at ℓ = 1.
-        told: Time input of the network at each level.
+        time_input: Time input of the network at each level.
         floor: Value that replaces log β̃ = −∞ at ℓ = 1: log β̃ of level 2, or log β_1 if T = 1.
     """
 
     gamma: Array
     delta: Array
-    told: Array
+    time_input: Array
     floor: Array
 
     @property
@@ -150,12 +150,12 @@ class Table(NamedTuple):
 
     def level(self, index: Array) -> Noise:
         """Return the noise level ℓ = index + 1; index: int [B], 0 … T − 1."""
-        return noise(self.gamma[index], self.told[index])
+        return noise(self.gamma[index], self.time_input[index])
 
     def at(self, index: Array) -> Transition:
         """Return the step ℓ → ℓ − 1 for ℓ = index + 1; index: int [B]. `number` counts from the last level."""
         below = jnp.where(index == 0, -jnp.inf, self.gamma[index - 1])
-        to = noise(below, jnp.where(index == 0, 0.0, self.told[index - 1]))
+        to = noise(below, jnp.where(index == 0, 0.0, self.time_input[index - 1]))
         return Transition(self.level(index), to, self.delta[index], self.num_levels - 1 - index, self.floor[index])
 
     def reverse(self) -> Transition:
@@ -163,12 +163,12 @@ class Table(NamedTuple):
         return self.at(jnp.arange(self.num_levels)[::-1])
 
 
-def from_betas(betas: np.ndarray, told: np.ndarray | None = None) -> Table:
+def from_betas(betas: np.ndarray, time_input: np.ndarray | None = None) -> Table:
     """Make the table of a chain with steps q(z_ℓ|z_{ℓ−1}) = N(√(1 − β_ℓ) z_{ℓ−1}, β_ℓ I).
 
     Args:
         betas: β_ℓ in (0, 1), [T].
-        told: Time inputs of the network, [T]; by default the indices 0 … T − 1.
+        time_input: Time inputs of the network, [T]; by default the indices 0 … T − 1.
 
     Raises:
         ValueError: A β is not in (0, 1).
@@ -183,9 +183,9 @@ def from_betas(betas: np.ndarray, told: np.ndarray | None = None) -> Table:
     growth = np.log1p(np.exp(log_alpha_bar[:-1]) * betas[1:] / rest[:-1])
     delta = np.concatenate([[np.inf], growth - np.log1p(-betas[1:])])
     floor = math.log(betas[1] * rest[0] / rest[1]) if len(betas) > 1 else math.log(betas[0])
-    told = np.arange(len(betas)) if told is None else np.asarray(told)
+    time_input = np.arange(len(betas)) if time_input is None else np.asarray(time_input)
     as_array = lambda a: jnp.asarray(a, jnp.result_type(float))
-    return Table(as_array(gamma), as_array(delta), as_array(told), as_array(np.full(len(betas), floor)))
+    return Table(as_array(gamma), as_array(delta), as_array(time_input), as_array(np.full(len(betas), floor)))
 
 
 def gammas(betas: np.ndarray) -> np.ndarray:

@@ -86,7 +86,9 @@ class Classification(NamedTuple):
         denoise = self.diffusion.denoise(params)
         return lambda z, level: denoise(z, level, {})
 
-    def judged(self, params: Params, batch: Batch, keys: Array, index: Array, dropout: Array | None = None) -> Terms:
+    def classified(
+        self, params: Params, batch: Batch, keys: Array, index: Array, dropout: Array | None = None
+    ) -> Terms:
         """Compute the metrics of the classifier at one noise level per example.
 
         Args:
@@ -116,7 +118,7 @@ class Classification(NamedTuple):
     def loss(self, params: Params, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
         """Return the cross-entropy at one noise level per example, [b] in nats, and aux: t = ℓ/T, accuracy, top5."""
         index, _ = self.diffusion.draw(extra, context)
-        metrics = self.judged(params, batch, context.keys, index, fold(context.keys, ddpm.DROPOUT))
+        metrics = self.classified(params, batch, context.keys, index, fold(context.keys, ddpm.DROPOUT))
         entropy = metrics.pop("cross_entropy")
         t = (index + 1).astype(entropy.dtype) / self.diffusion.table.num_levels
         return entropy, {"t": t, **metrics}
@@ -137,7 +139,7 @@ class Classification(NamedTuple):
 
         def body(_: None, level: tuple[Array, Array]) -> tuple[None, Terms]:
             number, index = level
-            return None, self.judged(params, batch, fold(fold(keys, ddpm.NOISE), number), index)
+            return None, self.classified(params, batch, fold(fold(keys, ddpm.NOISE), number), index)
 
         _, metrics = jax.lax.scan(body, None, (jnp.arange(len(weights)), indices))
         total, dtype = self.diffusion.table.num_levels, metrics["accuracy"].dtype

@@ -23,18 +23,18 @@ from vdm_jax.methods import classifier, ddpm
 CLASSIFIER = "classifier"
 
 
-def build(config: ConfigDict, judge: ConfigDict, scale: guidance.Weight | None = None) -> Method:
+def build(config: ConfigDict, guide: ConfigDict, scale: guidance.Weight | None = None) -> Method:
     """Build a DDPM whose samples are guided by a classifier.
 
     Args:
         config: The config of the DDPM.
-        judge: The config of the classifier.
+        guide: The config of the classifier.
         scale: The guidance scale s; None for `config.sampling.classifier_scale`.
 
     Returns:
         The method of the DDPM; its params hold those of the classifier under 'classifier'.
     """
-    diffusion, classification = ddpm.model(config), classifier.model(judge)
+    diffusion, classification = ddpm.model(config), classifier.model(guide)
     scale = config.sampling.classifier_scale if scale is None else scale
 
     def chain(params: Params, cond: Any, num_steps: int) -> Chain:
@@ -45,13 +45,13 @@ def build(config: ConfigDict, judge: ConfigDict, scale: guidance.Weight | None =
 
     # The classifier has no null class, so samples of it cannot be requested. A network without labels ignores them.
     guidable = any(c.name == LABEL and c.guidable for c in diffusion.conditions)
-    label = Label(num_classes=judge.model.num_classes, null_class=guidable, null_samples=False)
+    label = Label(num_classes=guide.model.num_classes, null_class=guidable, null_samples=False)
     conditions = (*(c for c in diffusion.conditions if c.name != LABEL), label)
     part = Frozen(
         what="a noisy classifier",
         field="sampling.classifier",
         path=config.sampling.get("classifier", ""),
-        config=judge,
+        config=guide,
         init=classification.diffusion.init,
     )
     return ddpm.build(config)._replace(

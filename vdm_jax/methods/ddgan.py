@@ -110,13 +110,13 @@ class DDGAN:
     Attributes:
         config: The checked config.
         generator: The network G.
-        judge: The discriminator D.
+        discriminator: The discriminator D.
         table: The T noise levels.
     """
 
     config: ConfigDict
     generator: UNet | MLPGenerator
-    judge: Discriminator | MLPDiscriminator
+    discriminator: Discriminator | MLPDiscriminator
     table: tables.Table
 
     @property
@@ -141,7 +141,7 @@ class DDGAN:
         w = {LATENT_NAME: jnp.zeros((1, self.config.model.latent))}
         return {
             GENERATOR: self.generator.init(first, z, t, w)["params"],
-            DISCRIMINATOR: self.judge.init(second, z, z if self.paired else None, t)["params"],
+            DISCRIMINATOR: self.discriminator.init(second, z, z if self.paired else None, t)["params"],
         }
 
     def encode(self, x: Array) -> Array:
@@ -191,7 +191,7 @@ class DDGAN:
         """Return the discriminator as a function z_s [b, …] → logits [b]."""
         rows = Rows(context.index, context.gather)
         variables = {"params": params[DISCRIMINATOR]}
-        return lambda z: cast(Array, self.judge.apply(variables, z, about.z, about.level.t, rows))
+        return lambda z: cast(Array, self.discriminator.apply(variables, z, about.z, about.level.t, rows))
 
     def discriminator_loss(self, params: Params, extra: Any, batch: Batch, context: Context) -> tuple[Array, Terms]:
         """Compute softplus(−D(real)) + softplus(D(fake)) per example, plus r/2 ‖∇ D(real)‖² in steps with R1.

@@ -40,7 +40,7 @@ class Health:
         self._rollbacks: Counter[int] = Counter()
         self._records = self._replaced = 0.0
 
-    def judge(self, reports: Sequence[Report | None]) -> Verdict:
+    def verdict_on(self, reports: Sequence[Report | None]) -> Verdict:
         """Return the verdict on these reports; blocks until their steps have run."""
         halt = False
         for report in reports:

@@ -19,8 +19,8 @@ from vdm_jax.runtime import checkpoints, chips, devices, lock, workdir
 from vdm_jax.runtime.preemption import Preempted, Preemption
 from vdm_jax.training.banner import banner
 from vdm_jax.training.health import Health
-from vdm_jax.training.looks import due_looks, looks, metrics_split
 from vdm_jax.training.metrics import TRAIN, MetricsWriter, Progress, Stopwatch, summary
+from vdm_jax.training.periodic import due_results, evaluate_and_sample, metrics_split
 from vdm_jax.training.profile import Profile
 from vdm_jax.training.program import check_parallelism, functions
 from vdm_jax.training.restart import first_state, recover, same_everywhere
@@ -128,7 +128,7 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
     `state` and the returned state consist of global arrays.
     """
     section, program = run.config.training, run.program
-    looks(run, state, start, missing_only=True)
+    evaluate_and_sample(run, state, start, missing_only=True)
     health = run.health
     profile = Profile(run.directory, tuple(section.profile_steps))
     pending, number = None, start
@@ -154,7 +154,7 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
             compiled.add((count, variant))
         stopping = number == next_stop(section, number - 1)
         # Check the previous call only, so that two calls stay in flight.
-        verdict = health.judge([pending, newest] if stopping else [pending])
+        verdict = health.verdict_on([pending, newest] if stopping else [pending])
         pending = None if stopping else newest
         profile.after(number, newest)
         if verdict.bad:
@@ -171,7 +171,7 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
             checkpoints.finish(run.saver)
             multihost_utils.sync_global_devices("vdm_jax: all processes have stopped")
             raise Preempted(f"terminated after step {number}, which is saved; run the same command to resume")
-        if any(due_looks(run, number)) and looks(run, program.leave(state), number):
+        if any(due_results(run, number)) and evaluate_and_sample(run, program.leave(state), number):
             watch.restart(number)
     profile.close()
     return program.leave(state)

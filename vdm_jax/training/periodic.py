@@ -15,7 +15,7 @@ from vdm_jax.training.run import Run, averaged, due, save
 from vdm_jax.training.state import TrainState
 
 
-def due_looks(run: Run, number: int) -> tuple[bool, bool]:
+def due_results(run: Run, number: int) -> tuple[bool, bool]:
     """Return whether (an evaluation, a sample grid) is due after step `number`, ignoring existing results."""
     section = run.config.training
     inner = 0 < number < section.num_steps
@@ -23,7 +23,7 @@ def due_looks(run: Run, number: int) -> tuple[bool, bool]:
     return evaluating, inner and run.method.sample is not None and due(section.get("sample_every", 0), number)
 
 
-def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) -> bool:
+def evaluate_and_sample(run: Run, state: TrainState, number: int, missing_only: bool = False) -> bool:
     """Evaluate and draw samples if they are due, and return whether anything was done.
 
     A checkpoint is saved first, so that a run that is killed here resumes at this step.
@@ -34,7 +34,7 @@ def looks(run: Run, state: TrainState, number: int, missing_only: bool = False) 
       number: the step.
       missing_only: skip results that the working directory already contains.
     """
-    evaluating, sampling = due_looks(run, number)
+    evaluating, sampling = due_results(run, number)
     if missing_only:
         seen = [row for row in read(run.directory / "metrics.jsonl") if row["step"] == number]
         there = (
