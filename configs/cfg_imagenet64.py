@@ -10,14 +10,14 @@ FID (IS) by w, the weight in (1 + w) ε̂_c − w ε̂_∅, at p_uncond = .1, qu
 | IS | 53.71 | 66.11 | 78.91 | 92.8 | 119.3 | 170.1 | 225.5 | 260.2 |
 
 `p20` and `p50` are p_uncond = .2 and .5: FID at w = .1 1.62 and 1.91. λ = log SNR runs from 20 to −20 on the truncated
-cosine, ε-prediction, L_simple, 400K steps; ancestral steps whose log variance is .3 log β + .7 log β̃; x̂ is clipped. The
-architecture is that of guided diffusion. Batch, learning rate and dropout are recalled from its table, not from this
-paper, and so is T = 256. Ours: none yet.
+cosine, ε-prediction, L_simple, 400K steps; ancestral steps whose log variance is .3 log β + .7 log β̃; x̂ is clipped.
+The architecture is that of guided diffusion. Batch, learning rate and dropout are recalled from its table, not from
+this paper, and so is T = 256. Ours: none yet.
 Cost: 630 GFLOP an image and step, 5.2e20 FLOP; at an assumed 300 TFLOP/s, 20 days of one accelerator.
 Slices: not yet planned.
 
-Samples by scale, a row for each w: `--mode=sample --config.sampling.guidance='(0.0, 0.1, 1.0, 4.0)'`, of one class:
-`--config.sampling.label=207`. `mini` is a network for two CPU cores on the digits of the package, for looking at it.
+`--mode=sample --config.sampling.guidance='(0.0, 0.1, 1.0, 4.0)'` draws one row of samples for each w;
+`--config.sampling.label=207` selects a class. `mini` is a small model of the digits of the package for two CPU cores.
 """
 
 from ml_collections import ConfigDict

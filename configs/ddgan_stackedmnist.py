@@ -2,10 +2,10 @@
 
     python -m vdm_jax.main --config=configs/ddgan_stackedmnist.py --workdir=runs/stacked --config.data.path=MNIST
 
-data.path: where the digits of `mnist` lie. The paper's table: StyleGAN2 940 modes, KL .424 (quoted). Ours: none at this
-size. Modes and KL depend on the number of samples: that of a perfect sampler is 999/(2 N), .019 at 26,000. The
-original's command, networks and metric for this data set were never released, only the data set and the name of the
-discriminator, so the settings here are CIFAR-10's without flips; what differs from those is ours.
+data.path: the path of the data set `mnist`. In the paper's table, StyleGAN2 has 940 modes and KL .424 (quoted). Ours:
+none at this size. Modes and KL depend on the number of samples N: a perfect sampler has a KL of 999/(2 N), .019 at N =
+26,000. The original's command, networks and metric for this data set were never released, only the data set and the
+name of the discriminator. So the settings are those of CIFAR-10 without flips, and the differences from them are ours.
 
 Variants: `gan` (one step, no R1) and `no_latent`; `mini`, averages of 2 × 2 pixels and small networks for two CPU
 cores. They combine: `gan,mini`. Numbers: `experiments/ddgan/stacked_mnist.py`.

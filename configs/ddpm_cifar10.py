@@ -8,8 +8,8 @@ steps: 3.41 (both recalled, unverified). Ours: none at this size yet.
 Settings: linear β, T = 1000, 35,746,307 parameters, batch 128, Adam 2e-4, 5,000 steps of warm-up, joint clipping at 1,
 dropout .1, EMA .9999, flips, 800,000 steps (read in the original code, the number of steps recalled).
 
-Variants: `true_bound`, `ddim50`, `fast50` (every 20th level of the base config's weights; DDIM's table
-took quadratically spaced levels, FastDDPM its own), `mini` for two CPU cores.
+Variants: `true_bound`; `ddim50` and `fast50`, which sample the base config's weights at every 20th timestep (DDIM's
+table took quadratically spaced timesteps, FastDDPM its own); `mini` for two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -1,22 +1,23 @@
-"""NCSN on CIFAR-10 (Song & Ermon 2019): annealed Langevin dynamics on ten levels; FID 25.32, IS 8.87 (quoted).
+"""NCSN on CIFAR-10 (Song & Ermon 2019): annealed Langevin dynamics on ten noise levels; FID 25.32, IS 8.87 (quoted).
 
     python -m vdm_jax.main --config=configs/ncsn_cifar10.py --workdir=runs/ncsn_cifar10
 
-Network, levels, loss, optimizer and sampler are the paper's: a RefineNet whose norms know the number of the level,
-width 128, 30,117,635 parameters (counted, in the authors' code too); σ geometric from 1 to .01 on data in [0, 1];
-σ² ‖score error‖²; Adam 1e-3, 200,000 steps of batch 128; 100 Langevin steps at each level with h = 2·10⁻⁵ σ²/σ_10²,
-which is r = .316, and no denoising at the end. All but the parameters is read in the authors' code, FID and IS are
-quoted. Differences: N(0, σ_1²) samples at the start for uniform ones, a mean over pixels for half a sum (which Adam
-does not see). The bits/dim that an evaluation prints are a bound of a network asked between its levels, which takes
-itself to be at the nearest: no number of the papers. The authors' weights load once they are saved again
-(`vdm_jax.convert.ncsn`). Ours: none at this size yet.
+Network, noise levels, loss, optimizer and sampler are the paper's: a RefineNet whose norms are conditioned on the index
+of the noise level, width 128, 30,117,635 parameters (counted, in the authors' code too); σ geometric from 1 to .01 on
+data in [0, 1]; the loss σ² ‖score error‖²; Adam 1e-3, 200,000 steps of batch 128; 100 Langevin steps at each noise
+level with h = 2·10⁻⁵ σ²/σ_10², which is r = .316, and no denoising at the end. FID and IS are quoted; everything else
+except the number of parameters is read in the authors' code. Differences: sampling starts from N(0, σ_1²) instead of
+uniform noise, and the loss is a mean over pixels instead of half a sum (Adam is invariant to this scale). Evaluations
+report a bound in bits/dim, for which the network takes the nearest of its noise levels; the papers report no such
+number. The authors' weights load after they are saved again (`vdm_jax.convert.ncsn`). Ours: none at this size yet.
 
-`ncsnpp` has NCSN++'s U-Net and optimizer in its place. `v2` is NCSNv2 (Song & Ermon 2020): 232 levels from 50 to .01,
-5 steps at each, r = .176 (6.2·10⁻⁶), EMA .999, denoising; FID 10.87 (recalled); its network is not here, NCSN++'s
-stands in. Levels and steps are read in the configs of score_sde, which reimplements both.
+`ncsnpp` takes the U-Net and optimizer of NCSN++ instead. `v2` is NCSNv2 (Song & Ermon 2020): 232 noise levels from 50
+to .01, 5 steps at each, r = .176 (6.2·10⁻⁶), EMA .999, denoising; FID 10.87 (recalled). Its network is not implemented,
+so it takes that of NCSN++. Noise levels and steps are read in the configs of score_sde, which reimplements both.
 
-Cost: 54 GFLOP an image, 1.4e18 FLOP; at an assumed 300 TFLOP/s, 1.3 hours of one accelerator; not yet planned. 1,000
-(`v2` 1,160) network calls a sample.
+Cost: 54 GFLOP an image, 1.4e18 FLOP; at an assumed 300 TFLOP/s, 1.3 hours of one accelerator. One sample takes
+1,000 (`v2` 1,160) network calls.
+Slices: not yet planned.
 
 Variants: `ncsnpp`, `v2`, `mini` for two CPU cores. They combine: `ncsnpp,mini`.
 """
@@ -37,7 +38,7 @@ NCSNPP: dict[str, Any] = {
     "optimizer.warmup_steps": 5000,
     "optimizer.clip": 1.0,
 }
-# Annealed Langevin steps visit all levels that were trained, however many.
+# Annealed Langevin dynamics visits all noise levels of training.
 _MINI = {name: value for name, value in SDE_MINI.items() if name != "sampling.num_steps"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "ncsnpp": NCSNPP,

@@ -1,4 +1,4 @@
-"""Score SDEs on CIFAR-10 (Song et al. 2021, tables 2 and 3): 2.99 bits/dim by the flow of sub-VP, deep (quoted).
+"""Score SDEs on CIFAR-10 (Song et al. 2021, tables 2 and 3): 2.99 bits/dim by the flow of deep sub-VP (quoted).
 
     python -m vdm_jax.main --config=configs/score_sde_cifar10.py:subvp,deep --workdir=runs/score_sde_subvp_deep
 
@@ -12,29 +12,29 @@
 | `ve,deep` | 2.20 | – | – | NCSN++ cont. deep |
 | `ddpm` | – | 3.69 | 3.21 | DDPM cont. |
 | `subvp,ddpm` | – | 3.56 | 3.05 | |
-| `ve_discrete` | 2.45 | – | – | NCSN++, told the number of one of 1,000 levels |
+| `ve_discrete` | 2.45 | – | – | NCSN++, conditioned on the index of one of 1,000 noise levels |
 | `vp_discrete` | 2.78 | – | – | DDPM++, likewise |
 | `vp_discrete,ddpm` | 3.24 | 3.37 | 3.28 | DDPM |
 
-All quoted from the list of checkpoints that comes with the original code. A row is two checkpoints: the FID is that of
-the best step while training, FID (ODE) and bits/dim that of the last. Likelihoods are those of uniformly dequantized
-test images, five passes. The FID of VP, deep took 2,000 network calls (quoted from DDGAN's table), so a corrector too
-(variant `pc`); the released configs take 1,000 Euler–Maruyama steps, as here. Ours: none at this size yet.
+All quoted from the list of checkpoints of the original code. A row is two checkpoints: FID is that of the best training
+step, FID (ODE) and bits/dim are those of the last step. Likelihoods are of uniformly dequantized test images, in five
+passes. The FID of deep VP took 2,000 network calls (quoted from DDGAN's table), so it used a corrector (variant `pc`);
+the released configs take 1,000 Euler–Maruyama steps, as does this one. Ours: none at this size yet.
 
 Settings are those of the original's configs: batch 128, flips, dropout .1, Adam 2e-4, 1.3M steps (`deep`: 950,000),
 EMA .9999 (`ve`: .999), VP and sub-VP with β from .1 to 20, VE with σ from .01 to 50 on data in [0, 1]. Differences:
-training sees dequantized levels, the loss is a mean over pixels under VE too (the original's a sum, which its clipping
-then meets), and samples run down to t = 1e-5, not 1e-3 (`fid` does that for VP and sub-VP).
+training data is dequantized, the loss is a mean over pixels for VE too (the original takes a sum, which its gradient
+clipping then limits), and sampling ends at t = 1e-5, not 1e-3 (variant `fid` ends at 1e-3 for VP and sub-VP).
 Parameters: 61,804,419 (`deep` 106,632,579), `ve` 62,758,915 (`ve,deep` 107,587,075), counted. Cost: 61 GFLOP an image
 (`deep` 104), 1.0e19 FLOP in all (`deep` 1.3e19); at an assumed 300 TFLOP/s, 9 (12) hours of one accelerator.
 
-A discrete VP model is told the number of the level of DDPM's table that has the γ of the moment; its steps have the
-posterior's variance β̃, the original's β. configs/ddpm_cifar10.py with --config.model.family=ddpmpp
---config.model.depth=4 reads it too, as the DDPM that it was trained as.
+The time input of a discrete VP model is the index of the noise level of DDPM's table with the current γ. Its steps have
+the variance β̃ of the posterior, those of the original β. The weights also load as the DDPM that they were trained as,
+with configs/ddpm_cifar10.py, --config.model.family=ddpmpp and --config.model.depth=4.
 
-Variants: `ve` `vp` `subvp` `deep` `ddpm` `ve_discrete` `vp_discrete` `fid` `pc`, `ode` (samples by a solver that
-chooses its steps at 1e-5, as the table's FID, ODE; its RK45 is Tsit5 here, every image by itself), `mini` for two CPU
-cores. They combine: `subvp,deep`, `ve,mini`.
+Variants: `ve` `vp` `subvp` `deep` `ddpm` `ve_discrete` `vp_discrete` `fid` `pc`; `ode` (samples by an adaptive ODE
+solver with tolerance 1e-5, as for FID, ODE in the table; the solver is Tsit5 for each image instead of RK45); `mini`
+for two CPU cores. They combine: `subvp,deep`, `ve,mini`.
 """
 
 from typing import Any

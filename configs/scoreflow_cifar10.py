@@ -2,26 +2,28 @@
 
     python -m vdm_jax.main --config=configs/scoreflow_cifar10.py --workdir=runs/scoreflow_cifar10
 
-DDPM++ deep under the sub-VP SDE trained on its variational bound: the likelihood weighting, g² times the score's error,
-which is ½ γ′(t) ‖ε − ε̂‖², with t drawn in proportion to it (γ uniform). Paper: 2.83 by the flow without augmentation;
-with flips (variant `flips`) 2.80 by the flow and 2.90 by the bound (all three quoted from VDM's table). Those are with
-variational dequantization (recalled): uniform noise, as this config has it, is not expected to reach them, and
-`dequantizer` trains a small flow of affine couplings beside the finished model,
+The model is DDPM++ deep with the sub-VP SDE, trained on its variational bound. This is the likelihood weighting, g²
+times the squared error of the score, which equals ½ γ′(t) ‖ε − ε̂‖², with t drawn in proportion to the weight (γ is
+uniform). Paper: 2.83 by the flow without augmentation; with flips (variant `flips`) 2.80 by the flow and 2.90 by the
+bound (all three quoted from VDM's table). Those numbers are with variational dequantization (recalled). Uniform
+dequantization, as in this config, is not expected to reach them. The variant `dequantizer` trains a small flow of
+affine couplings for the frozen model,
 
     python -m vdm_jax.main --config=configs/scoreflow_cifar10.py:dequantizer --workdir=runs/scoreflow_dequantizer \
         --weights=runs/scoreflow_cifar10
 
-which then tells bits/dim with it and with uniform noise (`uniform` in eval.json). The paper's flow is Flow++'s
-(recalled), a larger one; size and steps of ours are assumed.
+and then reports bits/dim with it and with uniform noise (`uniform` in eval.json). The paper takes the larger flow of
+Flow++ (recalled); the size and number of steps of ours are assumed.
 
-That sub-VP, deep is the paper's best model, and its number of steps, are recalled and unverified. Ours: none yet.
+It is recalled and unverified that deep sub-VP is the paper's best model, and how many steps it was trained for. Ours:
+none yet.
 
 `bound` evaluates the bound instead of the flow. Cost: 104 GFLOP an image, 1.3e19 FLOP; at an assumed 300 TFLOP/s, 12
 hours of one accelerator; the flow's likelihood of the test set is five passes of some hundred calls and gradients an
 image.
 
-Variants: `flips` `vp` `bound` `dequantizer`, `uniform_times` (t uniform, its variance to compare), `mini` for two CPU
-cores.
+Variants: `flips` `vp` `bound` `dequantizer`; `uniform_times` (t is uniform, to compare the variance of the loss);
+`mini` for two CPU cores.
 """
 
 from typing import Any

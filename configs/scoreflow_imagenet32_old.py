@@ -3,10 +3,10 @@
     python -m vdm_jax.main --config=configs/scoreflow_imagenet32_old.py --workdir=runs/scoreflow_imagenet32_old \
         --config.data.path=DIR    # with train_32x32.tar and valid_32x32.tar
 
-Paper: 3.76 by the flow, 3.86 by the bound (both quoted from VDM's table), with variational dequantization (recalled);
-ours is uniform, or that of `dequantizer`, as in configs/scoreflow_cifar10.py. No number of the NEW, box-resized version
-belongs beside them. The network (DDPM++ deep, sub-VP), batch and number of steps are those of that config, not the
-paper's: unverified. Ours: none yet.
+Paper: 3.76 by the flow, 3.86 by the bound (both quoted from VDM's table), with variational dequantization (recalled).
+Ours is uniform, or that of the variant `dequantizer`, as in configs/scoreflow_cifar10.py. Numbers on the NEW,
+box-resized version are not comparable. The network (DDPM++ deep, sub-VP), batch and number of steps are those of
+configs/scoreflow_cifar10.py, not the paper's, and unverified. Ours: none yet.
 
 Cost: 104 GFLOP an image, 1.3e19 FLOP; at an assumed 300 TFLOP/s, 12 hours of one accelerator.
 

@@ -1,9 +1,9 @@
-"""VDM on the swirl: two-dimensional points and an MLP, the smallest thing that is all there.
+"""VDM on the swirl: two-dimensional points and an MLP, the smallest complete example.
 
     python -m vdm_jax.main --config=configs/swirl.py --workdir=runs/swirl
 
-Continuous data: p(x|z_0) is a Gaussian of variance e^{γ(0)}, and bits/dim is that of a density, so it may
-be negative and says nothing about images. No number of a paper. Minutes on two CPU cores.
+The data is continuous: p(x|z_0) is a Gaussian with variance e^{γ(0)}. So bits/dim measure a density, may be negative
+and are not comparable with those of images. Not a result of a paper. Cost: minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict
