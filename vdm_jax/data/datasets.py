@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vdm_jax.data import arrays, crop, folder, identity, imagenet, named, npz, stacked
+from vdm_jax.data import arrays, crop, folder, identity, imagenet, named, npz, shapes, stacked
 from vdm_jax.data import resize as resizing
 from vdm_jax.data.sources import Mapped, Source, first_decodable, take, trait
 from vdm_jax.errors import UserError
@@ -40,6 +40,8 @@ _READERS: dict[str, Reader] = {
     "imagenet64": partial(imagenet.read_old, size=64),
     "imagenet32_resized": partial(imagenet.read_new, size=32),
     "imagenet64_resized": partial(imagenet.read_new, size=64),
+    "shapes": shapes.read,
+    "shapes_held_out": partial(shapes.read, held_out=True),
     "npz": npz.read,
     "folder": folder.read,
 }
@@ -49,7 +51,7 @@ _BY_PATH = ("npz", "folder")  # the user says what these hold
 class Dataset(NamedTuple):
     """One split of a data set, and exactly which one it is."""
 
-    source: Any  # random access to {"image": uint8 [H, W, C] or float32 [D]}, "label" if it has any
+    source: Any  # random access to {"image": uint8 [H, W, C] or float32 [D]}, "label", "caption" if it has any
     name: str
     version: str
     split: str

@@ -17,18 +17,19 @@ import grain
 import numpy as np
 
 from vdm_jax.data import augment as augmenting
+from vdm_jax.data import captioning
 from vdm_jax.data import crop as cropping
 from vdm_jax.data.datasets import Dataset
 from vdm_jax.data.order import records_at
 from vdm_jax.data.replace import Replacement
 from vdm_jax.data.rows import read_rows, remembered
-from vdm_jax.data.sources import Arrays, Record
+from vdm_jax.data.sources import Arrays, Record, trait
 from vdm_jax.errors import Undecodable, UserError
 
 DECODING_THREADS = 8  # where images are decoded; arrays get one: more only wait for each other
 PREFETCHED_BATCHES = 16
 _ENDLESS = 2**40  # batches
-_PURPOSE = 0  # of the random numbers of the augmentations
+_PURPOSE, _CAPTION = 0, 2  # of the random numbers: the augmentations, and which caption; `replace` has 1
 
 Batch = dict[str, np.ndarray]
 
@@ -47,8 +48,9 @@ def train_iterator(
     """Endless batches of b = batch_size / process_count examples, newly shuffled every epoch.
 
     Keys: "image" [b, …] in the data set's dtype, "augmented" float32 [b] (whether the image was), "replaced"
-    float32 [b] (whether the record at this place can't be decoded and another stands for it) and "label" int32 [b] if
-    the data has labels. `get_state()` is {'next_index': batches so far}: `set_state` of it resumes exactly, on any
+    float32 [b] (whether the record at this place can't be decoded and another stands for it), "label" int32 [b] if
+    the data has labels, and "caption" of text [b] if it has captions: of several the one that is drawn.
+    `get_state()` is {'next_index': batches so far}: `set_state` of it resumes exactly, on any
     number of processes. A batch may span two epochs. size: in pixels, of what is taken of each image if it is cropped,
     0 for its own. Raises UserError naming the field.
     """
@@ -56,6 +58,7 @@ def train_iterator(
     taken = (size or dataset.shape[0]) if augmenting.CROP in kinds else 0
     highest = (dataset.vocabulary or 256) - 1
     augmenting.check_kinds(kinds, dataset.shape)
+    augmenting.check_meaning(kinds, trait(dataset.source, "falsified_by", ()), dataset.name)
     rows = _rows(batch_size, process_index, process_count)
     if batch_size > dataset.num_examples:
         raise UserError(
@@ -76,6 +79,10 @@ def train_iterator(
             return replacement(int(places[row]), error)
 
         records = read_rows(source, records_at(places, dataset.num_examples, seed), other)
+        several = records.pop("captions", None)
+        if several is not None:
+            rng = np.random.default_rng([seed, _CAPTION, number])
+            records["caption"] = captioning.draw(several, rng.random(batch_size)[rows])
         if kinds:
             # The draws of the whole batch: a process takes its own.
             rng = np.random.default_rng([seed, _PURPOSE, number])
