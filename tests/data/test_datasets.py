@@ -205,6 +205,7 @@ def test_all_the_names_are_there():
         "shapes_held_out",
         "npz",
         "folder",
+        "captions",
     }
 
 

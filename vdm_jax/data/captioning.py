@@ -6,8 +6,9 @@ A record has "caption", and where any image of its data set has several also "ca
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from vdm_jax.data.sources import Record, Source, labels_of
 from vdm_jax.errors import UserError
 
 Texts = tuple[str, ...]
+TEXT = ("captions", "caption", "text")  # what fields with captions are called, best first
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ class Captioned:
 
     source: Source
     texts: Sequence[Texts]
-    several: bool = False  # whether any record has more than one, in any part of the data set
+    several: bool = False  # whether any record has more than one
 
     def __len__(self) -> int:
         return len(self.source)
@@ -67,3 +69,13 @@ def digest(texts: Sequence[Texts]) -> str:
     for several in texts:
         found = zlib.crc32("\n".join([*several, ""]).encode(), found)
     return f"{found:08x}"
+
+
+def of_json(content: Any) -> list[str] | None:
+    """The captions of an object of JSON or a row of a table: a string or a list of these; None if it has none."""
+    if not isinstance(content, Mapping):
+        return None
+    value = next((content[key] for key in TEXT if content.get(key) is not None), None)
+    if isinstance(value, list):
+        return [str(each) for each in value]
+    return None if value is None else [str(value)]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vdm_jax.data import arrays, crop, folder, identity, imagenet, named, npz, shapes, stacked
+from vdm_jax.data import arrays, captions, crop, folder, identity, imagenet, named, npz, shapes, stacked
 from vdm_jax.data import resize as resizing
 from vdm_jax.data.sources import Mapped, Source, first_decodable, take, trait
 from vdm_jax.errors import UserError
@@ -44,8 +44,9 @@ _READERS: dict[str, Reader] = {
     "shapes_held_out": partial(shapes.read, held_out=True),
     "npz": npz.read,
     "folder": folder.read,
+    "captions": captions.read,
 }
-_BY_PATH = ("npz", "folder")  # the user says what these hold
+_BY_PATH = ("npz", "folder", "captions")  # the user says what these hold
 
 
 class Dataset(NamedTuple):
@@ -115,7 +116,7 @@ def load(
     _known("split", split, SPLITS)
     reader = _READERS[name]
     if resizing.make(resize, name, shape):
-        reader = partial(folder.read, resize=resize)
+        reader = partial(captions.read if name == "captions" else folder.read, resize=resize)
     source, version = reader("test" if split == "test" else "train", path, shape)
     if len(source) == 0:
         raise UserError(f"the {split} split of {name} ({version}) is empty; check data.path={path!r}")

@@ -15,7 +15,7 @@ from vdm_jax.data.decode import IMAGE_SUFFIXES, sizes
 from vdm_jax.data.layout import Layout
 from vdm_jax.data.listing import File, Listing, digest, scan
 from vdm_jax.data.paths import SPLIT_SEED, existing, split_indices
-from vdm_jax.data.sources import Files, Source, open_files
+from vdm_jax.data.sources import Files, open_files
 from vdm_jax.errors import UserError
 
 
@@ -27,13 +27,16 @@ class Labels(NamedTuple):
     names: list[str]
 
 
-def read(part: str, path: str, shape: Sequence[int] | None, resize: str = "") -> tuple[Source, str]:
+def read(
+    part: str, path: str, shape: Sequence[int] | None, resize: str = "", known: Sequence[str] = ()
+) -> tuple[Files, str]:
     """All images under data.path, grey or RGB as data.shape says (RGB where it says nothing), of one size or resized.
 
     With subfolders train and test, or other spellings of these (`layout`), these are the split; otherwise the files,
     sorted by name, are split 90/10 by a fixed seed. Where all images of a part lie in subfolders of it these are the
     classes, numbered by name over both parts. Training files are permuted by that seed too, since names often
-    follow classes and the last tenth of them is for tuning. resize: data.resize.
+    follow classes and the last tenth of them is for tuning. resize: data.resize. known: suffixes of files that
+    the caller reads.
     """
     if shape and (len(shape) != 3 or shape[-1] not in (1, 3)):
         raise UserError(
@@ -42,7 +45,7 @@ def read(part: str, path: str, shape: Sequence[int] | None, resize: str = "") ->
         )
     fit = resizing.make(resize, "folder", shape)
     root = existing(path, "a folder of images, with or without subfolders train and test")
-    found, laid = _find(root, path)
+    found, laid = _find(root, path, known)
     base = "/".join(filter(None, (str(root), laid.base.rstrip("/"), laid.folders.get(part, ""))))
     files = _files(found, laid, part)
     labels = _labels(laid, part)
@@ -64,11 +67,13 @@ def read(part: str, path: str, shape: Sequence[int] | None, resize: str = "") ->
     return source, f"folder:{root.name}:{contents} {how}"
 
 
-def _find(root: epath.Path, path: str) -> tuple[Listing, Layout]:
+def _find(root: epath.Path, path: str, known: Sequence[str]) -> tuple[Listing, Layout]:
     """What lies in the folder, and how; says what of it is not read."""
     if not root.is_dir():
         raise UserError(f"data.path={path!r} is a file; it should be a folder of images")
     found = scan(root)
+    for suffix in known:
+        found.left_out.pop(suffix, None)
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in found.left_out.most_common(5))
     others = f"files of other suffixes: {kinds}; image files are {', '.join(IMAGE_SUFFIXES)}"
     if not found.images:

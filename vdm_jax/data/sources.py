@@ -129,7 +129,8 @@ class OtherSize(Undecodable):
     """An image of another size than the others."""
 
 
-def _decode_sized(data: bytes, shape: tuple[int, ...], where: str, resize: Resize | None = None) -> np.ndarray:
+def decode_sized(data: bytes, shape: tuple[int, ...], where: str, resize: Resize | None = None) -> np.ndarray:
+    """An image file as uint8 [H, W, C] = shape; OtherSize if it is of another size and not resized."""
     image = decode_image(data, shape[-1], where, resize)
     if image.shape != shape:
         raise OtherSize(
@@ -160,7 +161,7 @@ class Files:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        image = _decode_sized(read_file(self.paths[index]), self.shape, self.paths[index], self.resize)
+        image = decode_sized(read_file(self.paths[index]), self.shape, self.paths[index], self.resize)
         record: Record = {"image": image}
         if self.labels is not None:
             record["label"] = int(self.labels[index])
@@ -201,7 +202,7 @@ class Archive:
         return len(self.offsets)
 
     def __getitem__(self, index: int) -> Record:
-        return {"image": _decode_sized(self.read(index), self.shape, self.name(index))}
+        return {"image": decode_sized(self.read(index), self.shape, self.name(index))}
 
     def read(self, index: int) -> bytes:
         """The file's bytes. From a bucket exactly these, where `open` would fetch megabytes around them."""
