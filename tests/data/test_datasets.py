@@ -203,6 +203,7 @@ def test_all_the_names_are_there():
         "imagenet64_resized",
         "shapes",
         "shapes_held_out",
+        "emoji",
         "npz",
         "folder",
         "captions",

@@ -119,7 +119,6 @@ def _read_shards(
     chosen, how = _part_of_shards(part, path, tars)
     fit = resizing.make(resize, "captions", shape)
     source, texts, names = shards.open_shards(chosen, int(shape[-1]) if shape else 3, fit)
-    say.once(f"data.path={path!r}: {len(source):,} images with captions for {part} in {len(chosen):,} shards")
     version = f"{len(tars):,} shards, {captioning.digest([tuple(names)])}"
     if how:
         order = (

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vdm_jax.data import arrays, captions, crop, folder, identity, imagenet, named, npz, shapes, stacked
+from vdm_jax.data import arrays, captions, crop, emoji, folder, identity, imagenet, named, npz, shapes, stacked
 from vdm_jax.data import resize as resizing
 from vdm_jax.data.sources import Mapped, Source, first_decodable, take, trait
 from vdm_jax.errors import UserError
@@ -42,6 +42,7 @@ _READERS: dict[str, Reader] = {
     "imagenet64_resized": partial(imagenet.read_new, size=64),
     "shapes": shapes.read,
     "shapes_held_out": partial(shapes.read, held_out=True),
+    "emoji": emoji.read,
     "npz": npz.read,
     "folder": folder.read,
     "captions": captions.read,
