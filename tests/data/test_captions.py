@@ -178,11 +178,31 @@ def test_every_image_of_a_shard_has_its_caption(tmp_path, png, text, about):
     assert len(one.source) == 11 and _pairs(one) < ALL
 
 
+def test_the_version_of_shards_changes_with_an_image_and_with_a_word(tmp_path, png):
+    members = list(_members(png, range(10), about=False))
+    (image, pixels), (text, words) = members[:2]
+    changed = [members, [(image, pixels + b"\0"), *members[1:]], [members[0], (text, words.upper()), *members[2:]]]
+    versions = {
+        tuple(_load(_tar(tmp_path / f"{k}" / "0.tar", each), part).version for part in ("train", "test"))
+        for k, each in enumerate(changed)
+    }
+    assert len(versions) == 3
+
+
 def test_shards_are_split_by_their_names(tmp_path, png):
     _tar(tmp_path / "s" / "cats-train-000000.tar", _members(png, range(15)))
     _tar(tmp_path / "s" / "cats-val-000000.tar", _members(png, range(15, 20)))
     assert _pairs(_load(tmp_path / "s")) == {(IMAGES[k].tobytes(), WORDS[k]) for k in range(15)}
     assert [_load(tmp_path / "s", "test").source[k]["caption"] for k in range(5)] == WORDS[15:]
+
+
+def test_subfolders_split_shards_but_not_the_folder_itself(tmp_path, png):
+    _tar(tmp_path / "train" / "0.tar", _members(png, range(12)))
+    _tar(tmp_path / "val" / "0.tar", _members(png, range(12, 20)))
+    sizes = [len(_load(tmp_path, split).source) for split in ("train", "test")]
+    assert sizes == [12, 8]
+    for path in (tmp_path / "train", tmp_path / "train" / "0.tar"):  # held out: a tenth
+        assert [len(_load(path, split).source) for split in ("train", "test")] == [11, 1]
 
 
 def test_text_goes_before_json_in_either_order_and_lists_are_several(tmp_path, png):

@@ -119,18 +119,9 @@ def _read_shards(
     chosen, how = _part_of_shards(part, path, tars)
     fit = resizing.make(resize, "captions", shape)
     source, texts, names = shards.open_shards(chosen, int(shape[-1]) if shape else 3, fit)
-    version = f"{len(tars):,} shards, {captioning.digest([tuple(names)])}"
-    if how:
-        order = (
-            np.random.default_rng(SPLIT_SEED).permutation(len(source)) if part == "train" else np.arange(len(source))
-        )
-        version += f" {how}"
-    else:
-        order = split_indices(len(source), part)
-        version += f" split 90/10 seed {SPLIT_SEED}"
-        if not len(order):
-            raise UserError(f"data.path={path!r} has {len(source)} images, too few to hold out a tenth; add some")
-    version += f", resize {resize}" if resize else ""
+    order, how = _order(len(source), part, how, path)
+    files = [(name, str(size)) for name, size in zip(names, source.sizes.tolist(), strict=True)]
+    version = f"{len(tars):,} shards, {captioning.digest(files)} {how}{f', resize {resize}' if resize else ''}"
     return _captioned(take(source, order), [texts[k] for k in order], version)
 
 
@@ -146,9 +137,12 @@ def _order(count: int, part: str, how: str, path: str) -> tuple[np.ndarray, str]
 
 
 def _part_of_shards(part: str, path: str, tars: list[epath.Path]) -> tuple[list[epath.Path], str]:
-    """The shards of a part and which these are, or all of them and ''."""
-    part_of = lambda tar: shards.part_in_name(tar.name) or layout.part_of(tar.parent.name)
-    parts = [part_of(tar) for tar in tars]
+    """The shards of a part and which these are, or all of them and ''. Their names say so, or their subfolders'."""
+    root = epath.Path(path).expanduser()
+    if tars == [root]:
+        return tars, ""
+    folder_of = lambda tar: "" if tar.parent == root else layout.part_of(tar.parent.name)
+    parts = [shards.part_in_name(tar.name) or folder_of(tar) for tar in tars]
     if not any(parts):
         return tars, ""
     for each in layout.PARTS:
