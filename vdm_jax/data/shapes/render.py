@@ -9,7 +9,7 @@ import numpy as np
 
 from vdm_jax.data.shapes.scene import BACKGROUND, COLORS
 
-_SAMPLES = 8  # of a pixel in each direction, whose share inside the shape is the pixel's coverage
+SAMPLES = 8  # of a pixel in each direction, whose share inside the shape is the pixel's coverage
 
 Inside = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -64,14 +64,14 @@ def coverage(shape: str, x: float, y: float, radius: float, side: int) -> np.nda
     if left >= right or top >= bottom:
         return found
     inside = FORMS[shape].inside(_samples(left, right, x, radius)[None, :], _samples(top, bottom, y, radius)[:, None])
-    cells = inside.reshape(bottom - top, _SAMPLES, right - left, _SAMPLES)
+    cells = inside.reshape(bottom - top, SAMPLES, right - left, SAMPLES)
     found[top:bottom, left:right] = cells.mean((1, 3))
     return found
 
 
 def _samples(start: int, stop: int, middle: float, radius: float) -> np.ndarray:
     """Where the pixels start … stop − 1 are sampled, in units of the radius from the middle."""
-    return (start + (np.arange((stop - start) * _SAMPLES) + 0.5) / _SAMPLES - middle) / radius
+    return (start + (np.arange((stop - start) * SAMPLES) + 0.5) / SAMPLES - middle) / radius
 
 
 def draw(things: Sequence[Drawn], side: int) -> np.ndarray:

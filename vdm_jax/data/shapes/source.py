@@ -9,7 +9,7 @@ import numpy as np
 
 from vdm_jax.data.paths import refuse_path
 from vdm_jax.data.shapes.parse import LEAST_SIDE
-from vdm_jax.data.shapes.render import Drawn, draw
+from vdm_jax.data.shapes.render import SAMPLES, Drawn, draw
 from vdm_jax.data.shapes.scene import (
     COLORS,
     COORDINATES,
@@ -48,6 +48,11 @@ class Shapes:
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def cost(self) -> int:
+        """Values computed for a record: each pixel is sampled often."""
+        return SAMPLES**2 * 3 * self.side**2
 
     def __getitem__(self, index: int) -> Record:
         rng = self._rng(index)
