@@ -1,4 +1,4 @@
-"""What an installation brings: the core without TensorFlow and torch, five extras, configs and digits."""
+"""What an installation brings: the core without TensorFlow and torch, six extras, configs and digits."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[\[<>=~! ]", requirement)[0] for requirement in requirements}
 
 
-def test_extras_are_the_five(project: dict[str, Any]) -> None:
-    assert set(project["project"]["optional-dependencies"]) == {"tpu", "cuda", "prepare", "plan", "test"}
+def test_extras_are_the_six(project: dict[str, Any]) -> None:
+    assert set(project["project"]["optional-dependencies"]) == {"tpu", "cuda", "prepare", "plan", "text", "test"}
     assert names(project["project"]["optional-dependencies"]["prepare"]) == {"tensorflow"}
+    text = names(project["project"]["optional-dependencies"]["text"])
+    assert text == {"fonttools", "ftfy", "tokenizers"} <= names(project["project"]["optional-dependencies"]["test"])
 
 
 def test_core_is_what_the_code_imports(project: dict[str, Any]) -> None:
@@ -54,6 +56,7 @@ def test_wheel_carries_the_configs_and_the_digits(project: dict[str, Any]) -> No
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["packages"] == ["vdm_jax"] and wheel["force-include"] == {"configs": "vdm_jax/configs"}
     assert (ROOT / "vdm_jax" / "data" / "digits.npz").is_file()
+    assert (ROOT / "vdm_jax" / "data" / "emoji_names.txt.gz").is_file()
     assert not (ROOT / "vdm_jax" / "configs").exists()  # it would shadow the checkout's own
 
 

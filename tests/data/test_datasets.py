@@ -209,8 +209,12 @@ def test_all_the_names_are_there():
         "imagenet64",
         "imagenet32_resized",
         "imagenet64_resized",
+        "shapes",
+        "shapes_held_out",
+        "emoji",
         "npz",
         "folder",
+        "captions",
     }
 
 

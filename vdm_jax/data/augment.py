@@ -93,3 +93,10 @@ def check_kinds(kinds: tuple[str, ...], shape: tuple[int, ...]) -> None:
         raise UserError(f"data.augment has 'rot90' but images of shape {shape} aren't square; leave it out")
     if "channels" in kinds and shape[2] == 1:
         raise UserError(f"data.augment has 'channels' but images of shape {shape} have one channel; leave it out")
+
+
+def check_meaning(kinds: tuple[str, ...], falsified_by: tuple[str, ...], name: str) -> None:
+    """Raise UserError if one of `kinds` makes captions of the data set `name` false, as a flip does to "left of"."""
+    for kind in kinds:
+        if kind in falsified_by:
+            raise UserError(f"data.augment has {kind!r}, which makes captions of {name} false; leave it out")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vdm_jax.data import arrays, crop, folder, identity, imagenet, named, npz, stacked
+from vdm_jax.data import arrays, captions, crop, emoji, folder, identity, imagenet, named, npz, shapes, stacked
 from vdm_jax.data import resize as resizing
 from vdm_jax.data.sources import Mapped, Source, first_decodable, take, trait
 from vdm_jax.errors import UserError
@@ -39,16 +39,20 @@ _READERS: dict[str, Reader] = {
     "imagenet64": partial(imagenet.read_old, size=64),
     "imagenet32_resized": partial(imagenet.read_new, size=32),
     "imagenet64_resized": partial(imagenet.read_new, size=64),
+    "shapes": shapes.read,
+    "shapes_held_out": partial(shapes.read, held_out=True),
+    "emoji": emoji.read,
     "npz": npz.read,
     "folder": folder.read,
+    "captions": captions.read,
 }
-_BY_PATH = ("npz", "folder")  # the config describes what these contain
+_BY_PATH = ("npz", "folder", "captions")  # the config describes what these contain
 
 
 class Dataset(NamedTuple):
     """One split of a data set, with the version that identifies its bytes."""
 
-    source: Any  # random access to {"image": uint8 [H, W, C] or float32 [D]}, "label" if it has labels
+    source: Any  # random access to {"image": uint8 [H, W, C] or float32 [D]}, "label", "caption" if it has any
     name: str
     version: str
     split: str
@@ -119,7 +123,7 @@ def load(
     _known("split", split, SPLITS)
     reader = _READERS[name]
     if resizing.make(resize, name, shape):
-        reader = partial(folder.read, resize=resize)
+        reader = partial(captions.read if name == "captions" else folder.read, resize=resize)
     source, version = reader("test" if split == "test" else "train", path, shape)
     if len(source) == 0:
         raise UserError(f"the {split} split of {name} ({version}) is empty; check data.path={path!r}")

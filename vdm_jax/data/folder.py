@@ -15,7 +15,7 @@ from vdm_jax.data.decode import IMAGE_SUFFIXES, sizes
 from vdm_jax.data.layout import Layout
 from vdm_jax.data.listing import File, Listing, digest, scan
 from vdm_jax.data.paths import SPLIT_SEED, existing, split_indices
-from vdm_jax.data.sources import Files, Source, open_files
+from vdm_jax.data.sources import Files, open_files
 from vdm_jax.errors import UserError
 
 
@@ -33,7 +33,9 @@ class Labels(NamedTuple):
     names: list[str]
 
 
-def read(part: str, path: str, shape: Sequence[int] | None, resize: str = "") -> tuple[Source, str]:
+def read(
+    part: str, path: str, shape: Sequence[int] | None, resize: str = "", known: Sequence[str] = ()
+) -> tuple[Files, str]:
     """Read all images under data.path.
 
     Subfolders named train and test, or with other spellings of these names (`layout`), define the split. Without
@@ -46,6 +48,7 @@ def read(part: str, path: str, shape: Sequence[int] | None, resize: str = "") ->
         path: data.path, on disk or in a bucket.
         shape: data.shape; (height, width, 1) reads gray images, (height, width, 3) or None reads RGB images.
         resize: data.resize; with '', all images must have one size.
+        known: Suffixes of other files that the caller reads.
 
     Returns:
         The source and its version, which depends on the names, sizes, and sampled contents of the files.
@@ -60,7 +63,7 @@ def read(part: str, path: str, shape: Sequence[int] | None, resize: str = "") ->
         )
     fit = resizing.make(resize, "folder", shape)
     root = existing(path, "a folder of images, with or without subfolders train and test")
-    found, laid = _find(root, path)
+    found, laid = _find(root, path, known)
     base = "/".join(filter(None, (str(root), laid.base.rstrip("/"), laid.folders.get(part, ""))))
     files = _files(found, laid, part)
     labels = _labels(laid, part)
@@ -82,11 +85,13 @@ def read(part: str, path: str, shape: Sequence[int] | None, resize: str = "") ->
     return source, f"folder:{root.name}:{contents} {how}"
 
 
-def _find(root: epath.Path, path: str) -> tuple[Listing, Layout]:
+def _find(root: epath.Path, path: str, known: Sequence[str]) -> tuple[Listing, Layout]:
     """List the files of a folder and determine their layout; log which files are not read."""
     if not root.is_dir():
         raise UserError(f"data.path={path!r} is a file; it should be a folder of images")
     found = scan(root)
+    for suffix in known:
+        found.left_out.pop(suffix, None)
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in found.left_out.most_common(5))
     others = f"files of other suffixes: {kinds}; image files are {', '.join(IMAGE_SUFFIXES)}"
     if not found.images:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
+from etils import epath
 
 from vdm_jax.data.layout import part_of
 from vdm_jax.data.paths import SPLIT_SEED, existing, file_hash, split_indices
@@ -45,6 +46,16 @@ def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Arrays, str
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"data.path={path!r} is not a readable .npz file ({error}); write it again") from error
     return source, version + (f" split 90/10 seed {SPLIT_SEED}" if made_here else "")
+
+
+def count(file: epath.Path) -> int:
+    """How many images an unsplit file holds, from the header of their array."""
+    with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        key = next(key for key in _UNSPLIT["x"] if f"{key}.npy" in archive.namelist())
+        with archive.open(f"{key}.npy") as array:
+            read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+            shape: tuple[int, ...] = read[np.lib.format.read_magic(array)[0]](array)[0]
+            return shape[0]
 
 
 def _pick_arrays(arrays: np.lib.npyio.NpzFile, part: str, name: str) -> tuple[Arrays, bool]:

@@ -16,18 +16,20 @@ import grain
 import numpy as np
 
 from vdm_jax.data import augment as augmenting
+from vdm_jax.data import captioning
 from vdm_jax.data import crop as cropping
 from vdm_jax.data.datasets import Dataset
 from vdm_jax.data.order import records_at
 from vdm_jax.data.replace import Replacement
 from vdm_jax.data.rows import read_rows, remembered
-from vdm_jax.data.sources import Arrays, Record
+from vdm_jax.data.sources import Arrays, Record, trait
 from vdm_jax.errors import Undecodable, UserError
 
 DECODING_THREADS = 8  # for sources that decode images; arrays use one thread, as more would wait for each other
 PREFETCHED_BATCHES = 16
 _ENDLESS = 2**40  # batches
-_PURPOSE = 0  # separates the random numbers of the augmentations from others
+# Purposes of the random numbers: the augmentations, and the choice of a caption; `replace` has 1.
+_PURPOSE, _CAPTION = 0, 2
 
 Batch = dict[str, np.ndarray]
 
@@ -61,7 +63,8 @@ def train_iterator(
     Returns:
         An iterator of dictionaries for b = batch_size / process_count examples: "image" [b, …] in the data set's
         dtype, "augmented" float32 [b] (1 if the image was augmented), "replaced" float32 [b] (1 if the record was
-        undecodable and another record replaces it), and "label" int32 [b] if the data set has labels.
+        undecodable and another record replaces it), "label" int32 [b] if the data set has labels, and "caption" objects [b] if it has captions (one
+        of several is drawn).
 
     Raises:
         UserError: If an argument is out of range; the sentence names the config field.
@@ -70,6 +73,7 @@ def train_iterator(
     taken = (size or dataset.shape[0]) if augmenting.CROP in kinds else 0
     highest = (dataset.vocabulary or 256) - 1
     augmenting.check_kinds(kinds, dataset.shape)
+    augmenting.check_meaning(kinds, trait(dataset.source, "falsified_by", ()), dataset.name)
     rows = _rows(batch_size, process_index, process_count)
     if batch_size > dataset.num_examples:
         raise UserError(
@@ -90,6 +94,10 @@ def train_iterator(
             return replacement(int(places[row]), error)
 
         records = read_rows(source, records_at(places, dataset.num_examples, seed), other)
+        several = records.pop("captions", None)
+        if several is not None:
+            rng = np.random.default_rng([seed, _CAPTION, number])
+            records["caption"] = captioning.draw(several, rng.random(batch_size)[rows])
         if kinds:
             # Every process draws for the global batch and uses its own rows.
             rng = np.random.default_rng([seed, _PURPOSE, number])

@@ -85,7 +85,7 @@ def make(kind: str, name: str, shape: Sequence[int] | None) -> Resize | None:
         return None
     if kind not in RESIZES:
         raise UserError(f"data.resize={kind!r} is not one of '', {', '.join(map(repr, RESIZES))}")
-    if name != "folder":
+    if name not in ("folder", "captions"):
         raise UserError(
             f"data.resize={kind!r} is for data.name='folder', whose files may be of any size, not for {name!r}; "
             "set it to ''"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ Instead = Callable[[int, Undecodable], Record]
 
 
 def read_rows(source: Source, indices: Sequence[int], instead: Instead) -> Record:
-    """Read the records at `indices` [b] as a batch: "image" [b, …] and, if there are labels, "label" int32 [b].
+    """Read the records at `indices` [b] as a batch: "image" [b, …], integers as int32 [b], and text as objects [b].
 
     Args:
         source: The source of the records.
@@ -36,10 +37,22 @@ def read_rows(source: Source, indices: Sequence[int], instead: Instead) -> Recor
             records.append(source[index])
         except Undecodable as error:
             records.append(instead(row, error))
-    batch = {"image": np.stack([record["image"] for record in records])}
-    if "label" in records[0]:
-        batch["label"] = np.asarray([record["label"] for record in records], np.int32)
-    return batch
+    return {name: _column([record[name] for record in records]) for name in records[0]}
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    column = _room(values[0], len(values))
+    for row, value in enumerate(values):
+        column[row] = value
+    return column
+
+
+def _room(value: Any, count: int) -> np.ndarray:
+    """An array for `count` values such as this: arrays, integers as int32, or text and tuples of it as objects."""
+    if isinstance(value, str | tuple):
+        return np.empty(count, object)
+    array = np.asarray(value)
+    return np.empty((count, *array.shape), array.dtype if array.ndim else np.int32)
 
 
 class Remembered:
@@ -51,8 +64,7 @@ class Remembered:
     def __init__(self, source: Source):
         self._source, count = source, len(source)
         first = first_decodable(source.__getitem__, count)
-        arrays = {name: np.asarray(value) for name, value in first.items()}
-        self._kept = {name: np.empty((count, *a.shape), a.dtype if a.ndim else np.int32) for name, a in arrays.items()}
+        self._kept = {name: _room(value, count) for name, value in first.items()}
         self._known = np.zeros(count, bool)
 
     def __len__(self) -> int:

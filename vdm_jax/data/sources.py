@@ -136,7 +136,7 @@ class OtherSize(Undecodable):
     """An error for an image whose size differs from the first image's."""
 
 
-def _decode_sized(data: bytes, shape: tuple[int, ...], where: str, resize: Resize | None = None) -> np.ndarray:
+def decode_sized(data: bytes, shape: tuple[int, ...], where: str, resize: Resize | None = None) -> np.ndarray:
     """Decode an image file, and raise OtherSize unless it has `shape`."""
     image = decode_image(data, shape[-1], where, resize)
     if image.shape != shape:
@@ -175,7 +175,7 @@ class Files:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        image = _decode_sized(read_file(self.paths[index]), self.shape, self.paths[index], self.resize)
+        image = decode_sized(read_file(self.paths[index]), self.shape, self.paths[index], self.resize)
         record: Record = {"image": image}
         if self.labels is not None:
             record["label"] = int(self.labels[index])
@@ -232,7 +232,7 @@ class Archive:
         return len(self.offsets)
 
     def __getitem__(self, index: int) -> Record:
-        return {"image": _decode_sized(self.read(index), self.shape, self.name(index))}
+        return {"image": decode_sized(self.read(index), self.shape, self.name(index))}
 
     def read(self, index: int) -> bytes:
         """Read the bytes of one file; from a bucket exactly these, as `open` would download megabytes around them."""

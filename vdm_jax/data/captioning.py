@@ -1,0 +1,81 @@
+"""What every source of captions does: text is checked, and one of several is drawn.
+
+A record has "caption", and where any image of its data set has several also "captions", a tuple with all of them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vdm_jax.data.sources import Record, Source, labels_of
+from vdm_jax.errors import UserError
+
+Texts = tuple[str, ...]
+TEXT = ("captions", "caption", "text")  # what fields with captions are called, best first
+
+
+@dataclass(frozen=True, eq=False)
+class Captioned:
+    """The records of `source` with captions. texts: of each record, one or more."""
+
+    source: Source
+    texts: Sequence[Texts]
+    several: bool = False  # whether any record has more than one
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Record:
+        texts = self.texts[index]
+        return self.source[index] | {"caption": texts[0]} | ({"captions": texts} if self.several else {})
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Where they are known without reading the records."""
+        return labels_of(self.source)
+
+
+def captioned(source: Source, texts: Sequence[Texts]) -> Captioned:
+    """texts: of each record of `source`, in its order."""
+    if len(source) != len(texts):
+        raise ValueError(f"{len(texts)} records of text for {len(source)} images")
+    return Captioned(source, texts, any(len(each) > 1 for each in texts))
+
+
+def draw(texts: Sequence[Texts], uniform: np.ndarray) -> np.ndarray:
+    """One caption of each record, equally likely, as objects [b]. uniform: of [0, 1), [b], which decides on it."""
+    chosen = np.empty(len(texts), object)
+    for row, (several, place) in enumerate(zip(texts, uniform.tolist(), strict=True)):
+        chosen[row] = several[int(place * len(several))]
+    return chosen
+
+
+def clean(texts: Sequence[str], where: str) -> Texts:
+    """Captions, stripped. Raises UserError, naming `where`, if there is none or one is empty."""
+    found = tuple(text.strip() for text in texts)
+    if not found or not all(found):
+        raise UserError(f"{where} is an empty caption; write one, or leave the image out")
+    return found
+
+
+def digest(texts: Sequence[Texts]) -> str:
+    """8 hex digits of all captions in their order."""
+    found = 0
+    for several in texts:
+        found = zlib.crc32("\n".join([*several, ""]).encode(), found)
+    return f"{found:08x}"
+
+
+def of_json(content: Any) -> list[str] | None:
+    """The captions of an object of JSON or a row of a table: a string or a list of these; None if it has none."""
+    if not isinstance(content, Mapping):
+        return None
+    value = next((content[key] for key in TEXT if content.get(key) is not None), None)
+    if isinstance(value, list):
+        return [str(each) for each in value]
+    return None if value is None else [str(value)]
