@@ -63,8 +63,8 @@ def train_iterator(
     Returns:
         An iterator of dictionaries for b = batch_size / process_count examples: "image" [b, …] in the data set's
         dtype, "augmented" float32 [b] (1 if the image was augmented), "replaced" float32 [b] (1 if the record was
-        undecodable and another record replaces it), "label" int32 [b] if the data set has labels, and "caption" objects [b] if it has captions (one
-        of several is drawn).
+        undecodable and another record replaces it), "label" int32 [b] if the data set has labels, and "caption"
+        objects [b] if it has captions (one of several is drawn).
 
     Raises:
         UserError: If an argument is out of range; the sentence names the config field.
