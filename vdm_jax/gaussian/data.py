@@ -22,7 +22,7 @@ from vdm_jax.diffusion.samplers import Predict
 from vdm_jax.diffusion.sde_steps import denoised
 from vdm_jax.keys import fold, normal_like
 
-# (params, x, keys [B]) → f [B, …] and log q(u|x) [B]
+# (params, x, uniform noise u [B, …]) → f [B, …] and log q(u|x) [B]
 Dequantize = Callable[[Params, Array, Array], tuple[Array, Array]]
 
 
