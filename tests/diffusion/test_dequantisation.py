@@ -68,7 +68,7 @@ def test_log_q_is_the_change_of_variables_and_every_number_moves(x64):
 def test_the_bound_tightens_to_the_probability_of_the_level(x64):
     """p = N(m, s²) in five bins, one coupling whose s and t are free for every level, the expectation by quadrature."""
     vocabulary, mean, deviation = 5, 0.1, 0.3
-    levels, u = jnp.arange(vocabulary), (jnp.arange(100) + 0.5) / 100
+    levels, u = jnp.arange(vocabulary), (jnp.arange(100.0) + 0.5) / 100
     grid = jnp.broadcast_to(u, (vocabulary, 100)).reshape(-1, 1)
     x = jnp.repeat(levels, 100).reshape(-1, 1)
 

@@ -30,7 +30,7 @@ def moments(gamma, weight):
 
 
 def moments_of(schedule, points=20_000):
-    t = (jnp.arange(points) + 0.5) / points
+    t = (jnp.arange(float(points)) + 0.5) / points
     gamma, dgamma = jax.jit(lambda t: (schedule.gamma(t), schedule.dgamma(t)))(t)
     return moments(gamma, losses.continuous_weight(dgamma))
 
