@@ -7,6 +7,7 @@ from jax.scipy.stats import norm as normal
 from scipy.stats import norm
 
 from vdm_jax.diffusion import decoders, dequantisation
+from vdm_jax.optimizer import promoting
 
 
 @pytest.mark.parametrize("vocabulary", [2, 17, 256])
@@ -78,7 +79,7 @@ def test_the_bound_tightens_to_the_probability_of_the_level(x64):
         log_p = normal.logpdf(dequantisation.dequantise(x, moved, vocabulary), mean, deviation)[:, 0]
         return (log_q - log_p).reshape(vocabulary, 100).mean(1) + dequantisation.bin_nats(1, vocabulary)
 
-    optimizer = optax.adam(0.05)
+    optimizer = promoting(optax.adam(0.05))
 
     @jax.jit
     def fit(free):
