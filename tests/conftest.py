@@ -1,4 +1,4 @@
-"""Two CPU devices, rank promotion refused, no GPU: set before JAX makes its backend.
+"""Two CPU devices, rank and dtype promotion refused, no GPU: set before JAX makes its backend.
 
 What takes long to compile is kept for the other worker and for the processes that tests start, until the end.
 """
@@ -23,6 +23,7 @@ pytest_plugins = ["tests.buckets"]
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_unconfigure() -> None:

@@ -147,7 +147,21 @@ def optimizer(config: ConfigDict, rate_of: str = "learning_rate") -> optax.Gradi
     rate = section.get("schedule_learning_rate", 0.0) or section.learning_rate
     schedule = optax.adam(learning_rate(config, rate), section.b1, section.b2, section.eps)
     labels = lambda params: {name: "schedule" if name == "schedule" else "network" for name in params}
-    return optax.multi_transform({"network": optax.chain(clip, _network(config, peak)), "schedule": schedule}, labels)
+    parts = {"network": optax.chain(clip, _network(config, peak)), "schedule": schedule}
+    return promoting(optax.multi_transform(parts, labels))
+
+
+def promoting(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return `inner`, updated under JAX's standard dtype promotion, whatever `jax_numpy_dtype_promotion` is.
+
+    optax multiplies its integer count of steps by floats, which strict promotion refuses.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return inner.update(updates, state, params)
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 def ema_update(ema: Any, params: Any, step: Array, decay: float) -> Any:
@@ -156,5 +170,6 @@ def ema_update(ema: Any, params: Any, step: Array, decay: float) -> Any:
     The warm-up makes the average usable in short runs: with a decay of 0.9999 alone, it would still be close to the
     initial network after 900 steps.
     """
-    d = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    n = jnp.asarray(step, jnp.result_type(float))
+    d = jnp.minimum(decay, (1.0 + n) / (10.0 + n))
     return jax.tree.map(lambda average, new: average + (1 - d).astype(new.dtype) * (new - average), ema, params)

@@ -28,7 +28,7 @@ def raw(z: Any, labels: Any, text: Any) -> Any:
 
 
 def denoise(z: Array, now: Any, cond: Cond) -> Array:
-    return raw(z, cond["label"], cond["text"])
+    return raw(z, cond["label"].astype(z.dtype), cond["text"])
 
 
 def guided(weights: dict[str, np.ndarray], now: Any, **more: Any) -> prediction.Prediction:

@@ -7,6 +7,7 @@ from jax.scipy.stats import norm as normal
 from scipy.stats import norm
 
 from vdm_jax.diffusion import decoders, dequantization
+from vdm_jax.optimizer import promoting
 
 
 @pytest.mark.parametrize("vocabulary", [2, 17, 256])
@@ -68,7 +69,7 @@ def test_log_q_is_the_change_of_variables_and_every_number_moves(x64):
 def test_the_bound_tightens_to_the_probability_of_the_level(x64):
     """p = N(m, s²) in five bins, one coupling whose s and t are free for every level, the expectation by quadrature."""
     vocabulary, mean, deviation = 5, 0.1, 0.3
-    levels, u = jnp.arange(vocabulary), (jnp.arange(100) + 0.5) / 100
+    levels, u = jnp.arange(vocabulary), (jnp.arange(100.0) + 0.5) / 100
     grid = jnp.broadcast_to(u, (vocabulary, 100)).reshape(-1, 1)
     x = jnp.repeat(levels, 100).reshape(-1, 1)
 
@@ -78,7 +79,7 @@ def test_the_bound_tightens_to_the_probability_of_the_level(x64):
         log_p = normal.logpdf(dequantization.dequantize(x, moved, vocabulary), mean, deviation)[:, 0]
         return (log_q - log_p).reshape(vocabulary, 100).mean(1) + dequantization.bin_nats(1, vocabulary)
 
-    optimizer = optax.adam(0.05)
+    optimizer = promoting(optax.adam(0.05))
 
     @jax.jit
     def fit(free):

@@ -84,23 +84,21 @@ def log_known(z, now):
 def means():
     """E[x_2|x_1 = KNOWN] of the samplers: everything is linear, so noise that is 0 gives the mean."""
     silent = lambda keys, z: jnp.zeros_like(z)
-    patch = pytest.MonkeyPatch()
-    for module in (editing, samplers):
-        patch.setattr(module, "normal", silent)
-    x, known, keys = jnp.array([[KNOWN, 0.0]]), jnp.array([[True, False]]), keys_of(1)
+    keys = keys_of(1)
 
     def ends():
         steps, zero = continuous(100), jnp.zeros((1, 2))
+        x, known = jnp.array([[KNOWN, 0.0]]), jnp.array([[True, False]])
         inpaint = editing.inpaint(samplers.ancestral(correlated), x, known)
         guided = guidance.classifier(correlated, guidance.gradient_of(log_known), classifier_scale=1.0)
         rules = {f"repeats {n}": editing.resampled(inpaint, n) for n in (1, 4, 16)}
         rules["guided"] = samplers.ancestral(guided)
         return {name: samplers.run(rule, zero, keys, steps)[0][0, 1] for name, rule in rules.items()}
 
-    with jax.enable_x64(True):
-        found = {name: float(value) for name, value in jax.jit(ends)().items()}
-    patch.undo()
-    return found
+    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
+        for module in (editing, samplers):
+            patch.setattr(module, "normal", silent)
+        return {name: float(value) for name, value in jax.jit(ends)().items()}
 
 
 def test_replacement_does_not_sample_the_conditional_and_resampling_tends_to_it(means):

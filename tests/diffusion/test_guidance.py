@@ -124,7 +124,7 @@ def test_guidance_by_several_conditions_is_by_hand_and_of_one_the_usual(learned,
         eps = xp.sin(z * (1 + a)[:, None]) + (a * b)[:, None] - (b**2)[:, None]
         return xp.concatenate([eps, eps**3], axis=1) if learned else eps
 
-    denoise = lambda z, now, cond: raw(jnp, z, cond["a"], cond["b"])
+    denoise = lambda z, now, cond: raw(jnp, z, cond["a"].astype(z.dtype), cond["b"].astype(z.dtype))
     cond = {"a": jnp.asarray(first), "b": jnp.asarray(second)}
     null = {name: {**cond, name: jnp.asarray(NULL)} for name in cond}
 

@@ -52,7 +52,7 @@ def test_the_path_matters_for_the_variance(x64):
     second = {}
     for kind in KINDS:
         schedule = schedule_of(kind)
-        t = (jnp.arange(20_000) + 0.5) / 20_000
+        t = (jnp.arange(20_000.0) + 0.5) / 20_000
         second[kind] = float(np.mean((np.asarray(schedule.dgamma(t)) * error(schedule.gamma(t))) ** 2))
     assert max(second.values()) > 1.5 * min(second.values())
 

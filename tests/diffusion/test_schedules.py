@@ -135,7 +135,7 @@ def _weight_error(difference, num_timesteps, exponential):
 def test_what_subtracting_float32_gammas_costs(num_timesteps, subtracted, without_expm1):
     """Subtraction loses digits before expm1 sees them; the schedule's difference does not."""
     gamma = schedules.linear(np.float32(GAMMA_0), np.float32(GAMMA_1))
-    i = jnp.arange(num_timesteps + 1) / np.float32(num_timesteps)
+    i = jnp.arange(num_timesteps + 1).astype(jnp.float32) / np.float32(num_timesteps)
     values = gamma.gamma(i)
     error = _weight_error(values[1:] - values[:-1], num_timesteps, jnp.expm1)
     assert subtracted / 2 < error < subtracted * 2

@@ -68,7 +68,7 @@ def test_grid_times_are_multiples_of_one_over_t(num_timesteps):
 
 
 def test_every_grid_point_is_equally_likely():
-    t = times.to_grid((jnp.arange(7000) + 0.5) / 7000, 7)
+    t = times.to_grid((jnp.arange(7000.0) + 0.5) / 7000, 7)
     values, counts = np.unique(t, return_counts=True)
     np.testing.assert_allclose(values, np.arange(1, 8) / 7, rtol=1e-6)
     np.testing.assert_array_equal(counts, 1000)

@@ -18,6 +18,7 @@ from tests.diffusion.closed_forms import (
 )
 from vdm_jax.diffusion import losses, schedules
 from vdm_jax.diffusion.process import q_sample
+from vdm_jax.optimizer import promoting
 
 GAMMA_0, GAMMA_1, VARIANCE, D = -8.0, 5.0, 1 / 3, 64
 
@@ -30,7 +31,7 @@ def moments(gamma, weight):
 
 
 def moments_of(schedule, points=20_000):
-    t = (jnp.arange(points) + 0.5) / points
+    t = (jnp.arange(float(points)) + 0.5) / points
     gamma, dgamma = jax.jit(lambda t: (schedule.gamma(t), schedule.dgamma(t)))(t)
     return moments(gamma, losses.continuous_weight(dgamma))
 
@@ -106,7 +107,7 @@ def test_value_is_that_of_the_schedule(weight):
 def train(minimize, steps=600, batch=256):
     """Adam on a monotone path with fixed endpoints and the exact denoiser; independent times."""
     start = fresh_monotone(np.float32(GAMMA_0), np.float32(GAMMA_1), features=64)
-    optimizer = optax.adam(optax.cosine_decay_schedule(0.05, steps))
+    optimizer = promoting(optax.adam(optax.cosine_decay_schedule(0.05, steps)))
 
     def loss(shape, key):
         schedule = schedules.Schedule(start.gamma_0, start.gamma_1, shape)

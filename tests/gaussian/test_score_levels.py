@@ -60,7 +60,7 @@ def test_two_levels_never_share_a_number() -> None:
         make("ve_sde", schedule__t_min=1e-3)
     config = make("ve_sde", schedule__t_min=4e-4)
     model = model_of(config)
-    _, gamma = levels_of(config).trained((jnp.arange(N) + 0.5) / N)
+    _, gamma = levels_of(config).trained((jnp.arange(float(N)) + 0.5) / N)
     np.testing.assert_array_equal(np.sort(model.level_of(gamma).t), np.arange(N))
 
 
@@ -117,7 +117,7 @@ def test_training_draws_the_levels_whose_numbers_it_tells(kind: str) -> None:
     config = make(kind, training__num_timesteps=50)
     model = model_of(config)
     schedule = model.schedule({})
-    t, gamma = levels_of(config).trained((jnp.arange(500) + 0.5) / 500)
+    t, gamma = levels_of(config).trained((jnp.arange(500.0) + 0.5) / 500)
     numbers = np.asarray(model.level_of(gamma).t)
     np.testing.assert_allclose(numbers, np.round(numbers), atol=2e-4)
     values, counts = np.unique(np.round(numbers), return_counts=True)

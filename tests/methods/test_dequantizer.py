@@ -22,6 +22,7 @@ from vdm_jax.gaussian import networks
 from vdm_jax.keys import example_keys
 from vdm_jax.methods import dequantizer
 from vdm_jax.networks.coupling import Coupling
+from vdm_jax.optimizer import promoting
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 VARIANCE = 0.3
@@ -82,7 +83,7 @@ def test_at_the_start_it_is_uniform_and_only_it_is_trained(silent: None) -> None
 def test_training_tightens_the_bound(silent: None) -> None:
     """One pixel of three levels: what uniform noise loses is known, and most of it is won back."""
     config = make(shape=(1, 1, 1), model__couplings=1)
-    method, optimizer = methods.build(config), optax.adam(0.02)
+    method, optimizer = methods.build(config), promoting(optax.adam(0.02))
     params = complete(method)
     batch, keys = batch_of(config, 512)
     (phase,) = method.phases

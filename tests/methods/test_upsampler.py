@@ -156,14 +156,14 @@ def test_a_classifier_guides_an_upsampler(exact: None) -> None:
 def test_guidance_without_a_classifier_drops_the_label_and_keeps_the_image() -> None:
     """(1 + w) ε̂(c, low) − w ε̂(∅, low) of an ε̂ that is 10 c + the first pixel of low."""
     config = settings(model__num_classes=3, model__null_class=True, training__label_dropout=0.1)
-    value = lambda cond: 10.0 * cond["label"] + cond["low_resolution"][:, 0, 0, 0]
+    value = lambda cond: 10.0 * cond["label"].astype(jnp.float32) + cond["low_resolution"][:, 0, 0, 0]
     denoise = lambda z, level, cond: jnp.ones_like(z) * value(cond)[:, None, None, None]
     low, w = jnp.arange(4.0)[:, None, None, None] * jnp.ones((1, SIDE, SIDE, 1)), jnp.array([0.0, 1.0, -1.0, 2.0])
     label = jnp.array([0, 1, 2, 1])
     model = ddpm.model(config)
     predict = jax.jit(model.predictor(denoise, Guided({"label": label, "low_resolution": low}, {"label": w})))
     found = predict(jnp.zeros((4, 4, 4, 1)), model.table.level(jnp.asarray(3))).eps[:, 0, 0, 0]
-    np.testing.assert_allclose(found, (1 + w) * 10 * label - w * 30 + jnp.arange(4.0), rtol=1e-6)
+    np.testing.assert_allclose(found, (1 + w) * 10 * label.astype(w.dtype) - w * 30 + jnp.arange(4.0), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_fourier_features_of_two_channels_in_their_order():
 @pytest.mark.parametrize(("vocabulary", "exponents"), [(256, (7, 8)), (16, (3, 4))])
 def test_fourier_features_turn_by_pi_and_two_pi_per_level(vocabulary, exponents, key):
     """On the bin centers the slow feature is sin = ±1, cos = 0, the fast one sin = 0, cos = −1."""
-    centers = 2 * (jnp.arange(vocabulary) + 0.5) / vocabulary - 1
+    centers = 2 * (jnp.arange(float(vocabulary)) + 0.5) / vocabulary - 1
     slow_sin, fast_sin, slow_cos, fast_cos = fourier_features(centers.reshape(-1, 1), exponents).T
     np.testing.assert_allclose(np.abs(slow_sin), 1, atol=1e-4)
     np.testing.assert_allclose(slow_sin[1:], -slow_sin[:-1], atol=1e-4)

@@ -41,7 +41,7 @@ def dequantize(x: Array, u: Array, vocabulary: int | None) -> Array:
         u: Noise in [0, 1), [B, …].
         vocabulary: Number V of values; None for continuous data.
     """
-    return decoders.encode(x + (u - 0.5), vocabulary) if vocabulary else jnp.asarray(x)
+    return decoders.encode(x.astype(u.dtype) + (u - 0.5), vocabulary) if vocabulary else jnp.asarray(x)
 
 
 def quantize(f: Array, vocabulary: int | None) -> Array:

@@ -29,6 +29,7 @@ from vdm_jax.diffusion.decoders import encode
 from vdm_jax.errors import UserError
 from vdm_jax.networks.conv import Conv
 from vdm_jax.networks.layers import GroupNorm
+from vdm_jax.optimizer import promoting
 
 EXTRACT_BATCH = 250
 TITLES = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -141,7 +142,7 @@ def _fit(dataset: data.Dataset, settings: Settings) -> Any:
     """Train by AdamW on the cross-entropy with cosine decay and return the parameters."""
     network = Network(settings)
     rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
-    optimizer = optax.adamw(rate, weight_decay=settings.weight_decay)
+    optimizer = promoting(optax.adamw(rate, weight_decay=settings.weight_decay))
 
     def loss(params: Any, image: Array, label: Array) -> Array:
         _, logits = network.apply({"params": params}, encode(image, dataset.vocabulary))

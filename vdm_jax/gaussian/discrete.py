@@ -179,7 +179,7 @@ class Discrete(Gaussian):
             return jnp.broadcast_to(every, (total, len(keys))), np.ones(total)
         strata = count - 1
         u = jax.vmap(lambda k: jax.random.uniform(k, (strata,)))(fold(keys, self.purposes.level)).T
-        place = (jnp.arange(strata)[:, None] + u) * ((total - 1) / strata)
+        place = (jnp.arange(strata)[:, None].astype(u.dtype) + u) * ((total - 1) / strata)
         rest = 1 + jnp.minimum(jnp.floor(place), total - 2).astype(jnp.int32)
         weights = np.array([1.0] + [(total - 1) / strata] * strata)
         return jnp.concatenate([jnp.zeros((1, len(keys)), jnp.int32), rest]), weights

@@ -179,7 +179,7 @@ class DDGAN:
         keys, x = context.keys, self.encode(batch["x"])
         count = self.table.num_levels
         index = times.to_level(times.independent(fold(keys, LEVEL)), count)
-        step, t = self.table.at(index), (index + 0.5) / count
+        step, t = self.table.at(index), (index.astype(jnp.result_type(float)) + 0.5) / count
         eps, more = normal_like(keys, self.shape, NOISE), normal_like(keys, self.shape, MORE)
         if self.paired:
             real, z = adversarial.forward_pair(x, eps, more, step)

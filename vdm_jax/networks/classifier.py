@@ -14,6 +14,7 @@ from dataclasses import replace
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vdm_jax.networks import families
@@ -69,6 +70,6 @@ class Classifier(nn.Module):
         if s.encoders:
             raise ValueError(f"a classifier is conditioned on t alone, not on {s.encoders[0].name!r}")
         h = encode(s, z, embed(self, s, t, Injection()), keys).h
-        precise = replace(s, dtype=jnp.promote_types(s.dtype, jnp.float32))
+        precise = replace(s, dtype=np.promote_types(s.dtype, np.float32))
         h = nn.swish(norm(precise, h.shape[-1], "norm_out")(h))
         return AttentionPool(precise, self.classes, name="pool")(h)

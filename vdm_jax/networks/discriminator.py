@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vdm_jax.fields import Component, Field
@@ -79,7 +80,7 @@ def minibatch_deviation(h: Array, rows: Rows) -> Array:
     Returns:
         [b].
     """
-    gathered = rows.gather(h.astype(jnp.promote_types(h.dtype, jnp.float32)))
+    gathered = rows.gather(h.astype(np.promote_types(h.dtype, np.float32)))
     group = min(GROUP, len(gathered))
     grouped = gathered.reshape(group, -1, *gathered.shape[1:])
     deviation = jnp.sqrt(jnp.var(grouped, axis=0) + 1e-8).mean((1, 2, 3))

@@ -9,6 +9,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vdm_jax.networks.sharing import promote_whole
@@ -96,7 +97,7 @@ def group_norm(x: Array, scale: Array, bias: Array, groups: int, epsilon: float)
     backward pass.
     """
     batch, channels = x.shape[0], x.shape[-1]
-    precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    precise = x.astype(np.promote_types(x.dtype, np.float32))
     pixels = tuple(range(1, x.ndim - 1))
 
     def of_groups(moment: Array) -> Array:
@@ -158,7 +159,7 @@ class Attention(nn.Module):
             )
             k, v = jnp.concatenate([token_k, k], axis=1), jnp.concatenate([token_v, v], axis=1)
             mask = jnp.concatenate([tokens.mask, jnp.ones((batch, height * width), bool)], axis=1)
-        precise = jnp.promote_types(q.dtype, jnp.float32)
+        precise = np.promote_types(q.dtype, np.float32)
         logits = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=precise)
         where = None if mask is None else mask[:, None, None, :]
         weights = jax.nn.softmax(logits / math.sqrt(channels // self.heads), axis=-1, where=where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vdm_jax.networks.layers import Dense, group_norm
@@ -49,7 +50,7 @@ class AdaptiveNorm(nn.Module):
         modulation = Dense(
             2 * channels, kernel_init=self.kernel_init, bias_init=_one_then_zero, dtype=self.dtype, name="style"
         )(style)
-        scale, shift = jnp.split(modulation.astype(jnp.promote_types(modulation.dtype, jnp.float32)), 2, axis=-1)
+        scale, shift = jnp.split(modulation.astype(np.promote_types(modulation.dtype, np.float32)), 2, axis=-1)
         return group_norm(x, scale, shift, self.groups, self.epsilon).astype(self.dtype)
 
 
