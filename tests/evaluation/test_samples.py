@@ -18,7 +18,7 @@ from vdm_jax import methods
 from vdm_jax.conditioning.label import Label
 from vdm_jax.config import choose
 from vdm_jax.core.method import Method
-from vdm_jax.evaluation import report, samples
+from vdm_jax.evaluation import names, report
 from vdm_jax.keys import normal_like
 
 
@@ -92,12 +92,12 @@ def test_trajectory_ends_where_the_sample_is(tmp_path: Any) -> None:
 def test_samples_of_another_label_or_scale_do_not_overwrite() -> None:
     config = points()
     method = methods.build(config)
-    assert samples.stem(config, method, 7) == "7"
+    assert names.sample_stem(config, method, 7) == "7"
     labelled = method._replace(conditions=(Label(num_classes=4),))  # of the model, or of what guides it
-    assert samples.stem(config, labelled, 7) == "7"
+    assert names.sample_stem(config, labelled, 7) == "7"
     choose(config, {"method": "ddpm", "sampling.classifier": "there"})
     config.sampling.label, config.sampling.classifier_scale = 3, 2.5
-    assert samples.stem(config, labelled, 7) == "7_label3_scale2.5"
+    assert names.sample_stem(config, labelled, 7) == "7_label3_scale2.5"
 
 
 def test_what_sampling_writes(tmp_path: Any) -> None:
