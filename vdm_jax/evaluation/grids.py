@@ -87,4 +87,4 @@ def _captions(
         ends = [(labels[row * columns], labels[min(count, (row + 1) * columns) - 1]) for row in range(rows)]
         ranges = [f"class {a}" if a == b else f"classes {a} to {b}" for a, b in ends]
     texts = [[f"w = {weight:g}" * guided, text] for weight in weights for text in ranges]
-    return Captions(title, across, tuple("\n".join(filter(None, text)) for text in texts))
+    return Captions(title, across, tuple(", ".join(filter(None, text)) for text in texts))

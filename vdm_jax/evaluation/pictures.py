@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 GAP, LINE = 1, 200  # width and gray of the lines of a grid
+READABLE = 16  # pixels of a row with a caption, at least
 DECADES = 2  # values that span more are plotted on a log axis
 
 
@@ -106,6 +107,8 @@ def save_blocks(path: epath.Path, blocks: Sequence[np.ndarray], columns: int | N
     tiles = np.concatenate([part for block in blocks for part in (block, filler)])
     picture = grid(tiles, columns)
     scale = enlargement(picture)
+    if any(captions.down):
+        scale = max(scale, -(-READABLE // (tiles.shape[1] + GAP)))
     height, width = (scale * (side + GAP) for side in tiles.shape[1:3])
     _save(path, captioned(_image(picture, scale), height, width, captions))
 
@@ -116,9 +119,8 @@ def captioned(image: Image.Image, height: int, width: int, captions: Captions) -
     if not (title or any(across) or any(down)):
         return image
     font = _font(max(10, min(20, height // 3)))
-    bounds = ImageDraw.Draw(image)
-    size = lambda text: bounds.multiline_textbbox((0, 0), text, font)[2:]
-    pad = 4
+    bounds, pad = ImageDraw.Draw(image), 4
+    size = lambda text: bounds.textbbox((0, 0), text, font)[2:]
     left = 2 * pad + math.ceil(max(size(text)[0] for text in (*down, title)))
     top = 2 * pad + math.ceil(size("class 0")[1]) if title or any(across) else 0
     fits = all(size(f"class {text}")[0] < width for text in across)
@@ -130,14 +132,13 @@ def captioned(image: Image.Image, height: int, width: int, captions: Captions) -
     for k, text in enumerate(across):
         draw.text((left + (k + 0.5) * width, pad), f"class {text}" if fits else text, "black", font, anchor="ma")
     for k, text in enumerate(down):
-        place = (left - pad, top + (k + 0.5) * height)
-        draw.multiline_text(place, text, "black", font, anchor="rm", align="right")
+        draw.text((left - pad, top + (k + 0.5) * height), text, "black", font, anchor="rm")
     return canvas
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """Return the font of the plots, which matplotlib brings along."""
-    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+    return ImageFont.truetype(pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def save_points(path: epath.Path, groups: Mapping[str, np.ndarray]) -> None:
@@ -181,7 +182,7 @@ def save_schedule(path: epath.Path, t: np.ndarray, gamma: np.ndarray, dgamma: np
 
     γ′ has a log axis if it spans more than two decades, as in the chains of DDPM.
     """
-    figure = Figure((9, 3.4))
+    figure = Figure((9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(t, gamma)
     left.plot(t[[0, -1]], gamma[[0, -1]], ":", color="gray")
@@ -216,7 +217,7 @@ def save_loss_by_t(path: epath.Path, values: dict[str, np.ndarray], labels: Mapp
     t = values["t"].reshape(-1)
     loss = "at_t" if "at_t" in values else "diffusion"
     place = np.minimum((t * bins).astype(int), bins - 1)
-    figure = Figure((9, 3.4))
+    figure = Figure((9, 3.4), layout="constrained")
     named = {loss: "diffusion loss (bits/dim)", "error": "‖ε − ε̂‖² / D"} | dict(labels)
     for axes, (name, label) in zip(figure.subplots(1, 2), named.items(), strict=True):
         groups = [values[name].reshape(-1)[place == b] for b in range(bins)]
