@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from etils import epath
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.tables import in_words, markdown
@@ -232,6 +233,18 @@ class Experiment(NamedTuple):
     rows: Callable[[str], list[Row]]
     measure: Callable[[Row, int, epath.Path], Outcome]  # (row, seed, directory of trained models)
     plot: Callable[[Results], Figure]
+
+
+def symlog(axes: Axes, linear: float, where: str = "right") -> None:
+    """Set a y axis that is linear up to ±`linear` and logarithmic beyond, and mark the linear part.
+
+    where: the side of the axes with the label, 'left' or 'right'.
+    """
+    axes.set_yscale("symlog", linthresh=linear)
+    axes.axhspan(-linear, linear, color="0.92", zorder=0)
+    x = 0.99 if where == "right" else 0.01
+    place = axes.get_yaxis_transform()
+    axes.text(x, 0.97 * linear, f"linear below {linear:g}", transform=place, ha=where, va="top", color="0.4", size=8)
 
 
 def main(experiment: Experiment, batch_size: int = 64) -> None:

@@ -97,6 +97,12 @@ def measure(row: Row, seed: int, workdir: epath.Path) -> Outcome:
     return Outcome({name: Measured(float(value)) for name, value in measured.items()})
 
 
+def in_chip_hours(hours: float) -> str:
+    """Return three digits of chip-hours, such as '19,500 chip-hours' or '0.000107 chip-hours'."""
+    digits = 2 - math.floor(math.log10(hours))
+    return f"{round(hours, digits):,.{max(0, digits)}f} chip-hours"
+
+
 def plot(results: Results) -> Figure:
     """Plot the parts of the time of a step, and the chip-hours of a run."""
     entries = [entry for entry in results["rows"] if "step_ms" in entry["measured"]]
@@ -112,11 +118,9 @@ def plot(results: Results) -> Figure:
     left.legend(frameon=False)
     right.barh(place, value("chip_hours"), color="C3")
     right.set(xscale="log", xlabel="chip-hours to the config's number of steps (roofline)")
-    for k, (hours, whole) in enumerate(zip(value("chip_hours"), value("hours"), strict=True)):
-        right.annotate(
-            f" {whole / 24:.3g} days" if whole > 48 else f" {whole:.2g} h", (hours, k), va="center", fontsize=8
-        )
-    right.set_xlim(right=10 ** math.ceil(math.log10(max(value("chip_hours"))) + 1))
+    for k, hours in enumerate(value("chip_hours")):
+        right.annotate(f" {in_chip_hours(hours)}", (hours, k), va="center", fontsize=8)
+    right.set_xlim(right=10 ** math.ceil(math.log10(max(value("chip_hours"))) + 4))  # room for the text
     figure.tight_layout()
     return figure
 

@@ -8,6 +8,8 @@ import json
 import os
 import pathlib
 import pkgutil
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,8 +161,11 @@ def test_train_leaves_what_the_design_says(run: pathlib.Path) -> None:
     assert [(row["step"], row["split"]) for row in rows] == [(1, "train"), (2, "train"), (2, "test")]
     result = json.loads((run / "eval.json").read_text())
     told = {"bits_per_dim", "standard_error", "monte_carlo_error", "reconstruction", "prior", "diffusion", "estimator"}
-    assert set(result) == told | {"dataset", "split", "examples", "passes", "seed", "step", "weights"}
+    assert set(result) == told | {"dataset", "split", "examples", "passes", "seed", "step", "weights", "made_by"}
     assert (result["examples"], result["step"], result["weights"]) == (20, 2, "ema")
+    (kept,) = (run / "evals").iterdir()
+    assert kept.name == f"step2_vlb_continuous_test_20x{result['passes']}_seed{result['seed']}_ema.json"
+    assert json.loads(kept.read_text()) == result
     total = result["reconstruction"] + result["prior"] + result["diffusion"]
     assert result["bits_per_dim"] == pytest.approx(total, rel=1e-5)
 
@@ -169,9 +174,11 @@ def test_directory_remembers_its_config(run: pathlib.Path, capfd: pytest.Capture
     record = (run / "config.json").read_text()
     assert call(f"--workdir={run}", "--mode=eval", "--config.evaluation.passes=3") == 0
     assert json.loads((run / "eval.json").read_text())["passes"] == 3
-    samples = np.load(run / "samples" / "2.npz")["samples"]
+    before = contents(run / "samples")
     assert call(f"--workdir={run}", "--mode=sample", "--config.sampling.seed=5") == 0
-    assert not np.array_equal(np.load(run / "samples" / "2.npz")["samples"], samples)
+    assert before.items() <= contents(run / "samples").items()
+    first, second = (np.load(run / "samples" / name)["samples"] for name in ("2.npz", "2_seed5.npz"))
+    assert not np.array_equal(first, second)
     assert (run / "config.json").read_text() == record  # they are questions, not another run
     capfd.readouterr()
     before = contents(run)
@@ -180,6 +187,34 @@ def test_directory_remembers_its_config(run: pathlib.Path, capfd: pytest.Capture
     for part in ("swirl", "checkpoints 2", "in network", "gamma_0", "test, step 2: bits/dim", "20 images"):
         assert part in said
     assert contents(run) == before
+
+
+README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+
+
+def test_commands_of_the_readme_leave_every_result(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Training, two evaluations and two sets of samples: none replaces another."""
+    named = re.findall(r"runs/digits (--mode=(?:eval|sample).*)", README.read_text())
+    assert named == [
+        "--mode=eval --config.evaluation.num_timesteps=100",
+        "--mode=eval --config.evaluation.estimator=ode",
+        "--mode=sample --config.sampling.sampler=ddim",
+        "--mode=sample --config.sampling.sampler=adaptive",
+    ]
+    place = tmp_path / "run"
+    shutil.copytree(run, place, ignore=shutil.ignore_patterns("evals", "2_seed*"))
+    trained = contents(place / "samples")
+    for arguments in named:
+        assert call(f"--workdir={place}", *arguments.split(), "--config.evaluation.passes=1") == 0
+    results = {path.name for path in (place / "evals").iterdir()}
+    kinds = ("vlb_T100", "ode")
+    assert results == {"earlier.json", *(f"step2_{kind}_test_20x1_seed0_ema.json" for kind in kinds)}
+    assert json.loads((place / "eval.json").read_text())["estimator"] == "ode"
+    after = contents(place / "samples")
+    assert trained.items() <= after.items()
+    assert {pathlib.Path(p).stem.removesuffix("_strip") for p in after} == {"2", "2_ddim", "2_adaptive"}
+    made = [json.loads(str(np.load(place / "samples" / f"{stem}.npz")["made_by"])) for stem in ("2_ddim", "2_adaptive")]
+    assert [m["sampling"]["sampler"] for m in made] == ["ddim", "adaptive"]
 
 
 def test_result_that_is_none_of_ours_is_a_sentence(tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:

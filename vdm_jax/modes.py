@@ -15,6 +15,7 @@ from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.evaluation.likelihood import words
+from vdm_jax.evaluation.names import Origin
 from vdm_jax.methods import classifier_guidance
 from vdm_jax.plan import programs
 from vdm_jax.runtime import checkpoints, devices, workdir
@@ -75,7 +76,7 @@ def _prepare(config: ConfigDict, directory: epath.Path, path: str | None, method
 
 
 def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
-    """Run the method's evaluators over the split and write eval.json."""
+    """Run the method's evaluators over the split and write the result to evals/ and eval.json."""
     if (distill := config.training.get("distill", "none")) != "none":
         raise UserError(
             f"config.training.distill={distill!r}: a student has no likelihood; use --mode=sample, or "
@@ -92,7 +93,7 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
 
 
 def run_sample(config: ConfigDict, directory: epath.Path, path: str | None, earlier: Earlier = ()) -> None:
-    """Write a grid, the arrays and a strip into samples/.
+    """Write a grid, the arrays and a strip into samples/, under names that say which settings made them.
 
     earlier: (working directory, config) of the earlier stages of a pipeline, whose samples condition the next stage.
     """
@@ -103,15 +104,23 @@ def run_sample(config: ConfigDict, directory: epath.Path, path: str | None, earl
             condition.check_request(config)
     if not earlier:
         conditioning.requests(method.conditions, config, config.sampling.num_images)  # before anything is compiled
+    prepared = [_prepare(stage, place, None, made) for (place, stage), made in zip(earlier, before, strict=True)]
     stages = [
-        pipelines.Stage(str(place), stage, made, _prepare(stage, place, None, made)[0])
-        for (place, stage), made in zip(earlier, before, strict=True)
+        pipelines.Stage(str(place), stage, made, its)
+        for (place, stage), made, (its, _, _) in zip(earlier, before, prepared, strict=True)
     ]
     pipelines.check(stages, method, config)
+    origin = Origin(
+        path or "",
+        tuple(
+            {"workdir": str(place), "step": number, "sampling": stage.sampling.to_dict()}
+            for (place, stage), (_, number, _) in zip(earlier, prepared, strict=True)
+        ),
+    )
     params, step, mesh = _prepare(config, directory, path, method)
     known = pipelines.draw(stages, method, mesh, config.sampling.num_images)
     config = pipelines.seeded(config, len(stages))
-    written = report.write_samples(config, method, params, mesh, directory, step, known)
+    written = report.write_samples(config, method, params, mesh, directory, step, known, origin)
     report.say(f"written: {', '.join(map(str, written))}")
 
 

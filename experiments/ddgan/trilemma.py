@@ -132,7 +132,8 @@ def plot(results: Results) -> Figure:
             panel.set_xlabel(xlabel if y == "recall" else "")
         axes[0].set_ylabel(ylabel)
     farthest = max(e["measured"]["frechet_unbiased"]["mean"] for e in drawn)
-    panels[0, 0].set_yscale("symlog", linthresh=1)
+    for panel in panels[0]:
+        common.symlog(panel, 1)
     panels[0, 0].set_ylim(-0.5, 1.5 * max(farthest, 1))
     panels[0, 0].set_yticks(places := [v for v in (0, 1, 2, 5, 10, 20, 50, 100, 200) if v < 1.5 * farthest], places)
     counts = sorted({e["config"]["evaluations"] for e in drawn})

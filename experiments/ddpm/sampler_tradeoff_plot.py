@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments import common
 from experiments.common import Results
 
 STYLES = {"o": "-", "s": "--", "^": "-.", "D": ":"}  # line styles of kinds, which share ten colors
@@ -30,7 +31,7 @@ def plot(results: Results) -> Figure:
     ticks = [least * step * 10**decade for decade in decades for step in (1, 2, 5)]
     left.set(title="quality of samples", ylabel=test["runs"]["1"]["curves"]["title"].replace(" in the ", "\nin the "))
     right.set(title="likelihood", ylabel="test bits/dim")
-    left.set_yscale("symlog", linthresh=least)
+    common.symlog(left, least)
     left.set_ylim(-0.3 * least, None)
     right.set_yscale("log")
     sampled = sorted({e["config"]["evaluations"] for e in results["rows"] if "evaluations" in e["config"]})

@@ -7,9 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 from etils import epath
+from matplotlib.figure import Figure
 from PIL import Image
 
-from vdm_jax.evaluation.pictures import grid, save_image, save_points, save_samples, save_strip, to_bytes
+from vdm_jax.evaluation.grids import _captions
+from vdm_jax.evaluation.pictures import (
+    LINE,
+    Captions,
+    grid,
+    log_if_wide,
+    save_blocks,
+    save_image,
+    save_points,
+    save_samples,
+    save_strip,
+    to_bytes,
+)
 
 
 def test_levels_span_black_to_white() -> None:
@@ -78,3 +91,43 @@ def test_points_of_any_dimension_are_drawn(dimensions: int, tmp_path: Any) -> No
     save_strip(epath.Path(tmp_path) / "b.png", np.stack([points, points]), points, None)
     left, right = (np.asarray(Image.open(tmp_path / name).convert("L")) for name in ("a.png", "b.png"))
     assert left.min() < 200 < left.max() and right.min() < 200 < right.max()
+
+
+def test_blocks_of_a_grid_begin_new_rows_beside_their_captions(tmp_path: Any) -> None:
+    """All 2 × 5 images are there, in 2 × 2 rows of 3; the margins have dark text beside each row and above columns."""
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1)).astype(np.uint8)
+    captions = Captions("class", ("0", "1", "2"), ("w = 0", "w = 0", "w = 1", "w = 1"))
+    save_blocks(epath.Path(tmp_path) / "a.png", [images[:5], images[5:]], 3, captions)
+    read = np.asarray(Image.open(tmp_path / "a.png"))
+    scale = 512 // (4 * 9 + 1)
+    side, height, width = 9 * scale, (4 * 9 + 1) * scale, (3 * 9 + 1) * scale
+    margin, left = read[-height:], read.shape[1] - width
+    cells = margin[:, left:][::scale, ::scale]
+    for block, start in ((0, 0), (1, 5)):
+        for k in range(6):
+            top, side_ = 1 + 9 * (2 * block + k // 3), 1 + 9 * (k % 3)
+            expected = images[start + k, ..., 0] if k < 5 else np.full((8, 8), LINE)
+            np.testing.assert_array_equal(cells[top : top + 8, side_ : side_ + 8], expected)
+    assert left > 0 and all(margin[k * side : (k + 1) * side, :left].min() < 50 for k in range(4))
+    above = read[:-height]
+    assert all(above[:, left + k * side : left + (k + 1) * side].min() < 50 for k in range(3))
+    assert read[:, 0].min() == 255
+
+
+def test_captions_of_a_grid_say_w_and_class() -> None:
+    in_turn = _captions((0.0, 3.0), 12, 10, np.arange(12) % 10, True)
+    assert in_turn == ("class", tuple(map(str, range(10))), ("w = 0", "w = 0", "w = 3", "w = 3"))
+    assert _captions((2.0,), 16, None, np.full(16, 3), False) == ("class 3", (), ("w = 2",) * 4)
+    many = _captions((0.0, 0.5), 36, 20, np.arange(36), False)
+    assert many.down[1:3] == ("w = 0, classes 20 to 35", "w = 0.5, classes 0 to 19")
+    assert _captions((0.0,), 4, None, None, False) == ("", (), ("", ""))
+
+
+@pytest.mark.parametrize(
+    ("values", "wide"),
+    [([1, 101], True), ([1, 99], False), ([0, 1e4], False), ([-1, 1e4], False), ([np.nan, 1e-3, 1], True), ([], False)],
+)
+def test_positive_values_over_two_decades_have_a_log_axis(values: list[float], wide: bool) -> None:
+    axes = Figure().subplots()
+    assert log_if_wide(axes, np.asarray(values, float)) == wide
+    assert axes.get_yscale() == ("log" if wide else "linear")

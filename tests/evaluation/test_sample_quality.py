@@ -64,7 +64,11 @@ def test_a_gan_is_evaluated_by_its_samples(tmp_path: Any, capsys: pytest.Capture
     train(config, directory, finish=False)
     modes.run_eval(config, directory, None)
     found = json.loads((directory / "eval.json").read_text())
-    assert found["step"] == 12 and found["weights"] == "ema" and set(found) == {"step", "weights", "sample_quality"}
+    assert (
+        found["step"] == 12
+        and found["weights"] == "ema"
+        and set(found) == {"step", "weights", "sample_quality", "made_by"}
+    )
     assert found["sample_quality"]["frechet_distance"] > 0 and found["sample_quality"]["samples"] == 60
     (line,) = report.sentences(found)
     assert line in capsys.readouterr().out and line.startswith("Fréchet distance ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import math
 from typing import Any
 
@@ -15,11 +17,11 @@ from PIL import Image
 
 from tests.training.runs import FAST, images, mesh_of, points
 from vdm_jax import methods
-from vdm_jax.conditioning.label import Label
 from vdm_jax.config import choose
 from vdm_jax.core.method import Method
 from vdm_jax.evaluation import report, samples
 from vdm_jax.keys import normal_like
+from vdm_jax.runtime import workdir
 
 
 def random_params(method: Method, scale: float = 0.1) -> Any:
@@ -89,23 +91,37 @@ def test_trajectory_ends_where_the_sample_is(tmp_path: Any) -> None:
     np.testing.assert_allclose(final, path[-1] / math.sqrt(1 - sigma_0), rtol=1e-5)
 
 
-def test_samples_of_another_label_or_scale_do_not_overwrite() -> None:
-    config = points()
-    method = methods.build(config)
-    assert samples.stem(config, method, 7) == "7"
-    labeled = method._replace(conditions=(Label(num_classes=4),))  # of the model, or of what guides it
-    assert samples.stem(config, labeled, 7) == "7"
-    choose(config, {"method": "ddpm", "sampling.classifier": "there"})
-    config.sampling.label, config.sampling.classifier_scale = 3, 2.5
-    assert samples.stem(config, labeled, 7) == "7_label3_scale2.5"
-
-
 def test_what_sampling_writes(tmp_path: Any) -> None:
+    """Samples say how they were made; those of other settings have other names, those of the same replace theirs."""
     config = points()
     method = methods.build(config)
-    directory = epath.Path(tmp_path)
-    written = report.write_samples(config, method, random_params(method), mesh_of(2), directory, 7)
-    assert [path.name for path in written] == ["7.png", "7.npz", "7_strip.png"]
-    assert np.load(directory / "samples" / "7.npz")["samples"].shape == (config.sampling.num_images, 2)
+    params, directory = random_params(method), epath.Path(tmp_path)
+    workdir.claim(directory, config)
+    write = lambda: [p.name for p in report.write_samples(config, method, params, mesh_of(2), directory, 7)]
+    assert write() == ["7.png", "7.npz", "7_strip.png"]
+    first = dict(np.load(directory / "samples" / "7.npz"))
+    assert first["samples"].shape == (config.sampling.num_images, 2) and first["samples"].dtype == np.float32
+    made = json.loads(str(first["made_by"]))
+    assert made["sampling"] == {**config.sampling.to_dict()} and made["weights_from"] == "checkpoints/7"
+    assert (made["step"], made["weights"], made["version"]) == (7, "ema", importlib.metadata.version("vdm_jax"))
+    assert made["command"]
     for name in ("7.png", "7_strip.png"):
         assert Image.open(directory / "samples" / name).size[0] > 100
+    config.sampling.seed = 5
+    assert write() == ["7_seed5.png", "7_seed5.npz", "7_seed5_strip.png"]
+    config.sampling.seed = 0
+    assert write() == ["7.png", "7.npz", "7_strip.png"]
+    np.testing.assert_array_equal(np.load(directory / "samples" / "7.npz")["samples"], first["samples"])
+    workdir.write_json(directory / "config.json", {"config": {**config.to_dict(), "sampling": {"seed": 5}}})
+    config.sampling.seed = 5  # now the default of the directory, but 7.npz has another seed
+    assert write()[0].startswith("7_") and np.load(directory / "samples" / "7.npz")["made_by"] == first["made_by"]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "dtype"), [(17, np.uint8), (256, np.uint8), (257, np.int32), (None, np.float32)]
+)
+def test_levels_are_saved_in_as_few_bytes_as_they_take(vocabulary: int | None, dtype: Any) -> None:
+    levels = np.arange((vocabulary or 9) - 4, vocabulary or 9, dtype=np.int32 if vocabulary else np.float32)
+    saved = samples._compact(levels, vocabulary)
+    assert saved.dtype == dtype
+    np.testing.assert_array_equal(saved, levels)

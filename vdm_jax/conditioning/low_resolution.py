@@ -181,7 +181,8 @@ def _arrays(path: str, where: str) -> tuple[np.ndarray, np.ndarray | None]:
         raise UserError(f"{where} has no samples; write the file again")
     if images.dtype.kind not in "iuf":
         raise UserError(f"{where} has samples of dtype {images.dtype}, which is not numeric; write the file again")
-    return images, labels
+    # uint8 would overflow in arithmetic
+    return images.astype(np.int32) if images.dtype == np.uint8 else images, labels
 
 
 def from_config(config: ConfigDict) -> LowResolution | None:

@@ -13,12 +13,11 @@ from ml_collections import ConfigDict
 
 from vdm_jax.core.method import Collected, Method, SampleSet
 from vdm_jax.errors import UserError
-from vdm_jax.evaluation import likelihood, plots, sample_quality
+from vdm_jax.evaluation import likelihood, names, plots, results, sample_quality
 from vdm_jax.evaluation.likelihood import sentence, words
 from vdm_jax.evaluation.measure import check_data, collect, evaluated_split, first_batch, measure
 from vdm_jax.evaluation.samples import STRIP_ROWS, Drawn, sample, sample_grid, write_samples
 from vdm_jax.runtime.processes import say
-from vdm_jax.runtime.workdir import write_json
 
 __all__ = [
     "Drawn",
@@ -112,7 +111,9 @@ def write_evaluation(
     source: str | None = None,
     sets: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate, write eval.json and the plots, and return the content of eval.json.
+    """Evaluate, write the result and the plots, and return the content of eval.json.
+
+    The result is written to evals/, under a name that says what made it, and to eval.json, which is the latest one.
 
     Args:
       config: the config.
@@ -135,21 +136,24 @@ def write_evaluation(
     about = {"step": step, "weights": config.evaluation.weights}
     for collected in collectors(method):
         result = {**about, **result, collected.name: collect(config, method, collected, params, mesh)}
-    for evaluator in sample_sets(config, method) if sets else ():
+    drawn_sets = sample_sets(config, method) if sets else []
+    for evaluator in drawn_sets:
         split = evaluated_split(config)
         result = {**about, **result, evaluator.name: sample_quality.measure(config, method, params, mesh, split)}
     if source:
         result["weights_from"] = source
+    result["made_by"] = names.made_evaluation(config, bool(drawn_sets), source)
     schedule = plots.curves(method, params, mesh) if method.schedule is not None else None
     drawn = _pictures(config, method, params, mesh, directory)
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / "eval.json", result)
+        name = names.evaluation_name(config, result, SampleSet().name, [c.name for c in collectors(method)])
+        written = results.write(directory, name, result)
         by_level = method.measured.by_level if method.measured else {}
         paths = plots.write_plots(directory, schedule, values, by_level) if schedule is not None else []
         for line in sentences(result, method):
             say(line)
-        say(f"written: {', '.join(map(str, [directory / 'eval.json', *paths, *drawn]))}")
+        say(f"written: {', '.join(map(str, [*written, *paths, *drawn]))}")
     return result
 
 
@@ -171,7 +175,7 @@ def _check_finite(result: dict[str, Any], values: dict[str, np.ndarray]) -> None
         raise UserError(
             f"{words(result.get('headline', ['bits_per_dim'])[0])} is NaN or infinite for {bad} of "
             f"{result['examples']} examples ({result['estimator']}, {result['weights']} weights of step "
-            f"{result['step']}); no eval.json is written"
+            f"{result['step']}); no result is written"
         )
 
 

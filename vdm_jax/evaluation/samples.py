@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,13 +19,14 @@ from vdm_jax import conditioning
 from vdm_jax.conditioning import Guided
 from vdm_jax.core import chain as chains
 from vdm_jax.core.method import Method
-from vdm_jax.evaluation import pictures
+from vdm_jax.evaluation import grids, names, pictures
+from vdm_jax.evaluation.names import Origin
 from vdm_jax.keys import example_keys
 from vdm_jax.runtime.devices import put_batch, replicated, round_up, under
 from vdm_jax.runtime.processes import placed, say
 
 STRIP_ROWS, STRIP_POINTS, STRIP_STATES = 6, 500, 9
-COLUMNS = 20  # of a grid with several guidance weights
+BYTES = 256  # values of a pixel that uint8 holds
 
 
 @lru_cache(maxsize=4)
@@ -112,11 +116,13 @@ def sample_grid(
     directory: epath.Path,
     step: int,
     known: Mapping[str, np.ndarray] | None = None,
+    name: str = "",
 ) -> list[Drawn]:
-    """Draw `sampling.num_images` samples per guidance weight and write them as samples/<stem>.png.
+    """Draw `sampling.num_images` samples per guidance weight and write them as samples/<name>.png.
 
-    Labels that cycle are arranged in columns. With several guidance weights, each row shows the first samples of one
-    weight. The low-resolution inputs of an upsampler are at the same positions in <stem>_given.png.
+    Labels that cycle are arranged in columns. With several guidance weights, each has rows of its own. The
+    low-resolution inputs of an upsampler are at the same positions in <name>_given.png. By default, `name` is that of
+    `names.sample_stem`.
     """
     section = config.sampling
     keep = tuple(np.unique(np.linspace(0, section.num_steps - 1, STRIP_STATES + 1).astype(int)[:-1]).tolist())
@@ -125,42 +131,10 @@ def sample_grid(
         for weight in section.get("guidance", (0.0,))
     ]
     if jax.process_index() == 0:
-        _save_grid(config, method, parts, directory / "samples", stem(config, method, step))
+        images = [part.images for part in parts]
+        name = name or names.sample_stem(config, method, step, directory)
+        grids.save_grid(config, method, images, parts[0].requested, directory / "samples", name)
     return parts
-
-
-def stem(config: ConfigDict, method: Method, step: int) -> str:
-    """Return the base name of sample files: the step, the conditions and the scale of a guiding classifier."""
-    section = config.sampling
-    conditions = "".join(c.stem(config) for c in method.conditions)
-    return f"{step}{conditions}" + (f"_scale{section.classifier_scale:g}" if section.get("classifier") else "")
-
-
-def _save_grid(config: ConfigDict, method: Method, parts: list[Drawn], folder: epath.Path, name: str) -> None:
-    """Write the grid of `parts`, the samples of each guidance weight."""
-    section, vocabulary = config.sampling, config.data.vocabulary or None
-    folder.mkdir(parents=True, exist_ok=True)
-    if vocabulary is None:
-        titles = [f"w = {weight:g}" if weight else "samples" for weight in section.get("guidance", (0.0,))]
-        points = [part.images for part in parts]
-        pictures.save_points(folder / f"{name}.png", dict(zip(titles, points, strict=True)))
-        return
-    columns = next(filter(None, (c.columns(config) for c in method.conditions)), None)
-    first = section.num_images
-    if len(parts) > 1:
-        columns = first = min(first, columns or COLUMNS)
-    shown = np.concatenate([part.images[:first] for part in parts])
-    pictures.save_samples(folder / f"{name}.png", shown, vocabulary, columns)
-    for low in _pictures(method, parts[0].requested):
-        times = shown.shape[1] // low.shape[1]
-        enlarged = np.concatenate([low[:first].repeat(times, 1).repeat(times, 2)] * len(parts))
-        pictures.save_samples(folder / f"{name}_given.png", enlarged, vocabulary, columns)
-
-
-def _pictures(method: Method, requested: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Return the images that samples are conditioned on."""
-    conditions = [c.picture(requested[c.name]) for c in method.conditions]
-    return [images for images in conditions if images is not None]
 
 
 def _arrays(method: Method, requested: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -171,6 +145,23 @@ def _arrays(method: Method, requested: dict[str, np.ndarray]) -> dict[str, np.nd
     return kept
 
 
+def _compact(images: np.ndarray, vocabulary: int | None) -> np.ndarray:
+    """Return images as saved: uint8 if that holds the values of a pixel, else int32; points are returned as is."""
+    if not vocabulary:
+        return images
+    return images.astype(np.uint8 if vocabulary <= BYTES else np.int32)
+
+
+def made_by(path: epath.Path) -> dict[str, Any] | None:
+    """Return the record of a file of samples, {} if it has none, or None if there is no such file or it is damaged."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            record = json.loads(str(arrays["made_by"])) if "made_by" in arrays else {}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+        return None
+    return record if isinstance(record, dict) else {}
+
+
 def write_samples(
     config: ConfigDict,
     method: Method,
@@ -179,33 +170,48 @@ def write_samples(
     directory: epath.Path,
     step: int,
     known: Mapping[str, np.ndarray] | None = None,
+    origin: Origin | None = None,
 ) -> list[epath.Path]:
     """Draw samples and write a grid, arrays (.npz) and a noise-to-image strip; return the paths.
 
-    If the number of network evaluations varies between samples, it is printed and saved.
+    The names say which settings differ from config.json of the working directory, and 'made_by' of the arrays is a
+    JSON record of all of them; samples of other settings are not overwritten. If the number of network evaluations
+    varies between samples, it is printed and saved.
     """
-    folder, vocabulary, name = directory / "samples", config.data.vocabulary or None, stem(config, method, step)
-    weights, each = config.sampling.get("guidance", (0.0,)), config.sampling.num_images
-    parts = sample_grid(config, method, params, mesh, directory, step, known)
+    folder, vocabulary = directory / "samples", config.data.vocabulary or None
+    record = names.made_samples(config, step, origin)
+    stem = names.sample_stem(config, method, step, directory, origin)
+    name = names.free(stem, lambda taken: made_by(folder / f"{taken}.npz"), record)
+    parts = sample_grid(config, method, params, mesh, directory, step, known, name)
     arrays, strip = folder / f"{name}.npz", folder / f"{name}_strip.png"
     if jax.process_index() == 0:
         images = np.concatenate([part.images for part in parts])
-        content: dict[str, Any] = {"samples": images}
-        kept = [_arrays(method, part.requested) for part in parts]
-        content |= {key: np.concatenate([part[key] for part in kept]) for key in kept[0]}
-        if kept[0]:
-            content["guidance"] = np.repeat(np.asarray(weights, np.float32), each)
-        counts = [part.evaluations for part in parts if part.evaluations is not None]
-        if counts:
-            content["evaluations"] = evaluations = np.concatenate(counts)
-            say(
-                f"network evaluations per sample: {np.mean(evaluations):.1f} on average, "
-                f"{evaluations.min()} to {evaluations.max()} (tolerance {config.sampling.tolerance:g})"
-            )
-        with arrays.open("wb") as file:
-            np.savez_compressed(file, **content)
+        _save_arrays(arrays, config, method, parts, images, json.dumps(record))
         rows = STRIP_ROWS if vocabulary else STRIP_POINTS
         states = np.concatenate([part.states for part in parts], axis=1)
         pictures.save_strip(strip, states[:, :rows], images[:rows], vocabulary)
-    given = [folder / f"{name}_given.png"] if _pictures(method, parts[0].requested) else []
+    given = [folder / f"{name}_given.png"] if grids.given(method, parts[0].requested) else []
     return [folder / f"{name}.png", *given, arrays, strip]
+
+
+def _save_arrays(
+    path: epath.Path, config: ConfigDict, method: Method, parts: list[Drawn], images: np.ndarray, record: str
+) -> None:
+    """Write the samples of all guidance weights, their conditions and the record of what made them, atomically."""
+    content: dict[str, Any] = {"samples": _compact(images, config.data.vocabulary or None), "made_by": np.array(record)}
+    kept = [_arrays(method, part.requested) for part in parts]
+    content |= {key: np.concatenate([part[key] for part in kept]) for key in kept[0]}
+    if kept[0]:
+        weights = np.asarray(config.sampling.get("guidance", (0.0,)), np.float32)
+        content["guidance"] = np.repeat(weights, config.sampling.num_images)
+    counts = [part.evaluations for part in parts if part.evaluations is not None]
+    if counts:
+        content["evaluations"] = evaluations = np.concatenate(counts)
+        say(
+            f"network evaluations per sample: {np.mean(evaluations):.1f} on average, "
+            f"{evaluations.min()} to {evaluations.max()} (tolerance {config.sampling.tolerance:g})"
+        )
+    scratch = path.parent / (path.name + ".tmp")
+    with scratch.open("wb") as file:
+        np.savez_compressed(file, **content)
+    scratch.replace(path)

@@ -131,16 +131,24 @@ def claim(workdir: epath.Path, config: ConfigDict, data: dict[str, Any] | None =
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the working directory {workdir} cannot be created ({error.strerror}); use another") from error
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    record = {"config": config.to_dict(), "command": shlex.join(sys.argv), "versions": versions}
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    record = {"config": config.to_dict(), "command": command(), "versions": versions}
     if data:
         record["data"] = data
     write_json(workdir / "config.json", record)
+
+
+def version(package: str) -> str:
+    """Return the version of a package, or 'not installed'."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def command() -> str:
+    """Return the command line of this process."""
+    return shlex.join(sys.argv)
 
 
 def write_json(path: epath.Path, value: Any) -> None:

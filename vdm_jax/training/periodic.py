@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vdm_jax.errors import UserError
-from vdm_jax.evaluation import report, samples
+from vdm_jax.evaluation import names, report
 from vdm_jax.runtime import checkpoints
 from vdm_jax.training.metrics import EVALUATED_TRAIN, TRAIN, read
 from vdm_jax.training.run import Run, averaged, due, save
@@ -39,7 +39,7 @@ def evaluate_and_sample(run: Run, state: TrainState, number: int, missing_only: 
         seen = [row for row in read(run.directory / "metrics.jsonl") if row["step"] == number]
         there = (
             any(row["split"] != TRAIN for row in seen),
-            (run.directory / "samples" / f"{samples.stem(run.config, run.method, number)}.png").exists(),
+            (run.directory / "samples" / f"{names.sample_stem(run.config, run.method, number)}.png").exists(),
         )
         # process 0 decides for all processes
         evaluated, sampled = multihost_utils.broadcast_one_to_all(np.asarray(there))
