@@ -9,10 +9,10 @@
 | ADM-G | 250, 0.5 | 2.97 | 5.09 | .78 | .59 |
 | `ddim25` (ADM-G) | 25, 1.25 | 5.98 | 7.04 | .78 | .51 |
 
-Quoted. Width 256, 2 blocks a level, 4 heads, batch 256, 4,360,000 steps, Adam 1e-4; 421,529,606 parameters, the
+Quoted. Width 256, 2 blocks per resolution, 4 heads, batch 256, 4,360,000 steps, Adam 1e-4; 421,529,606 parameters, the
 classifier (300,000 steps, 3e-4, weight decay .05) 42,568,040. Published weights: 128x128_diffusion.pt and, for
 `classifier`, 128x128_classifier.pt. Ours: none.
-Cost: 1,793 GFLOP an image and step, 2.0e21 FLOP; at an assumed 300 TFLOP/s, 77 days of one accelerator (the
+Cost: 1,793 GFLOP per image and step, 2.0e21 FLOP; at an assumed 300 TFLOP/s, 77 days of one accelerator (the
 classifier 122 GFLOP, 9.4e18 FLOP, 9 hours).
 Slices: not yet planned.
 
@@ -30,9 +30,9 @@ The ablation that led to ADM (tables 1 to 3, recalled; FID after 700,000 steps o
 | the same at 128 channels, `per_head32` or `per_head64` for `heads4` | −1.36, −1.03 of one head's 14.08 |
 | `added_embedding` for scale and shift | 15.08 of 13.06 |
 
-data.path: a folder with train/ and test/ of 128 × 128 images, a subfolder for each class; for `classifier`, which is
-trained on crops, rather of squares of 160 and more. Variants combine in any order; `mini` is for two CPU cores, on
-CIFAR-10.
+data.path is a folder with train/ and test/ of 128 × 128 images and a subfolder for each class. `classifier` trains on
+crops, so its images should be squares of 160 pixels or more. Variants combine in any order. `mini` runs on two CPU
+cores, on CIFAR-10.
 """
 
 from ml_collections import ConfigDict

@@ -13,18 +13,18 @@
 | ADM-G | 10 | 9.11 | 10.93 | 283.92 | .88 | .32 |
 | `ddim25` (ADM-G, 25 steps) | 2.5 | 5.44 | 5.32 | – | .81 | .49 |
 
-Quoted; 250 steps where nothing is said. Width 256, 2 blocks a level, 64 channels a head, batch 256, 1,980,000 steps,
+Quoted; 250 steps by default. Width 256, 2 blocks per resolution, 64 channels per head, batch 256, 1,980,000 steps,
 Adam 1e-4; 553,838,086 parameters (`uncond` and `lsun` 552,814,086), the classifier (500,000 steps, 3e-4, weight decay
 .05) 54,096,360. Published weights: 256x256_diffusion.pt, 256x256_diffusion_uncond.pt, 256x256_classifier.pt, and for
 `lsun` lsun_bedroom.pt, lsun_cat.pt, lsun_horse.pt (500,000, 200,000 and 250,000 steps; FID 1.90, 5.57 and 2.57 with
-1,000 of sampling). Ours: none.
-Cost: 6,626 GFLOP an image and step, 3.4e21 FLOP; at an assumed 300 TFLOP/s, 130 days of one accelerator (the
+1,000 sampling steps). Ours: none.
+Cost: 6,626 GFLOP per image and step, 3.4e21 FLOP; at an assumed 300 TFLOP/s, 130 days of one accelerator (the
 classifier 433 GFLOP, 5.5e19 FLOP, 2 days).
 Slices: not yet planned.
 
-data.path: a folder with train/ and test/ of 256 × 256 images, a subfolder for each class; for `classifier`, which is
-trained on crops, rather of squares of 320 and more. Variants: `uncond` `classifier` `ddim25` `lsun` `no_dropout`,
-`mini` for two CPU cores, on CIFAR-10.
+data.path is a folder with train/ and test/ of 256 × 256 images and a subfolder for each class. `classifier` trains on
+crops, so its images should be squares of 320 pixels or more. Variants: `uncond` `classifier` `ddim25` `lsun`
+`no_dropout`, and `mini` for two CPU cores, on CIFAR-10.
 """
 
 from ml_collections import ConfigDict

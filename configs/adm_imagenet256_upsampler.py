@@ -7,20 +7,21 @@
 | ADM-U: ADM at 64, this | 7.49 | 5.13 | 127.49 | .72 | .63 |
 | ADM-G, ADM-U: the base guided by its classifier | 3.94 | 6.14 | 215.84 | .83 | .53 |
 
-Quoted; 250 steps each. A DDPM of 256 × 256 images that is told the label and given the image at 64 × 64, enlarged and
-laid beside z: in training the area mean of the image. Width 192, 2 blocks a level, 4 heads, batch 256, 500,000 steps,
-Adam 1e-4; 311,795,910 parameters. Published weights: 64_256_upsampler.pt. `improved` is Improved DDPM's (T = 4000, Adam
-3e-4; 279,792,390 parameters; upsample_cond_500K.pt). Ours: none.
-Cost: 3,738 GFLOP an image and step, 4.8e20 FLOP; at an assumed 300 TFLOP/s, 18 days of one accelerator.
+Quoted; 250 steps each. The model is a DDPM of 256 × 256 images that is conditioned on the label and on the image at
+64 × 64, which is enlarged and concatenated with z. In training, the small image is the area mean of the image. Width
+192, 2 blocks per resolution, 4 heads, batch 256, 500,000 steps, Adam 1e-4; 311,795,910 parameters. Published weights:
+64_256_upsampler.pt. `improved` is Improved DDPM's (T = 4000, Adam 3e-4; 279,792,390 parameters;
+upsample_cond_500K.pt). Ours: none.
+Cost: 3,738 GFLOP per image and step, 4.8e20 FLOP; at an assumed 300 TFLOP/s, 18 days of one accelerator.
 Slices: not yet planned.
 
-Two commands make the cascade; the second takes the first's images and labels:
+The cascade takes two commands. The second reads the images and labels of the first:
 
     python -m vdm_jax.main --mode=sample --workdir=runs/adm64
     python -m vdm_jax.main --mode=sample --workdir=runs/up256 --config.sampling.low_resolution=runs/adm64/samples/….npz
 
-data.path: a folder with train/ and test/ of 256 × 256 images, a subfolder for each class. Variants: `improved`
-`ddim25`, and `mini`, for two CPU cores: 4 × 4 to 8 × 8 on the digits of the package.
+data.path is a folder with train/ and test/ of 256 × 256 images and a subfolder for each class. Variants: `improved`
+`ddim25`, and `mini` for two CPU cores, from 4 × 4 to 8 × 8 on the digits of the package.
 """
 
 from ml_collections import ConfigDict

@@ -9,16 +9,16 @@
 | ADM-G | 250, 4 | 7.72 | 6.57 | .87 | .42 |
 | `ddim25` (ADM-G) | 25, 9 | 8.41 | 9.67 | .83 | .47 |
 
-Quoted. Width 256 but 128 channels at 512 × 512, 2 blocks a level, 64 channels a head, batch 256, 1,940,000 steps, Adam
-1e-4; 558,997,638 parameters, the classifier (500,000 steps, 3e-4, weight decay .05) 54,448,360. Published weights:
-512x512_diffusion.pt and, for `classifier`, 512x512_classifier.pt. Ours: none.
-Cost: 11,789 GFLOP an image and step, 5.8e21 FLOP; at an assumed 300 TFLOP/s, 226 days of one accelerator (the
+Quoted. Width 256 but 128 channels at 512 × 512, 2 blocks per resolution, 64 channels per head, batch 256, 1,940,000
+steps, Adam 1e-4; 558,997,638 parameters, the classifier (500,000 steps, 3e-4, weight decay .05) 54,448,360. Published
+weights: 512x512_diffusion.pt and, for `classifier`, 512x512_classifier.pt. Ours: none.
+Cost: 11,789 GFLOP per image and step, 5.8e21 FLOP; at an assumed 300 TFLOP/s, 226 days of one accelerator (the
 classifier 669 GFLOP, 8.6e19 FLOP, 3 days).
 Slices: not yet planned.
 
-data.path: a folder with train/ and test/ of 512 × 512 images, a subfolder for each class; for `classifier`, which is
-trained on crops, rather of squares of 640 and more. Variants: `classifier` `ddim25`, `mini` for two CPU cores, on
-CIFAR-10.
+data.path is a folder with train/ and test/ of 512 × 512 images and a subfolder for each class. `classifier` trains on
+crops, so its images should be squares of 640 pixels or more. Variants: `classifier` `ddim25`, and `mini` for two CPU
+cores, on CIFAR-10.
 """
 
 from ml_collections import ConfigDict

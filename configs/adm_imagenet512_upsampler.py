@@ -8,15 +8,15 @@
 | ADM-G, ADM-U: the base guided by its classifier | 250 + 250 | 3.85 | 5.86 | 221.72 | .84 | .53 |
 | `ddim25` of both | 25 + 25 | 5.96 | 12.10 | 187.87 | .81 | .54 |
 
-Quoted. As `adm_imagenet256_upsampler.py`, where the two commands of a cascade stand; given the image at 128 × 128.
-Width 192, 2 blocks a level, 64 channels a head, attention at 32 and 16, batch 256, 1,050,000 steps, Adam 1e-4;
-308,835,270 parameters. Published weights: 128_512_upsampler.pt. The classifier of the guided rows was trained with
-batch 1024 and 6e-5 and is not among the published ones. Ours: none.
-Cost: 14,924 GFLOP an image and step, 4.0e21 FLOP; at an assumed 300 TFLOP/s, 155 days of one accelerator.
+Quoted. The model is that of `adm_imagenet256_upsampler.py`, which has the two commands of a cascade, conditioned on the
+image at 128 × 128. Width 192, 2 blocks per resolution, 64 channels per head, attention at 32 and 16, batch 256,
+1,050,000 steps, Adam 1e-4; 308,835,270 parameters. Published weights: 128_512_upsampler.pt. The classifier of the
+guided rows was trained with batch 1024 and learning rate 6e-5 and is not published. Ours: none.
+Cost: 14,924 GFLOP per image and step, 4.0e21 FLOP; at an assumed 300 TFLOP/s, 155 days of one accelerator.
 Slices: not yet planned.
 
-data.path: a folder with train/ and test/ of 512 × 512 images, a subfolder for each class. Variants: `ddim25`, `mini` as
-that of 256.
+data.path is a folder with train/ and test/ of 512 × 512 images and a subfolder for each class. Variants: `ddim25`, and
+`mini` as for 256 × 256.
 """
 
 from ml_collections import ConfigDict

@@ -8,17 +8,18 @@
 | `no_dropout` (ADM) | 2.61 | 3.77 | .73 | .63 |
 | (base: ADM, dropout) | 2.07 | 4.29 | .74 | .63 |
 
-Quoted; 250 of T = 1000 levels, cosine β. The released classifier is meant for a scale of 1.0. Width 192, 3 blocks a
-level, batch 2048, 540,000 steps, Adam 3e-4, dropout .1; 295,904,454 parameters, the classifier (4 blocks a level, batch
-1024, 6e-4, weight decay .2) 65,438,568. Published weights: 64x64_diffusion.pt (the one whose q, k and v are in the
-'new' order) and, for `classifier`, 64x64_classifier.pt. Ours: none.
-Cost: 630 GFLOP an image and step, 7.0e20 FLOP; at an assumed 300 TFLOP/s, 27 days of one accelerator (the classifier
+Quoted; 250 of T = 1000 levels, cosine β. The released classifier is for a scale of 1.0. Width 192, 3 blocks per
+resolution, batch 2048, 540,000 steps, Adam 3e-4, dropout .1; 295,904,454 parameters, the classifier (4 blocks per
+resolution, batch 1024, 6e-4, weight decay .2) 65,438,568. Published weights: 64x64_diffusion.pt (the only one whose q,
+k and v are in the 'new' order) and, for `classifier`, 64x64_classifier.pt. Ours: none.
+Cost: 630 GFLOP per image and step, 7.0e20 FLOP; at an assumed 300 TFLOP/s, 27 days of one accelerator (the classifier
 109 GFLOP, 3.4e19 FLOP, 31 hours).
 Slices: not yet planned.
 
-Images: labelled ones, so the NEW downsampled ImageNet; the paper's were halved by boxes and cut by its own code, and
-its classifier saw crops of larger ones, which `--config.data.augment="('flip','crop')"` takes of a folder of those.
-Variants: `no_dropout` `classifier` `ddim25`, `mini` for two CPU cores, on CIFAR-10.
+The images must have labels, so they are the NEW downsampled ImageNet. The paper's code resized images with a box filter
+and cropped them, and its classifier was trained on crops of larger images. For the latter, use a folder of larger
+images with `--config.data.augment="('flip','crop')"`.
+Variants: `no_dropout` `classifier` `ddim25`, and `mini` for two CPU cores, on CIFAR-10.
 """
 
 from ml_collections import ConfigDict

@@ -12,9 +12,9 @@ FID by w (see `cfg_imagenet64`) and steps T, and IS at T = 256, quoted:
 | IS | 82.45 | 106.12 | 132.54 | 158.47 | 183.41 | 207.98 | 297.98 | 421.03 |
 
 2.7M steps; log variance .2 log β + .8 log β̃. Batch and learning rate are recalled from guided diffusion's table. No
-ImageNet at 128 × 128 is read by name: --config.data.path=FILE.npz, with x_train, y_train, x_test and y_test (labels
-0 … 999), has to be made first. Ours: none yet.
-Cost: 1,793 GFLOP an image and step, 1.2e21 FLOP; at an assumed 300 TFLOP/s, 48 days of one accelerator.
+named data set is ImageNet at 128 × 128: first create FILE.npz with x_train, y_train, x_test and y_test (labels
+0 … 999), and set --config.data.path to it. Ours: none yet.
+Cost: 1,793 GFLOP per image and step, 1.2e21 FLOP; at an assumed 300 TFLOP/s, 48 days of one accelerator.
 Slices: not yet planned.
 """
 

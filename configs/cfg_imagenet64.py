@@ -13,11 +13,12 @@ FID (IS) by w, the weight in (1 + w) ε̂_c − w ε̂_∅, at p_uncond = .1, qu
 cosine, ε-prediction, L_simple, 400K steps; ancestral steps whose log variance is .3 log β + .7 log β̃; x̂ is clipped. The
 architecture is that of guided diffusion. Batch, learning rate and dropout are recalled from its table, not from this
 paper, and so is T = 256. Ours: none yet.
-Cost: 630 GFLOP an image and step, 5.2e20 FLOP; at an assumed 300 TFLOP/s, 20 days of one accelerator.
+Cost: 630 GFLOP per image and step, 5.2e20 FLOP; at an assumed 300 TFLOP/s, 20 days of one accelerator.
 Slices: not yet planned.
 
-Samples by scale, a row for each w: `--mode=sample --config.sampling.guidance='(0.0, 0.1, 1.0, 4.0)'`, of one class:
-`--config.sampling.label=207`. `mini` is a network for two CPU cores on the digits of the package, for looking at it.
+To draw samples with a row for each w, use `--mode=sample --config.sampling.guidance='(0.0, 0.1, 1.0, 4.0)'`; for a
+single class, add `--config.sampling.label=207`. `mini` is a small network for two CPU cores on the digits of the
+package.
 """
 
 from ml_collections import ConfigDict

@@ -9,19 +9,20 @@
 | `T2` | 9.80 | 4.08 | 0.54 | 2 | |
 | `T8` | 9.43 | 4.36 | 0.56 | 8 | |
 | `augmented` | 8.96 | 13.2 | 0.25 | 1 | one-shot, diffusion as augmentation |
-| `direct` | 9.10 | 6.03 | 0.53 | 4 | G gives z_{t−1} |
-| `noise` | 8.79 | 8.04 | 0.52 | 4 | G gives ε |
+| `direct` | 9.10 | 6.03 | 0.53 | 4 | G predicts z_{t−1} |
+| `noise` | 8.79 | 8.04 | 0.52 | 4 | G predicts ε |
 | `no_latent` | 8.37 | 20.6 | 0.42 | 4 | |
 
-All quoted from tables 1 and 2 of the paper; the original's samples were saved as JPEG before its FID. Ours: none at
-this size. The settings are those of the original's command: batch 256, Adam(.5, .9) at 1.6e-4 and 1.25e-4 with a cosine
-to 1e-5, R1 .02/2 on every 15th step and not multiplied by 15, EMA .9999 of the generator, 1,800 epochs (its released
-weights are those after 1,200). Differences: our cosine falls at every step, not every epoch; the average is warmed up;
-a discriminator's groups of four are of all 256 images, the original's of each GPU's 64. The paper tells in two lines
-what the ablations change; here `noise` takes x̂ = (z − σ ε̂)/α, and neither it nor `direct` ends with tanh.
+All rows are quoted from tables 1 and 2 of the paper. The original saved its samples as JPEG before computing the FID.
+Ours: none at this size. The settings are those of the original's command: batch 256, Adam(.5, .9) at 1.6e-4 and 1.25e-4
+with cosine decay to 1e-5, R1 .02/2 on every 15th step and not multiplied by 15, EMA .9999 of the generator, 1,800
+epochs (the released weights are those after 1,200). Differences: our learning rate decays at every step, not every
+epoch; the average has a warm-up; the discriminator's groups of four are taken from all 256 images, the original's from
+the 64 of each GPU. The paper describes the ablations in two lines; here `noise` computes x̂ = (z − σ ε̂)/α, and neither
+it nor `direct` ends with tanh.
 
 Weights: --weights=PATH/netG_1200.pth samples the released generator (--mode=sample).
-Parameters: generator 48,432,515, discriminator 12,741,633, counted in the original. Cost: 80 GFLOP an image and
+Parameters: generator 48,432,515, discriminator 12,741,633, counted in the original. Cost: 80 GFLOP per image and
 step, 351,000 steps: 7.2e18 FLOP; at an assumed 300 TFLOP/s, 7 hours of one accelerator.
 
 Variants: those of the table; `mini` for two CPU cores. They combine: `T2,mini`.

@@ -2,13 +2,14 @@
 
     python -m vdm_jax.main --config=configs/ddgan_gaussians.py --workdir=runs/gaussians
 
-Generator and discriminator are perceptrons of three layers of 512 units on batches of 512, 50,000 steps: the paper's
-sizes as recalled in a note on it; its code for this figure was never released. Conditioning by concatenation, the
-latent's 2 numbers, the rates and R1 at every step are ours. Numbers: `experiments/gaussians25.py`. Hours on two cores.
+Generator and discriminator are perceptrons with three layers of 512 units, trained for 50,000 steps of batch 512. These
+are the paper's sizes, recalled from a note; its code for this figure was never released. Conditioning by concatenation,
+the two latent dimensions, the learning rates and R1 at every step are our choices. `experiments/gaussians25.py` has the
+results. Training takes hours on two cores.
 
 Variants: `gan` (one step without R1, a vanilla GAN), `gan_r1` (one step), `direct`, `noise`, `no_latent`, `augmented`,
 `T1` `T2` `T4` `T8`; `mini` (minutes), `smoke` (seconds). They combine: `no_latent,mini`.
-Cost: 16 MFLOP a point and step, 4.1e14 FLOP.
+Cost: 16 MFLOP per point and step, 4.1e14 FLOP.
 Slices: not yet planned.
 """
 

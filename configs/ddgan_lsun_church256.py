@@ -2,14 +2,14 @@
 
     python -m vdm_jax.main --config=configs/ddgan_lsun_church256.py --workdir=runs/church --config.data.path=IMAGES
 
-data.path: a folder of 256 × 256 images (data set `folder`), resized and cut to their centre; the original takes the
-first 120,000. The data set is not downloaded. Ours: none. DDPM has 7.89 there (quoted from the same table).
+data.path is a folder of 256 × 256 images (data set `folder`), resized and center-cropped; the original uses the first
+120,000. The data set is not downloaded. Ours: none. DDPM has FID 7.89 (quoted from the same table).
 Settings of the original's command: T = 4, batch 64, 1.6e-4 and 1e-4, R1 1/2 on every tenth step, EMA .999, 500 epochs.
 For the differences see ddgan_cifar10.py. Parameters: generator 39,726,979, discriminator 27,737,217, counted in the
 original.
 
-Variants: `T1` `T2` `T8`, which are no rows of the paper.
-Cost: 1,950 GFLOP an image and step, 1.2e20 FLOP; at an assumed 300 TFLOP/s, 5 days of one accelerator.
+Variants: `T1` `T2` `T8`, which are not in the paper.
+Cost: 1,950 GFLOP per image and step, 1.2e20 FLOP; at an assumed 300 TFLOP/s, 5 days of one accelerator.
 Slices: not yet planned.
 """
 

@@ -2,14 +2,14 @@
 
     python -m vdm_jax.main --config=configs/ddgan_stackedmnist.py --workdir=runs/stacked --config.data.path=MNIST
 
-data.path: where the digits of `mnist` lie. The paper's table: StyleGAN2 940 modes, KL .424 (quoted). Ours: none at this
-size. Modes and KL depend on the number of samples: that of a perfect sampler is 999/(2 N), .019 at 26,000. The
-original's command, networks and metric for this data set were never released, only the data set and the name of the
-discriminator, so the settings here are CIFAR-10's without flips; what differs from those is ours.
+data.path is that of `mnist`. In the paper's table, StyleGAN2 has 940 modes and KL .424 (quoted). Ours: none at this
+size. Modes and KL depend on the number of samples N: the expected KL of a perfect sampler is 999/(2 N), .019 at 26,000.
+The original's command, networks and metric for this data set were never released, only the data set and the name of the
+discriminator. So the settings are those of CIFAR-10 without flips, and other differences are our choices.
 
 Variants: `gan` (one step, no R1) and `no_latent`; `mini`, averages of 2 × 2 pixels and small networks for two CPU
-cores. They combine: `gan,mini`. Numbers: `experiments/stacked_mnist.py`.
-Cost: 77 GFLOP an image and step, 3.0e18 FLOP; at an assumed 300 TFLOP/s, 3 hours of one accelerator.
+cores. They combine: `gan,mini`. `experiments/stacked_mnist.py` has the results.
+Cost: 77 GFLOP per image and step, 3.0e18 FLOP; at an assumed 300 TFLOP/s, 3 hours of one accelerator.
 Slices: not yet planned.
 """
 

@@ -1,8 +1,8 @@
-"""DDPM on CelebA-HQ 256 × 256 (Ho, Jain & Abbeel 2020), the faces of the lectures. The paper gives samples, no table.
+"""DDPM on CelebA-HQ 256 × 256 (Ho, Jain & Abbeel 2020). The paper shows samples and has no table for it.
 
     python -m vdm_jax.main --config=configs/ddpm_celebahq256.py --workdir=runs/faces --config.data.path=PATH/OF/IMAGES
 
-data.path: a folder of 256 × 256 images (data set `folder`); the data set is not downloaded. Ours: none.
+data.path is a folder of 256 × 256 images (data set `folder`); the data set is not downloaded. Ours: none.
 Settings of the original code: T = 1000, linear β, six resolutions, attention at 16, batch 64, Adam 2e-5, no dropout,
 EMA .9999, flips; 500,000 steps (recalled).
 

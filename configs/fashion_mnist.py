@@ -1,9 +1,9 @@
-"""VDM on Fashion-MNIST, 28×28 grey bytes. Not in the paper; a first real data set for one machine.
+"""VDM on Fashion-MNIST, 28×28 gray images of 256 values. It is not in the paper.
 
     python -m vdm_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist \
         --config.data.path=DIR    # with the four idx files
 
-The paper reports no number for it. Ours: none yet. Cost: about 30 GFLOP an image (not measured).
+The paper reports no result for it. Ours: none yet. Cost: about 30 GFLOP per image (not measured).
 `mini` runs on two CPU cores; the ablations of configs/cifar10.py apply.
 """
 

@@ -11,10 +11,10 @@
 | (base: cosine, L_hybrid) | 3.17 | 3.19 | quoted |
 | `vlb` | 2.94 | 11.47 | quoted |
 
-The 2.94 bits and the FID of 2.90 are two models. T = 4000 but for `linear_1k`; 500,000 steps of batch 128, Adam 1e-4,
-dropout .3, no flips, EMA .9999; 52,546,438 parameters. Published weights (cifar10_uncond_50M_500K.pt, the `vlb`
-one for that variant) load by --weights. Bits/dim are estimated from 64 levels an image, four times; the
-paper's take all 4,000 (`--config.evaluation.levels=0`). Ours: none at this size yet.
+The 2.94 bits/dim and the FID of 2.90 are those of two models. T = 4000 except in `linear_1k`; 500,000 steps of batch
+128, Adam 1e-4, dropout .3, no flips, EMA .9999; 52,546,438 parameters. Published weights (cifar10_uncond_50M_500K.pt,
+the `vlb` one for that variant) load by --weights. Bits/dim are estimated from 64 levels per image in four passes; the
+paper's use all 4,000 (`--config.evaluation.levels=0`). Ours: none at this size yet.
 
 Variants combine: `iddpm_cifar10.py:linear,simple`; `steps100` samples with 100 of the levels;
 `mini` is for two CPU cores.

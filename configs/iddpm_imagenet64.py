@@ -13,12 +13,13 @@
 | (base) | 3.57 | 19.2 | 1.5M steps, quoted |
 | `vlb` | 3.53 | 40.1 | 1.5M steps, quoted |
 
-All rows but the last two take `short`, 200,000 steps. T = 4000 but for `linear_1k`, batch 128, Adam 1e-4, EMA .9999, no
-flips; 121,063,942 parameters. Published weights: imagenet64_uncond_100M_1500K.pt and its `vlb` twin. Ours: none yet.
+All rows except the last two use `short`, 200,000 steps. T = 4000 except in `linear_1k`, batch 128, Adam 1e-4, EMA
+.9999, no flips; 121,063,942 parameters. Published weights: imagenet64_uncond_100M_1500K.pt and that of `vlb`. Ours:
+none yet.
 
 `cond` is the class-conditional model of table 4 (273,049,350 parameters, 250K steps at batch 2048, sampled in 250
-steps): FID 2.92, precision .82, recall .71 (quoted). OLD has no labels, so it takes ImageNet as TFDS resizes it; the
-paper cropped and resized its own copy, and gives no bits/dim. Published weights: imagenet64_cond_270M_250K.pt.
+steps): FID 2.92, precision .82, recall .71 (quoted). OLD has no labels, so `cond` uses ImageNet as resized by TFDS; the
+paper cropped and resized its own copy, and reports no bits/dim. Published weights: imagenet64_cond_270M_250K.pt.
 """
 
 from ml_collections import ConfigDict

@@ -3,10 +3,10 @@
     python -m vdm_jax.main --config=configs/imagenet32.py --workdir=runs/imagenet32 \
         --config.data.path=DIR    # with train_32x32.tar and valid_32x32.tar
 
-OLD has 49,999 unlabelled validation images. It is harder than the NEW, box-resized version: no number
-of one belongs in a table of the other. Ours: none yet.
-Cost: 2M steps of batch 512 at 614 GFLOP an image, 6.3e20 FLOP; at an assumed 300 TFLOP/s, 24 days of
-one accelerator. 2M steps are the paper's; its batch size of 512 is recalled, not read.
+OLD has 49,999 unlabeled validation images. It is harder than the NEW, box-resized version, and results on the two are
+not comparable. Ours: none yet.
+Cost: 2M steps of batch 512 at 614 GFLOP per image, 6.3e20 FLOP; at an assumed 300 TFLOP/s, 24 days of
+one accelerator. 2M steps are the paper's; its batch size of 512 is recalled, not verified.
 
 Variants: `release` has the original release's batch of 128 and 10M steps; `new` is the NEW data set
 (imagenet32_resized); those of configs/cifar10.py; `mini`.

@@ -3,8 +3,8 @@
     python -m vdm_jax.main --config=configs/imagenet64.py --workdir=gs://BUCKET/imagenet64 \
         --config.data.path=DIR    # with train_64x64.tar and valid_64x64.tar
 
-OLD has 49,999 unlabelled validation images; NEW (imagenet64_resized) is another data set. Ours: none yet.
-Cost: 2M steps of batch 512 at 4,927 GFLOP an image, 5.0e21 FLOP; at an assumed 300 TFLOP/s, 195 days of
+OLD has 49,999 unlabeled validation images; NEW (imagenet64_resized) is a different data set. Ours: none yet.
+Cost: 2M steps of batch 512 at 4,927 GFLOP per image, 5.0e21 FLOP; at an assumed 300 TFLOP/s, 195 days of
 one accelerator. 2M steps are the paper's; its batch size of 512 and its 128 TPUv3 chips are recalled.
 
 Variants: `release` has the original release's batch of 128 and 10M steps; `new` is the NEW data set;

@@ -2,21 +2,21 @@
 
     python -m vdm_jax.main --config=configs/ncsn_cifar10.py --workdir=runs/ncsn_cifar10
 
-Network, levels, loss, optimiser and sampler are the paper's: a RefineNet whose norms know the number of the level,
-width 128, 30,117,635 parameters (counted, in the authors' code too); σ geometric from 1 to .01 on data in [0, 1];
-σ² ‖score error‖²; Adam 1e-3, 200,000 steps of batch 128; 100 Langevin steps at each level with h = 2·10⁻⁵ σ²/σ_10²,
-which is r = .316, and no denoising at the end. All but the parameters is read in the authors' code, FID and IS are
-quoted. Differences: N(0, σ_1²) samples at the start for uniform ones, a mean over pixels for half a sum (which Adam
-does not see). The bits/dim that an evaluation prints are a bound of a network asked between its levels, which takes
-itself to be at the nearest: no number of the papers. The authors' weights load once they are saved again
-(`vdm_jax.convert.ncsn`). Ours: none at this size yet.
+Network, levels, loss, optimizer and sampler are the paper's: a RefineNet with norms conditioned on the index of the
+level, width 128, 30,117,635 parameters (counted here and in the authors' code); σ geometric from 1 to .01 on data in
+[0, 1]; σ² ‖score error‖²; Adam 1e-3, 200,000 steps of batch 128; 100 Langevin steps at each level with
+h = 2·10⁻⁵ σ²/σ_10², which is r = .316, and no denoising at the end. Except for the parameter count, the settings are
+from the authors' code; FID and IS are quoted. Differences: sampling starts from N(0, σ_1²) instead of uniform noise,
+and the loss is a mean over pixels instead of half a sum (which does not affect Adam). The bits/dim of an evaluation are
+a bound for a network that is evaluated between its levels, with the index of the nearest one; the papers have no such
+number. The authors' weights load after they are saved again (`vdm_jax.convert.ncsn`). Ours: none at this size yet.
 
-`ncsnpp` has NCSN++'s U-Net and optimiser in its place. `v2` is NCSNv2 (Song & Ermon 2020): 232 levels from 50 to .01,
-5 steps at each, r = .176 (6.2·10⁻⁶), EMA .999, denoising; FID 10.87 (recalled); its network is not here, NCSN++'s
-stands in. Levels and steps are read in the configs of score_sde, which reimplements both.
+`ncsnpp` uses NCSN++'s U-Net and optimizer instead. `v2` is NCSNv2 (Song & Ermon 2020): 232 levels from 50 to .01, 5
+steps at each, r = .176 (6.2·10⁻⁶), EMA .999, denoising; FID 10.87 (recalled). Its network is not implemented and is
+replaced by NCSN++'s. Levels and steps are from the configs of score_sde, which reimplements both.
 
-Cost: 54 GFLOP an image, 1.4e18 FLOP; at an assumed 300 TFLOP/s, 1.3 hours of one accelerator; not yet planned. 1,000
-(`v2` 1,160) network calls a sample.
+Cost: 54 GFLOP per image, 1.4e18 FLOP; at an assumed 300 TFLOP/s, 1.3 hours of one accelerator; not yet planned. A
+sample takes 1,000 (`v2` 1,160) network calls.
 
 Variants: `ncsnpp`, `v2`, `mini` for two CPU cores. They combine: `ncsnpp,mini`.
 """
@@ -37,7 +37,7 @@ NCSNPP: dict[str, Any] = {
     "optimizer.warmup_steps": 5000,
     "optimizer.clip": 1.0,
 }
-# Annealed Langevin steps visit all levels that were trained, however many.
+# Annealed Langevin dynamics visits all trained levels.
 _MINI = {name: value for name, value in SDE_MINI.items() if name != "sampling.num_steps"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "ncsnpp": NCSNPP,

@@ -12,29 +12,30 @@
 | `ve,deep` | 2.20 | – | – | NCSN++ cont. deep |
 | `ddpm` | – | 3.69 | 3.21 | DDPM cont. |
 | `subvp,ddpm` | – | 3.56 | 3.05 | |
-| `ve_discrete` | 2.45 | – | – | NCSN++, told the number of one of 1,000 levels |
+| `ve_discrete` | 2.45 | – | – | NCSN++, conditioned on the index of one of 1,000 levels |
 | `vp_discrete` | 2.78 | – | – | DDPM++, likewise |
 | `vp_discrete,ddpm` | 3.24 | 3.37 | 3.28 | DDPM |
 
-All quoted from the list of checkpoints that comes with the original code. A row is two checkpoints: the FID is that of
-the best step while training, FID (ODE) and bits/dim that of the last. Likelihoods are those of uniformly dequantised
-test images, five passes. The FID of VP, deep took 2,000 network calls (quoted from DDGAN's table), so a corrector too
-(variant `pc`); the released configs take 1,000 Euler–Maruyama steps, as here. Ours: none at this size yet.
+All rows are quoted from the list of checkpoints of the original code. Each row is two checkpoints: the FID is that of
+the best step in training, and FID (ODE) and bits/dim are those of the last step. Likelihoods are those of uniformly
+dequantized test images in five passes. The FID of VP, deep took 2,000 network calls (quoted from DDGAN's table), so it
+includes a corrector (variant `pc`); the released configs use 1,000 Euler–Maruyama steps, as here. Ours: none at this
+size yet.
 
 Settings are those of the original's configs: batch 128, flips, dropout .1, Adam 2e-4, 1.3M steps (`deep`: 950,000),
 EMA .9999 (`ve`: .999), VP and sub-VP with β from .1 to 20, VE with σ from .01 to 50 on data in [0, 1]. Differences:
-training sees dequantised levels, the loss is a mean over pixels under VE too (the original's a sum, which its clipping
-then meets), and samples run down to t = 1e-5, not 1e-3 (`fid` does that for VP and sub-VP).
-Parameters: 61,804,419 (`deep` 106,632,579), `ve` 62,758,915 (`ve,deep` 107,587,075), counted. Cost: 61 GFLOP an image
-(`deep` 104), 1.0e19 FLOP in all (`deep` 1.3e19); at an assumed 300 TFLOP/s, 9 (12) hours of one accelerator.
+training uses dequantized data, the loss is a mean over pixels with VE too (the original's is a sum before clipping),
+and samples end at t = 1e-5, not 1e-3 (`fid` does that for VP and sub-VP).
+Parameters: 61,804,419 (`deep` 106,632,579), `ve` 62,758,915 (`ve,deep` 107,587,075), counted. Cost: 61 GFLOP per image
+(`deep` 104), 1.0e19 FLOP in total (`deep` 1.3e19); at an assumed 300 TFLOP/s, 9 (12) hours of one accelerator.
 
-A discrete VP model is told the number of the level of DDPM's table that has the γ of the moment; its steps have the
-posterior's variance β̃, the original's β. configs/ddpm_cifar10.py with --config.model.family=ddpmpp
---config.model.depth=4 reads it too, as the DDPM that it was trained as.
+The time input of a discrete VP model is the index of the level of DDPM's table that has the same γ. Its steps have the
+posterior's variance β̃; the original's have β. configs/ddpm_cifar10.py with --config.model.family=ddpmpp
+--config.model.depth=4 loads the weights too, as the DDPM that they were trained as.
 
-Variants: `ve` `vp` `subvp` `deep` `ddpm` `ve_discrete` `vp_discrete` `fid` `pc`, `ode` (samples by a solver that
-chooses its steps at 1e-5, as the table's FID, ODE; its RK45 is Tsit5 here, every image by itself), `mini` for two CPU
-cores. They combine: `subvp,deep`, `ve,mini`.
+Variants: `ve` `vp` `subvp` `deep` `ddpm` `ve_discrete` `vp_discrete` `fid` `pc`, `ode` (samples by an adaptive solver
+with tolerance 1e-5, as in the column FID, ODE; the original's RK45 is Tsit5 here, with separate steps for each image),
+`mini` for two CPU cores. They combine: `subvp,deep`, `ve,mini`.
 """
 
 from typing import Any

@@ -2,25 +2,26 @@
 
     python -m vdm_jax.main --config=configs/scoreflow_cifar10.py --workdir=runs/scoreflow_cifar10
 
-DDPM++ deep under the sub-VP SDE trained on its variational bound: the likelihood weighting, g² times the score's error,
-which is ½ γ′(t) ‖ε − ε̂‖², with t drawn in proportion to it (γ uniform). Paper: 2.83 by the flow without augmentation;
-with flips (variant `flips`) 2.80 by the flow and 2.90 by the bound (all three quoted from VDM's table). Those are with
-variational dequantisation (recalled): uniform noise, as this config has it, is not expected to reach them, and
-`dequantiser` trains a small flow of affine couplings beside the finished model,
+The model is DDPM++ deep with the sub-VP SDE, trained on its variational bound. The bound has the likelihood weighting,
+g² times the squared score error, which is ½ γ′(t) ‖ε − ε̂‖², and t is drawn in proportion to the weight (γ uniform).
+Paper: 2.83 by the flow without augmentation; with flips (variant `flips`) 2.80 by the flow and 2.90 by the bound (all
+three quoted from VDM's table). These use variational dequantization (recalled). The uniform noise of this config is not
+expected to reach them. `dequantiser` trains a small flow of affine couplings for the trained model,
 
     python -m vdm_jax.main --config=configs/scoreflow_cifar10.py:dequantiser --workdir=runs/scoreflow_dequantiser \
         --weights=runs/scoreflow_cifar10
 
-which then tells bits/dim with it and with uniform noise (`uniform` in eval.json). The paper's flow is Flow++'s
-(recalled), a larger one; size and steps of ours are assumed.
+and its evaluation reports bits/dim with it and with uniform noise (`uniform` in eval.json). The paper uses the larger
+flow of Flow++ (recalled); the size and steps of ours are assumed.
 
-That sub-VP, deep is the paper's best model, and its number of steps, are recalled and unverified. Ours: none yet.
+It is recalled and unverified that sub-VP, deep is the paper's best model, and so is its number of steps. Ours: none
+yet.
 
-`bound` evaluates the bound instead of the flow. Cost: 104 GFLOP an image, 1.3e19 FLOP; at an assumed 300 TFLOP/s, 12
-hours of one accelerator; the flow's likelihood of the test set is five passes of some hundred calls and gradients an
-image.
+`bound` evaluates the bound instead of the flow. Cost: 104 GFLOP per image, 1.3e19 FLOP; at an assumed 300 TFLOP/s, 12
+hours of one accelerator. The flow's likelihood of the test set takes five passes with about a hundred calls and
+gradients per image.
 
-Variants: `flips` `vp` `bound` `dequantiser`, `uniform_times` (t uniform, its variance to compare), `mini` for two CPU
+Variants: `flips` `vp` `bound` `dequantiser`, `uniform_times` (t uniform, to compare the variance), `mini` for two CPU
 cores.
 """
 

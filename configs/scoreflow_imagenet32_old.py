@@ -3,12 +3,12 @@
     python -m vdm_jax.main --config=configs/scoreflow_imagenet32_old.py --workdir=runs/scoreflow_imagenet32_old \
         --config.data.path=DIR    # with train_32x32.tar and valid_32x32.tar
 
-Paper: 3.76 by the flow, 3.86 by the bound (both quoted from VDM's table), with variational dequantisation (recalled);
-ours is uniform, or that of `dequantiser`, as in configs/scoreflow_cifar10.py. No number of the NEW, box-resized version
-belongs beside them. The network (DDPM++ deep, sub-VP), batch and number of steps are those of that config, not the
-paper's: unverified. Ours: none yet.
+Paper: 3.76 by the flow, 3.86 by the bound (both quoted from VDM's table), with variational dequantization (recalled);
+ours is uniform, or that of `dequantiser`, as in configs/scoreflow_cifar10.py. Results on the NEW, box-resized version
+are not comparable. The network (DDPM++ deep, sub-VP), batch and number of steps are those of
+configs/scoreflow_cifar10.py; those of the paper are unverified. Ours: none yet.
 
-Cost: 104 GFLOP an image, 1.3e19 FLOP; at an assumed 300 TFLOP/s, 12 hours of one accelerator.
+Cost: 104 GFLOP per image, 1.3e19 FLOP; at an assumed 300 TFLOP/s, 12 hours of one accelerator.
 
 Variants: `vp` `bound` `uniform_times` `dequantiser`, `mini` for two CPU cores.
 """

@@ -1,9 +1,9 @@
-"""VDM on the swirl: two-dimensional points and an MLP, the smallest thing that is all there.
+"""VDM on the swirl: two-dimensional points and an MLP, the smallest complete example.
 
     python -m vdm_jax.main --config=configs/swirl.py --workdir=runs/swirl
 
-Continuous data: p(x|z_0) is a Gaussian of variance e^{γ(0)}, and bits/dim is that of a density, so it may
-be negative and says nothing about images. No number of a paper. Minutes on two CPU cores.
+The data are continuous: p(x|z_0) is a Gaussian of variance e^{γ(0)}, and bits/dim is that of a density, so it may be
+negative and is not comparable to that of images. It is not in the paper. Training takes minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -611,7 +611,7 @@ def test_parts_may_be_chosen_by_assignment_in_a_file(tmp_path: pathlib.Path) -> 
 
 def test_fields_of_a_config_are_described_by_section() -> None:
     lines = main.describe(base()).splitlines()
-    assert lines[0].startswith("  --config.method='vdm': the paper's family")
+    assert lines[0].startswith("  --config.method='vdm': family of models: VDM")
     assert [line for line in lines if line.endswith(":")] == [f"{name}:" for name in config_registry.SECTIONS]
     assert (
         "  --config.optimizer.decay='constant': learning rate schedule after the warm-up, until training.num_steps "

@@ -26,8 +26,8 @@ DATA = Component(
     {
         "method": Field(
             "vdm",
-            "method: VDM, DDPM and Improved DDPM, score SDEs, variational dequantization for one, rectified flow, "
-            "guided diffusion's classifier, DDGAN",
+            "family of models: VDM, DDPM and Improved DDPM, score SDEs, variational dequantization for one, rectified "
+            "flow, guided diffusion's classifier, DDGAN",
             METHODS,
             decisive=True,
             exclusive=True,
@@ -49,7 +49,7 @@ DATA = Component(
         "data.batch_size": Field(64, "global batch size: images per step over all devices", low=1),
         "data.augment": Field(
             (),
-            "augmentations: 'flip', 'rot90', 'channels', and for a classifier 'crop', from images of data.shape or larger",
+            "augmentations: 'flip', 'rot90', 'channels', and 'crop' for a classifier, from data.shape or larger images",
             ("flip", "rot90", "channels", "crop"),
         ),
         "data.split": Field("train", "split for training; 'fit' excludes 'tune'", ("train", "fit")),
