@@ -12,7 +12,7 @@
 Quoted. Width 256, 2 blocks per resolution, 4 heads, batch 256, 4,360,000 steps, Adam 1e-4; 421,529,606 parameters, the
 classifier (300,000 steps, 3e-4, weight decay .05) 42,568,040. Published weights: 128x128_diffusion.pt and, for
 `classifier`, 128x128_classifier.pt. Ours: none.
-Cost: 1,793 GFLOP an image and step, 2.0e21 FLOP; at an assumed 300 TFLOP/s, 77 days of one accelerator (the
+Cost: 1,793 GFLOP per image and step, 2.0e21 FLOP; at an assumed 300 TFLOP/s, 77 days of one accelerator (the
 classifier 122 GFLOP, 9.4e18 FLOP, 9 hours).
 Slices: not yet planned.
 

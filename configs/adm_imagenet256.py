@@ -17,8 +17,8 @@ Quoted; 250 steps unless noted. Width 256, 2 blocks per resolution, 64 channels 
 Adam 1e-4; 553,838,086 parameters (`uncond` and `lsun` 552,814,086), the classifier (500,000 steps, 3e-4, weight decay
 .05) 54,096,360. Published weights: 256x256_diffusion.pt, 256x256_diffusion_uncond.pt, 256x256_classifier.pt, and for
 `lsun` lsun_bedroom.pt, lsun_cat.pt, lsun_horse.pt (500,000, 200,000 and 250,000 steps; FID 1.90, 5.57 and 2.57 with
-1,000 of sampling). Ours: none.
-Cost: 6,626 GFLOP an image and step, 3.4e21 FLOP; at an assumed 300 TFLOP/s, 130 days of one accelerator (the
+1,000 sampling steps). Ours: none.
+Cost: 6,626 GFLOP per image and step, 3.4e21 FLOP; at an assumed 300 TFLOP/s, 130 days of one accelerator (the
 classifier 433 GFLOP, 5.5e19 FLOP, 2 days).
 Slices: not yet planned.
 

@@ -2,14 +2,14 @@
 
     python -m vdm_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
 
-Paper: test bits/dim 2.65 (continuous VLB), FID 7.41; FID 4.0 is another model, trained with the simple
+Paper: test bits/dim 2.65 (continuous VLB), FID 7.41; the FID of 4.0 is that of a model trained with the simple
 weighting (variant `simple`). Ours: none at this size yet; the small-scale run is in the README.
 Published weights (2.64, quoted), copied from gs://gresearch/vdm/cifar10/checkpoint-final:
 
     python -m vdm_jax.main --config=configs/cifar10.py --workdir=runs/eval --mode=eval --weights=checkpoint-final
 
-Cost: 10M steps of batch 128 at 155 GFLOP an image, 2e20 FLOP; at an assumed 300 TFLOP/s, 7.7 days of
-one accelerator. The batch size of the paper is recalled, not read; all settings are the release's.
+Cost: 10M steps of batch 128 at 155 GFLOP per image, 2e20 FLOP; at an assumed 300 TFLOP/s, 7.7 days of
+one accelerator. The paper's batch size is recalled, not verified; all settings are those of the release.
 
 Variants: `T10` `T100` `T250` `T500` `T1000` `no_fourier` `fixed` `monotone` `minimize_variance`
 `simple`, `mini` for two CPU cores, and `recipe`, other initial weights and optimizer for the mini size

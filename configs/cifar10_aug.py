@@ -2,11 +2,10 @@
 
     python -m vdm_jax.main --config=configs/cifar10_aug.py --workdir=runs/cifar10_aug
 
-Flips, 90° rotations and channel permutations, with a conditioning bit that says whether an image was
-changed; the test images are evaluated with the bit at 0. Settings of the release's "paper version":
-attention in every block, batch 1024, learning rate 2e-4, a monotone network for γ(t). Ours: none yet.
-Cost: 929 GFLOP an image; the release stops at 100M steps at the latest, the paper's number of steps is
-not verified.
+The augmentations are flips, 90° rotations and channel permutations. A bit conditions the network on whether an image
+was augmented; the test images are evaluated with bit 0. The settings are the release's "paper version": attention in
+every block, batch 1024, learning rate 2e-4, a monotone network for γ(t). Ours: none yet.
+Cost: 929 GFLOP per image; the release stops after at most 100M steps, and the paper's number of steps is not verified.
 
 Variants: `release` is the smaller model of the published weights (2.52, quoted; mid attention only,
 batch 768, learning rate 1e-4, no channel permutations); those of configs/cifar10.py; `mini`.

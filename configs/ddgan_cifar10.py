@@ -22,7 +22,7 @@ paper describes the ablations in only two lines; here `noise` takes x̂ = (z −
 ends with tanh.
 
 Weights: --weights=PATH/netG_1200.pth samples the released generator (--mode=sample).
-Parameters: generator 48,432,515, discriminator 12,741,633, counted in the original. Cost: 80 GFLOP an image and
+Parameters: generator 48,432,515, discriminator 12,741,633, counted in the original. Cost: 80 GFLOP per image and
 step, 351,000 steps: 7.2e18 FLOP; at an assumed 300 TFLOP/s, 7 hours of one accelerator.
 
 Variants: the rows of the table, and `mini` for two CPU cores. They combine: `T2,mini`.

@@ -8,7 +8,7 @@ numbers, the rates and R1 at every step are ours. Numbers: `experiments/ddgan/ga
 
 Variants: `gan` (one step without R1, a vanilla GAN), `gan_r1` (one step), `direct`, `noise`, `no_latent`, `augmented`,
 `T1` `T2` `T4` `T8`; `mini` (minutes), `smoke` (seconds). They combine: `no_latent,mini`.
-Cost: 16 MFLOP a point and step, 4.1e14 FLOP.
+Cost: 16 MFLOP per point and step, 4.1e14 FLOP.
 Slices: not yet planned.
 """
 

@@ -2,11 +2,11 @@
 
     python -m vdm_jax.main --config=configs/ddpm_cifar10.py --workdir=runs/ddpm_cifar10
 
-Paper, for the model of L_simple with variance σ² = β: FID 3.17, test bits/dim 3.75 (recalled); 3.70 is another
-model, trained on the true bound (variant `true_bound`). DDIM of 50 steps on the same weights: FID 4.67; FastDDPM of 50
-steps: 3.41 (both recalled, unverified). Ours: none at this size yet.
-Settings: linear β, T = 1000, 35,746,307 parameters, batch 128, Adam 2e-4, 5,000 steps of warm-up, joint clipping at 1,
-dropout .1, EMA .9999, flips, 800,000 steps (read in the original code, the number of steps recalled).
+Paper, for the model trained with L_simple and variance σ² = β: FID 3.17, test bits/dim 3.75 (recalled); 3.70 bits/dim
+is that of a model trained on the true bound (variant `true_bound`). DDIM with 50 steps and the same weights: FID 4.67;
+FastDDPM with 50 steps: 3.41 (both recalled, unverified). Ours: none at this size yet.
+Settings: linear β, T = 1000, 35,746,307 parameters, batch 128, Adam 2e-4, 5,000 warm-up steps, gradient clipping at
+global norm 1, dropout .1, EMA .9999, flips, 800,000 steps (from the original code; the number of steps is recalled).
 
 Variants: `true_bound`; `ddim50` and `fast50`, which sample the base config's weights at every 20th timestep (DDIM's
 table took quadratically spaced timesteps, FastDDPM its own); `mini` for two CPU cores.

@@ -1,4 +1,4 @@
-"""Rectified flow on `digits`: the network of `configs/digits.py` with the velocity as its target. No download.
+"""Rectified flow on `digits`: the network of `configs/digits.py` and the velocity as its target. No download.
 
 Not a result of a paper. The config shows that flow matching (Lipman et al. 2023; Liu, Gong & Liu 2023) is a Gaussian
 diffusion on another path, whose bound and density are comparable with a VDM's. `logit_normal` draws t as in Esser et

@@ -18,9 +18,9 @@ Flow++ (recalled); the size and number of steps of ours are assumed.
 It is recalled and unverified that deep sub-VP is the paper's best model, and how many steps it was trained for. Ours:
 none yet.
 
-`bound` evaluates the bound instead of the flow. Cost: 104 GFLOP an image, 1.3e19 FLOP; at an assumed 300 TFLOP/s, 12
-hours of one accelerator; the flow's likelihood of the test set is five passes of some hundred calls and gradients an
-image.
+`bound` evaluates the bound instead of the flow. Cost: 104 GFLOP per image, 1.3e19 FLOP; at an assumed 300 TFLOP/s, 12
+hours of one accelerator. The flow's likelihood of the test set takes five passes with about a hundred calls and
+gradients per image.
 
 Variants: `flips` `vp` `bound` `dequantizer`; `uniform_times` (t is uniform, to compare the variance of the loss);
 `mini` for two CPU cores.

@@ -8,7 +8,7 @@ Ours is uniform, or that of the variant `dequantizer`, as in configs/scoreflow_c
 box-resized version are not comparable. The network (DDPM++ deep, sub-VP), batch and number of steps are those of
 configs/scoreflow_cifar10.py, not the paper's, and unverified. Ours: none yet.
 
-Cost: 104 GFLOP an image, 1.3e19 FLOP; at an assumed 300 TFLOP/s, 12 hours of one accelerator.
+Cost: 104 GFLOP per image, 1.3e19 FLOP; at an assumed 300 TFLOP/s, 12 hours of one accelerator.
 
 Variants: `vp` `bound` `uniform_times` `dequantizer`, `mini` for two CPU cores.
 """
