@@ -121,7 +121,9 @@ def test_damaged_folders_are_user_errors(prepare, damage):
 def test_new_imagenet_checks_its_count(prepare):
     splits = {"validation": (random_images(3, (32, 32, 3)), np.arange(3))}
     root = prepare("imagenet_resized/32x32", "0.1.0", splits)
-    with pytest.raises(UserError, match=r"test split of imagenet32_resized \(NEW\) has 50,000 images but 3"):
+    with pytest.raises(
+        UserError, match=r"test split of imagenet32_resized \(NEW\) has 50,000 images but data\.path has 3"
+    ):
         data.load("imagenet32_resized", "test", path=str(root))
 
 

@@ -38,7 +38,7 @@ def made(generate: Any, judge: Any = None, **changes: Any) -> ddgan.DDGAN:
     model = ddgan.model(config)
     network = lambda function: SimpleNamespace(apply=lambda variables, *inputs: function(*inputs))
     latent = lambda z, t, cond: generate(z, t, cond["latent"])
-    return replace(model, generator=network(latent), judge=network(judge))
+    return replace(model, generator=network(latent), discriminator=network(judge))
 
 
 PARAMS: dict[str, Any] = {"generator": {}, "discriminator": {}}
