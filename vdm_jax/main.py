@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shlex
+import signal
 import sys
 import time
 import traceback
@@ -180,13 +181,13 @@ def main(argv: Sequence[str]) -> None:
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("interrupted; run the same command again to continue from the last checkpoint", 130)
+        fail("interrupted; run the same command again to continue from the last checkpoint, if any", 130)
     except Exception as error:
         from vdm_jax.runtime import distributed
-        from vdm_jax.runtime.preemption import EXIT_STATUS, Preempted
+        from vdm_jax.runtime.preemption import Preempted
 
         if isinstance(error, Preempted):
-            fail(str(error), EXIT_STATUS)
+            fail(str(error), error.status)
         if isinstance(error, OSError) and error.errno in _DISK:
             place = error.filename or _WORKDIR.value
             fail(f"{error.strerror}: {place}; when that is fixed, run the same command again to continue from there")
@@ -198,7 +199,10 @@ def main(argv: Sequence[str]) -> None:
 
 def run() -> None:
     """Console entry point."""
-    app.run(main, flags_parser=parse)
+    try:
+        app.run(main, flags_parser=parse)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # otherwise Ctrl-C while Python exits prints a traceback
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""SIGKILL at twenty random moments of a run, and SIGTERM where it is awkward."""
+"""SIGKILL at twenty random moments of a run, SIGTERM where it is awkward, and Ctrl-C."""
 
 from __future__ import annotations
 
 import pathlib
 import random
+import re
 import shutil
 import signal
 import time
@@ -104,3 +105,29 @@ def test_terminated_while_it_evaluates_it_leaves_and_evaluates_again(place: Plac
     place.run("evaluating", SWIRL)
     # A checkpoint more than the straight run made lies there; what was trained and measured is the same.
     assert outcome(workdir) == straight
+
+
+@pytest.mark.slow
+def test_interrupted_it_saves_its_step_and_resumes(place: Place, straight: dict[str, Any]) -> None:
+    workdir = place.folder / "interrupted"
+    with place.start("interrupted", SWIRL) as running:
+        wait_for(lambda: bool(steps(workdir)), running)
+        running.processes[0].send_signal(signal.SIGINT)
+        done = running.wait(60)[0]
+    assert done.status == 130 and "Traceback" not in done.err, done
+    (step,) = re.findall(r"vdm_jax: interrupted after step (\d+), which is saved; run the same command", done.err)
+    assert int(step) == steps(workdir)[-1]
+    place.run("interrupted", SWIRL)
+    assert outcome(workdir) == straight
+
+
+@pytest.mark.slow
+def test_interrupted_twice_it_ends_at_once(place: Place) -> None:
+    long_steps = (*SWIRL, "--config.data.batch_size=4096", "--config.training.accumulate=16")
+    with place.start("twice", long_steps) as running:
+        wait_for(printed(running, "step "), running)
+        for _ in range(2):
+            running.processes[0].send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        done = running.wait(30)[0]
+    assert done.status == 130 and "Traceback" not in done.err and "interrupted" in done.err, done

@@ -51,7 +51,7 @@ def train(
       frozen: the params of the method's frozen parts (`weights.frozen`).
 
     Raises:
-      Preempted: SIGTERM was received; the state is saved.
+      Preempted: SIGTERM or Ctrl-C was received; the state is saved.
       UserError: the config, the data or the directory cannot be used, or training diverged.
     """
     with contextlib.closing(Preemption()) as preemption:
@@ -170,7 +170,11 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
         if halting:
             checkpoints.finish(run.saver)
             multihost_utils.sync_global_devices("vdm_jax: all processes have stopped")
-            raise Preempted(f"terminated after step {number}, which is saved; run the same command to resume")
+            preemption = run.preemption
+            raise Preempted(
+                f"{preemption.word} after step {number}, which is saved; run the same command to resume",
+                preemption.status,
+            )
         if any(due_results(run, number)) and evaluate_and_sample(run, program.leave(state), number):
             watch.restart(number)
     profile.close()
