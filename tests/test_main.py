@@ -192,6 +192,7 @@ def test_directory_remembers_its_config(run: pathlib.Path, capfd: pytest.Capture
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 
 
+@pytest.mark.slow
 def test_commands_of_the_readme_leave_every_result(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """Training, two evaluations and two sets of samples: none replaces another."""
     named = re.findall(r"runs/digits (--mode=(?:eval|sample).*)", README.read_text())

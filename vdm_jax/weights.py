@@ -29,7 +29,7 @@ def place(path: str) -> tuple[epath.Path, int | None]:
         (working directory or published file, step of the checkpoint in the path or None).
     """
     location = epath.Path(path).expanduser()
-    if location.name == "checkpoints":
+    if location.name == "checkpoints" and not workdir.exists(location / "config.json"):  # else it is a run's own name
         return location.parent, None
     if location.name.isdigit() and location.parent.name == "checkpoints":
         return location.parent.parent, int(location.name)

@@ -52,6 +52,16 @@ def test_samples_of_another_model_are_enlarged_with_their_labels(
     np.testing.assert_array_equal(requested(config, 4)["label"], [2] * 4)
 
 
+def test_bytes_of_a_file_are_read_without_overflow(tmp_path: Any) -> None:
+    values = (np.arange(20).reshape(5, 2, 2, 1) * 13).astype(np.uint8)
+    config = settings(**{**LEVELS, "data__vocabulary": 256}, sampling__low_resolution=a_file(tmp_path, samples=values))
+    method = methods.build(config)
+    found = requested(config, 4)["low_resolution"]
+    np.testing.assert_array_equal(found, values[:4])
+    encoded = conditioning.prepared(method.conditions, requested(config, 4), method.encode)["low_resolution"]
+    np.testing.assert_allclose(encoded, 2 * values[:4].astype(float) / 255 - 1, atol=1e-6)
+
+
 def test_without_a_file_the_images_of_the_split_are_made_small() -> None:
     config = settings(data__shape=(8, 8, 1), data__vocabulary=17, model__low_resolution=4, model__attention_at=(4,))
     config.model.num_classes = 10

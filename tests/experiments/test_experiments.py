@@ -7,6 +7,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments import common, tables
 from experiments.common import Measured, Outcome, Row
@@ -287,3 +288,13 @@ def test_likelihoods_of_one_data_set_stand_beside_the_quoted_ones():
     (gain,) = (e["measured"]["gain"] for e in entries if "gain" in e["measured"])
     assert gain["mean"] > 3 * gain["standard_error"] and abs(scoreflow - dequantized - gain["mean"]) < 0.02
     assert all(m["mean"] > sub_vp + 0.5 for name, m in ours.items() if "DDPM" in name)
+
+
+def test_the_linear_part_of_an_axis_is_marked() -> None:
+    axes = Figure().subplots()
+    common.symlog(axes, 0.5)
+    assert axes.get_yscale() == "symlog" and [text.get_text() for text in axes.texts] == ["linear below 0.5"]
+    ends = axes.transData.transform([(0, -0.5), (0, 0), (0, 0.5)])[:, 1]
+    np.testing.assert_allclose(ends[1] - ends[0], ends[2] - ends[1])
+    (band,) = axes.patches
+    assert (band.get_y(), band.get_height()) == (-0.5, 1.0)  # type: ignore[attr-defined]

@@ -52,3 +52,16 @@ def test_recomputation_makes_room() -> None:
     assert again["fits"]
     assert again["gib_a_device"] < plain["gib_a_device"] / 2
     assert 1.1 < again["compute_ms"] / plain["compute_ms"] < 4 / 3
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [
+        (371_621.3, "372,000 chip-hours"),
+        (17.06, "17.1 chip-hours"),
+        (480, "480 chip-hours"),
+        (1.07e-4, "0.000107 chip-hours"),
+    ],
+)
+def test_chip_hours_have_three_digits(hours: float, text: str) -> None:
+    assert plan_table.in_chip_hours(hours) == text

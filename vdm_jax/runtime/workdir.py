@@ -67,10 +67,17 @@ def check_same(workdir: epath.Path, config: ConfigDict) -> None:
                 raise UserError(f"{workdir} contains {name} but no config.json; restore it or use another --workdir")
         return
     changed = differences(saved, config)
-    if changed:
+    if changed and _has_results(workdir):
         raise UserError(
             f"{workdir} belongs to another config ({'; '.join(changed)}); use a new --workdir, or set these fields back"
         )
+
+
+def _has_results(workdir: epath.Path) -> bool:
+    """Return whether a directory has checkpoints, evaluations or samples, which belong to its config."""
+    children = lambda name: list((workdir / name).iterdir()) if exists(workdir / name) else []
+    saved = any(child.name.isdigit() for child in children("checkpoints"))  # not one that was being written
+    return saved or exists(workdir / "eval.json") or bool(children("samples") or children("evals"))
 
 
 def check_resume(workdir: epath.Path, config: ConfigDict, data: dict[str, Any]) -> None:
@@ -79,7 +86,7 @@ def check_resume(workdir: epath.Path, config: ConfigDict, data: dict[str, Any]) 
     data: `Dataset.identity`; a directory of an early version, which has no record of its data, is accepted.
     """
     record = _saved(workdir)
-    if record is None:
+    if record is None or not _has_results(workdir):
         return
     before = record.get("data") or data
     if changed := difference(before, data):
