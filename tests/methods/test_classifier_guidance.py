@@ -103,7 +103,7 @@ class OfLabel(Exact):
     """ε̂ = 0.1 (1 + label), of K classes and ∅."""
 
     def apply(self, _: Any, z: Array, t: Array, cond: Any, *__: Any) -> Array:
-        return jnp.ones_like(z) * 0.1 * (1 + cond["label"][:, None, None, None])
+        return jnp.ones_like(z) * 0.1 * (1 + cond["label"].astype(z.dtype)[:, None, None, None])
 
 
 def test_both_guidances_act_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def test_warm_up_then_decay(decay: str) -> None:
     expected = 0.4 * np.minimum(steps / 10, 1.0)
     if decay == "cosine":
         expected[10:] = 0.4 * 0.5 * (1 + np.cos(np.pi * (steps[10:] - 10) / 40))
-    np.testing.assert_allclose([float(rate(n)) for n in steps], expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose([float(rate(n)) for n in steps.tolist()], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_average_follows_its_formula() -> None:
