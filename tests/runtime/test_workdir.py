@@ -21,9 +21,10 @@ IDENTITY = {"name": "folder", "version": "folder:cats:0123 train/", "examples": 
 
 @pytest.fixture
 def directory(tmp_path: Any) -> epath.Path:
-    """Claimed by the tiny config for IDENTITY."""
+    """Claimed by the tiny config for IDENTITY, with a checkpoint."""
     place = epath.Path(tmp_path) / "run"
     workdir.claim(place, points(), IDENTITY)
+    (place / "checkpoints" / "3").mkdir(parents=True)
     return place
 
 
@@ -52,6 +53,22 @@ def test_other_data_is_refused_and_both_are_named(directory: epath.Path, change:
     for told in (IDENTITY, IDENTITY | change):
         assert f"folder ({told['version']}, {told['examples']} examples)" in str(raised.value)
     assert "use a new --workdir" in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("result", ["", "checkpoints/3", "samples/3.png", "evals/a.json", "eval.json"])
+def test_a_directory_without_results_takes_another_config(tmp_path: Any, result: str) -> None:
+    place, other = epath.Path(tmp_path), points()
+    other.model.width *= 2
+    workdir.claim(place, points(), IDENTITY)
+    (place / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir(parents=True)  # killed before its first checkpoint
+    if result:
+        (place / result).parent.mkdir(parents=True, exist_ok=True)
+        (place / result).write_text("")
+        with pytest.raises(UserError, match=r"belongs to another config \(model\.width: 8 → 16\)"):
+            workdir.check_same(place, other)
+    else:
+        workdir.check_same(place, other)
+        workdir.check_resume(place, other, IDENTITY | {"examples": 91})
 
 
 def test_directory_of_before_this_record_is_accepted_and_gets_it(directory: epath.Path) -> None:
@@ -83,6 +100,7 @@ def cosine(num_steps: int) -> ConfigDict:
 def test_num_steps_may_not_change_where_the_learning_rate_follows_it(tmp_path: Any) -> None:
     place = epath.Path(tmp_path)
     workdir.claim(place, cosine(12), IDENTITY)
+    (place / "checkpoints" / "3").mkdir(parents=True)
     workdir.check_resume(place, cosine(12), IDENTITY)
     with pytest.raises(UserError, match=r"num_steps: 12 → 24 would make the learning rate jump.*--weights=") as raised:
         workdir.check_resume(place, cosine(24), IDENTITY)

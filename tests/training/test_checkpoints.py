@@ -90,6 +90,13 @@ def test_weights_by_workdir_folder_and_step(finished: epath.Path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_working_directory_may_be_called_checkpoints(finished: epath.Path, tmp_path: Any) -> None:
+    place = tmp_path / "checkpoints"
+    shutil.copytree(finished, place)
+    for path, step in ((place, 12), (place / "checkpoints", 12), (place / "checkpoints" / "9", 9)):
+        assert weights.load(str(path), points(), methods.build(points()))[1] == step
+
+
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [
