@@ -6,6 +6,7 @@ numbers its purposes from 0, and those of conditions start at CONDITIONS.
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -22,6 +23,7 @@ def normal_like(keys: Array, shape: tuple[int, ...], purpose: int) -> Array:
 
 def example_keys(key: Array, index: Array) -> Array:
     """Derive one key for each position index [b] in the global batch, [b]."""
+    chex.assert_rank(index, 1)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
 

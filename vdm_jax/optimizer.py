@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -170,6 +171,7 @@ def ema_update(ema: Any, params: Any, step: Array, decay: float) -> Any:
     The warm-up makes the average usable in short runs: with a decay of 0.9999 alone, it would still be close to the
     initial network after 900 steps.
     """
+    chex.assert_trees_all_equal_shapes(ema, params)
     n = jnp.asarray(step, jnp.result_type(float))
     d = jnp.minimum(decay, (1.0 + n) / (10.0 + n))
     return jax.tree.map(lambda average, new: average + (1 - d).astype(new.dtype) * (new - average), ema, params)

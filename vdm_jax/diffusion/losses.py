@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import chex
 import jax.numpy as jnp
 from jax import Array
 
@@ -48,7 +49,8 @@ def prior(f: Array, gamma_1: Array, process: Process = VP) -> Array:
 
 
 def squared_error(target: Array, prediction: Array) -> Array:
-    """Return ‖target − prediction‖², [B]."""
+    """Return ‖target − prediction‖², [B]; both are [B, …]."""
+    chex.assert_equal_shape([target, prediction])
     return sum_except_batch(jnp.square(target - prediction))
 
 

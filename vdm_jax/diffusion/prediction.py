@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax.numpy as jnp
 from jax import Array
 
@@ -67,6 +68,7 @@ def split(raw: Array, z: Array, level: Noise, kind: str = "eps") -> Prediction:
     v = None
     if raw.shape[-1] == 2 * z.shape[-1]:
         raw, v = jnp.split(raw, 2, axis=-1)
+    chex.assert_equal_shape([raw, z])
     if kind == "eps":
         x, eps = x_from_eps(z, raw, level), raw
     elif kind == "x":

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -87,6 +88,7 @@ def noise(gamma: Array, t: Array, process: Process = VP) -> Noise:
 
 def q_sample(x: Array, eps: Array, level: Noise) -> Array:
     """Return z_t = α_t x + σ_t ε (VDM eq. 1). x, eps: [B, …]; level: [B]."""
+    chex.assert_equal_shape([x, eps])
     return expand(level.alpha, x.ndim) * x + expand(level.sigma, x.ndim) * eps
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -152,6 +153,8 @@ class Attention(nn.Module):
         )
         mask = None
         if tokens is not None:
+            chex.assert_shape(tokens.states, (batch, None, None))
+            chex.assert_shape(tokens.mask, tokens.states.shape[:2])
             length = tokens.states.shape[1]
             token_k, token_v = (
                 linear(name=name)(tokens.states).reshape(batch, length, self.heads, channels // self.heads)
