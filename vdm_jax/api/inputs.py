@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
 from vdm_jax import arguments, conditioning
+from vdm_jax.api import programs
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 
@@ -30,9 +29,7 @@ def images(config: ConfigDict, given: Any) -> np.ndarray:
 def latents(config: ConfigDict, method: Method, given: Any) -> np.ndarray:
     """Return latents z [N, …] as floats; UserError unless they are finite and of the shape of encoded data."""
     array = arguments.reals("latents", given)
-    shape = tuple(config.data.shape)
-    encoded = jax.eval_shape(method.encode, jax.ShapeDtypeStruct((1, *shape), jnp.int32)).shape[1:]
-    _check_shape("latents", array.shape, encoded)
+    _check_shape("latents", array.shape, programs.encoded_shape(method.encode, tuple(config.data.shape)))
     return array.astype(np.result_type(array.dtype, np.float32))
 
 

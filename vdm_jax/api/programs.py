@@ -76,6 +76,13 @@ def guided(
 
 
 @lru_cache(maxsize=PROGRAMS)
+def encoded_shape(encode: Callable[[Array], Array], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the encoding of one example, without computing it."""
+    found: tuple[int, ...] = jax.eval_shape(encode, jax.ShapeDtypeStruct((1, *shape), jnp.int32)).shape[1:]
+    return found
+
+
+@lru_cache(maxsize=PROGRAMS)
 def sampler(draw: Callable[..., Any], num_steps: int, keep: tuple[int, ...]) -> Program:
     """Return the program of `Method.sample`: (params, key, rows 'index' and 'cond') → samples, states [b, K, …], …."""
 
@@ -118,13 +125,22 @@ def editor(chain_of: Callable[..., Any], encode: Callable[[Array], Array], edit:
 @lru_cache(maxsize=PROGRAMS)
 def evaluator(terms: Callable[..., Any]) -> Program:
     """Return the program of a likelihood: (params, key, rows 'index', 'cond' and 'x') → named terms [b]."""
-    return jax.jit(lambda params, key, rows: terms(params, {"x": rows["x"], "cond": rows["cond"]}, _keys(key, rows)))
+
+    def run(params: Any, key: Array, rows: Rows) -> dict[str, Array]:
+        return terms(params, {"x": rows["x"], "cond": rows["cond"]}, _keys(key, rows))
+
+    return jax.jit(run)
 
 
 @lru_cache(maxsize=PROGRAMS)
 def ends(ode_of: ODEOf) -> Callable[[Any], tuple[Array, Array]]:
     """Return the function of params → (γ_0, γ_1), the range of a schedule."""
-    return jax.jit(lambda params: tuple(jnp.asarray(g) for g in (ode_of(params).gamma_0, ode_of(params).gamma_1)))
+
+    def run(params: Any) -> tuple[Array, Array]:
+        ode = ode_of(params)
+        return jnp.asarray(ode.gamma_0), jnp.asarray(ode.gamma_1)
+
+    return jax.jit(run)
 
 
 @lru_cache(maxsize=PROGRAMS)
