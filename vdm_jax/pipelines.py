@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vdm_jax import conditioning
+from vdm_jax import arguments, conditioning
 from vdm_jax.conditioning import Condition
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
@@ -95,7 +95,14 @@ class Pipeline(NamedTuple):
     models: tuple[Any, ...]
 
     def sample(
-        self, count: int = 16, *, seed: int = 0, all_stages: bool = False, **conditions: Any
+        self,
+        count: int = 16,
+        *,
+        seed: int = 0,
+        all_stages: bool = False,
+        batch_size: int | None = None,
+        progress: bool = True,
+        **conditions: Any,
     ) -> np.ndarray | list[np.ndarray]:
         """Draw from the models one after the other.
 
@@ -103,14 +110,17 @@ class Pipeline(NamedTuple):
           count: number of samples.
           seed: stage k draws from seed + k.
           all_stages: return the samples of every stage.
+          batch_size: the most samples that are drawn at once; None for that of each model's config.
+          progress: show a progress bar for every model with several batches.
           conditions: values by the name of the condition, for every model that has it.
 
         Returns:
           Samples of the last model [count, …], or a list with those of every model.
 
         Raises:
-          UserError: two neighbors do not fit, or no model has one of the conditions.
+          UserError: an argument is not valid, two neighbors do not fit, or no model has one of the conditions.
         """
+        count, seed = arguments.whole("count", count, 1), arguments.whole("seed", seed, *arguments.SEEDS)
         links = [
             link(f"model {k + 1}", model.config, after.method).name
             for k, (model, after) in enumerate(zip(self.models, self.models[1:], strict=False))
@@ -125,7 +135,7 @@ class Pipeline(NamedTuple):
                 known[links[number - 1]] = drawn[-1]
             names = {c.name for c in model.method.conditions}
             values = {name: value for name, value in known.items() if name in names}
-            drawn.append(model.sample(count, seed=seed + number, **values))
+            drawn.append(model.sample(count, seed=seed + number, batch_size=batch_size, progress=progress, **values))
         return drawn if all_stages else drawn[-1]
 
     def _check_known(self, conditions: Mapping[str, Any], links: Sequence[str]) -> None:

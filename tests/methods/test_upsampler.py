@@ -126,7 +126,7 @@ def test_a_notebook_gives_what_is_enlarged(exact: None) -> None:
     hole = np.zeros((3, 4, 4, 1), bool)
     filled = model.inpaint(x, hole, num_steps=8, low_resolution=low)  # all new, of what is given alone
     np.testing.assert_allclose(area(filled, SIDE), low, atol=1e-5)
-    with pytest.raises(UserError, match="give inpaint its low_resolution"):
+    with pytest.raises(UserError, match="needs the small images: pass low_resolution"):
         model.inpaint(x, hole)
     with pytest.raises(UserError, match="low_resolution must be finite"):
         model.sample(3, low_resolution=np.where(low > 0, np.nan, low))

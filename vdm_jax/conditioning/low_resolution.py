@@ -18,8 +18,8 @@ from etils import epath
 from jax import Array
 from ml_collections import ConfigDict
 
-from vdm_jax import data
-from vdm_jax.conditioning.base import Condition, Encode, finite
+from vdm_jax import arguments, data
+from vdm_jax.conditioning.base import Condition, Encode
 from vdm_jax.conditioning.label import NAME as LABEL
 from vdm_jax.errors import UserError
 from vdm_jax.keys import CONDITIONS
@@ -139,12 +139,7 @@ class LowResolution(Condition):
         if given is None or np.shape(given) != shape:
             what = "nothing" if given is None else f"images of shape {np.shape(given)}"
             raise UserError(f"{NAME} of this upsampler must be images of shape {shape}, not {what}")
-        finite(NAME, given, None)
-        if self.vocabulary and np.size(given) and (np.min(given) < 0 or np.max(given) > self.vocabulary - 1):
-            raise UserError(
-                f"{NAME} must have values 0 to {self.vocabulary - 1}, not {np.min(given):g} to {np.max(given):g}"
-            )
-        return encode(jnp.asarray(given))
+        return encode(jnp.asarray(arguments.pixels(NAME, given, self.vocabulary)))
 
     def encoder(self) -> Encoder:
         return ConcatImage(self.name, self.side, self.channels)

@@ -1,0 +1,37 @@
+"""Loading a model by its path."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from vdm_jax import config as configs
+from vdm_jax import frozen, weights
+from vdm_jax.api import programs
+from vdm_jax.api.model import Model
+from vdm_jax.errors import UserError
+from vdm_jax.runtime import workdir
+
+
+def load(path: str, config: ConfigDict | str | None = None) -> Model:
+    """Load a model.
+
+    Args:
+      path: a working directory, one of its checkpoints, or a file of published weights.
+      config: for weights without a config.json: a ConfigDict, or the name of a config with its variants, such as
+        'configs/cifar10.py'.
+
+    Raises:
+      UserError: there is no config, or the weights do not fit it.
+    """
+    if isinstance(config, str):
+        config = configs.load(config)
+    if config is None:
+        owner, _ = weights.place(path)
+        saved = workdir.saved_config(owner) if owner.is_dir() else None
+        if saved is None:
+            raise UserError(f"{path} holds no config.json; pass its config, e.g. config='configs/cifar10.py'")
+        config = configs.from_saved(saved)
+    configs.check(config)
+    method = programs.method_of(FrozenConfigDict(config))
+    params, step = weights.load(path, config, method)
+    return Model(config, method, {**frozen.load_parts(method, training=False), **params}, step)
