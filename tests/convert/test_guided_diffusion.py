@@ -67,7 +67,8 @@ def classify(epsilon: float) -> Callable:
     net = Classifier(replace(CASES["classifier"][0], epsilon=epsilon, dtype=jnp.float64), CLASSES)
 
     def of_label(z: jax.Array, params: dict, t: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = net.apply({"params": params}, z, t)
+        with jax.numpy_dtype_promotion("standard"):  # the frequencies are those of the original, in float32
+            logits = net.apply({"params": params}, z, t)
         return jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1).sum(), logits
 
     @jax.jit

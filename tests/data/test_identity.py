@@ -90,6 +90,7 @@ def test_other_classes_are_named(folder):
 def test_a_resume_says_what_changed_and_the_way_out(folder, tmp_path):
     run = epath.Path(tmp_path) / "run"
     workdir.claim(run, points(), _identity(folder))
+    (run / "checkpoints" / "3").mkdir(parents=True)
     workdir.check_resume(run, points(), _identity(folder))
     os.rename(folder, tmp_path / "dogs")
     workdir.check_resume(run, points(), _identity(tmp_path / "dogs"))

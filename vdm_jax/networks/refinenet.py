@@ -81,7 +81,13 @@ def _conv(name: str, h: Array, features: int, *, dilation: int = 1, size: int = 
 
 def _halved(h: Array) -> Array:
     """Average every 2 × 2 pixels."""
-    return nn.avg_pool(h, (2, 2), (2, 2))
+    return _pooled(h, 2, 2, 0)
+
+
+def _pooled(h: Array, size: int, stride: int, padding: int) -> Array:
+    """Average size × size pixels, padded by zeros, which count."""
+    with jax.numpy_dtype_promotion("standard"):  # Flax divides by the integer number of pixels
+        return nn.avg_pool(h, (size, size), (stride, stride), ((padding, padding), (padding, padding)))
 
 
 class Residual(nn.Module):
@@ -144,7 +150,7 @@ class Refine(nn.Module):
         path = h = nn.elu(sum(hs[1:], hs[0]))
         for i in range(2):  # chained residual pooling
             path = Norm(self.levels, name=f"pool_norm{i}")(path, level)
-            path = nn.avg_pool(path, (5, 5), padding=((2, 2), (2, 2)))  # zeros at the edges count
+            path = _pooled(path, 5, 1, 2)  # zeros at the edges count
             path = _conv(f"pool{i}", path, self.features, bias=False)
             h = h + path
         return Units(self.levels, 3 if self.last else 1, name="out")(h, level)
