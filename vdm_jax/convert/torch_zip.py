@@ -5,6 +5,9 @@
       <stem>/data/<key>      the elements of one storage; tensors are strided views, several may share one
       <stem>/byteorder       'little' or 'big'; older files lack it and are little
 
+An archive of TorchScript, which `torch.jit.save` writes, is one too: its pickle describes modules, whose attributes are
+tensors, and its code lies in other members, which may be compressed and are not read.
+
 Nothing that the file claims is believed: a storage has exactly the bytes that its member has, a view lies within
 its storage, and all members together are no larger than the file.
 """
@@ -36,10 +39,6 @@ MAX_EXPANDED = 16 * 2**20
 
 RESAVE = 'torch.save(torch.load("old.pt", map_location="cpu", weights_only=True), "new.pt")'
 OLD = f"of a PyTorch before 1.6; save it again with a newer one: {RESAVE}"
-SCRIPT = (
-    "TorchScript, a program; if you trust where it comes from, save its tensors alone: "
-    'torch.save(torch.jit.load("old.pt").state_dict(), "new.pt")'
-)
 
 
 class Archive(NamedTuple):
@@ -54,10 +53,10 @@ class Archive(NamedTuple):
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """Name → tensor of the .pt file at `path`; the arrays are read-only.
+    """Name → tensor of the .pt file at `path`, with or without code; the arrays are read-only.
 
     What lies under 'state_dict' is taken if there is such a key, else everything. Names of nested dicts and lists
-    are joined by dots, numbers become arrays without axes, strings and None are dropped.
+    are joined by dots, numbers become arrays without axes (of TorchScript: are dropped), strings and None are dropped.
     Raises UserError if there is no such file or it is anything but tensors.
     """
     with opened(path, "a .pt file") as (stream, size):
@@ -82,7 +81,7 @@ def root_of(names: Iterable[str]) -> str | None:
 
 
 def is_script(names: Iterable[str], root: str) -> bool:
-    """Whether the archive is TorchScript: code and constants beside the tensors."""
+    """Whether the archive is TorchScript: code or constants beside the tensors."""
     return any(name == root + "constants.pkl" or name.startswith(root + "code/") for name in names)
 
 
@@ -96,7 +95,8 @@ def _checked(archive: zipfile.ZipFile, size: int) -> Archive:
     if root is None:
         raise Refused("is a zip archive but no .pt file: it has no data.pkl, or several")
     if is_script(members, root):
-        raise Refused(f"is {SCRIPT}")
+        data = (f"{root}data.pkl", f"{root}data/", f"{root}byteorder")
+        infos = [info for info in infos if info.filename.startswith(data)]
     for info in infos:
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
             raise Refused(f"was packed by something other than PyTorch; save it again: {RESAVE}")
@@ -108,8 +108,11 @@ def _checked(archive: zipfile.ZipFile, size: int) -> Archive:
 
 
 def _tensors(archive: Archive) -> dict[str, np.ndarray]:
-    leaves = _leaves(parse(archive.read("data.pkl")))
+    script = is_script(archive.members, archive.root)
+    leaves = _leaves(parse(archive.read("data.pkl"), script))
     tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
+    if script:  # numbers are options of modules
+        leaves = dict(tensors)
     for name, tensor in tensors.items():
         _check_bounds(shown(name), tensor, archive)
     if sum(_excess(tensor) for tensor in tensors.values()) > MAX_EXPANDED:
