@@ -132,7 +132,7 @@ def _classes_of(path: str, config: ConfigDict) -> tuple[int, bool] | None:
         if saved["method"] != config.method:
             return None
         return model.get("num_classes", 0), bool(model.get("null_class", False))
-    if not place(path)[0].exists() or formats.sniff(path) != "torch_zip":
+    if not place(path)[0].exists() or formats.sniff(path) not in ("torch_zip", "safetensors"):
         return None
     names = torch_wrapped.read(path, config.evaluation.weights)
     return (len(names["label_emb.weight"]) if "label_emb.weight" in names else 0), False

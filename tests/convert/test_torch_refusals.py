@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.convert.torch_files import EMPTY_DICT, archive, plain, program, storage, tensor
+from tests.convert.torch_files import CODE, EMPTY_DICT, archive, module, plain, program, storage, tensor
 from vdm_jax.convert import torch_zip
 from vdm_jax.convert.torch_pickle import MAX_PROGRAM
 from vdm_jax.errors import UserError
@@ -275,6 +275,11 @@ def claims(size: int) -> bytes:
     return raw[: at + 20] + struct.pack("<II", size, size) + raw[at + 28 :]
 
 
+def script(pickled: bytes) -> bytes:
+    """An archive of TorchScript."""
+    return archive(pickled, others=CODE)
+
+
 FILES = {
     "empty": (b"", "does not start"),
     "text": (b"hello", "does not start"),
@@ -286,7 +291,12 @@ FILES = {
     "a zip bomb": (archive(None, {"0": bytes(10**7)}, compression=zipfile.ZIP_DEFLATED), "other than PyTorch"),
     "no pickle": (archive(root="a/b/"), "no data.pkl"),
     "two pickles": (archive(others={"/../b/data.pkl": b""}, root="archive"), "no data.pkl"),
-    "TorchScript": (archive(others={"constants.pkl": b"", "code/__torch__.py": b"x"}), "torch.jit.load"),
+    "TorchScript in a place of tensors alone": (archive(program({"x": module({})})), "__torch__.net.Net"),
+    "code that is called": (script(b"cos\nsystem\n(X\x04\x00\x00\x00trueqR."), "os.system"),
+    "a module that is called": (script(b"\x80\x02c__torch__.net\nNet\n)R."), "calls '__torch__.net.Net' with"),
+    "a module of arguments": (script(b"\x80\x02c__torch__.net\nNet\n(K\x01t\x81."), "NEWOBJ"),
+    "a module without a dict": (script(b"\x80\x02c__torch__.net\nNet\n)\x81K\x01b."), "damaged description"),
+    "TorchScript with packed tensors": (archive(others=CODE, compression=zipfile.ZIP_DEFLATED), "other than PyTorch"),
     "a member that is short": (archive(None, {"0": bytes(23)}), "23 bytes"),
     "a member that is missing": (archive(None, {}), "lacks the storage"),
     "a member twice": (None, "one name"),

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.convert.torch_files import archive, program, storage, tensor
+from tests.convert.torch_files import CODE, archive, module, plain, program, storage, tensor
 from vdm_jax.convert import torch_zip
 from vdm_jax.errors import UserError
 
@@ -159,3 +159,22 @@ def test_places_without_a_file(tmp_path: Path) -> None:
 
 def test_a_dict_without_tensors_is_empty(tmp_path: Path) -> None:
     assert torch_zip.read(str(written(tmp_path, archive(program({}), {})))) == {}
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_tensors_of_torchscript_s_modules_have_the_names_of_a_state_dict(tmp_path: Path, compression: int) -> None:
+    """Numbers are options of modules, not tensors; code may be packed."""
+    ints = b"ctorch.jit._pickle\nbuild_intlist\n(](K\x01K\x02etR"
+    tagged = b"ctorch.jit._pickle\nrestore_type_tag\n(]" + plain("List[str]") + b"tR"
+    inner = module({"weight": tensor(shape=(3,), strides=(1,), offset=1), "training": b"\x89", "stride": ints})
+    outer = module({"conv": inner, "0": tensor(), "names": tagged, "name": plain("net"), "none": b"N"})
+    (tmp_path / "net.pt").write_bytes(
+        archive(b"\x80\x02" + outer + b".", {"0": np.arange(6, dtype=np.float32).tobytes()})
+    )
+    with zipfile.ZipFile(tmp_path / "net.pt", "a") as members:
+        for name, code in CODE.items():
+            members.writestr(f"archive/{name}", code, compression)
+    got = torch_zip.read(str(tmp_path / "net.pt"))
+    assert list(got) == ["conv.weight", "0"]
+    np.testing.assert_array_equal(got["conv.weight"], np.float32([1, 2, 3]), strict=True)
+    np.testing.assert_array_equal(got["0"], np.arange(6, dtype=np.float32).reshape(2, 3), strict=True)

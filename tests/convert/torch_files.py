@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+KINDS = {"float32": b"torch\nFloatStorage", "float16": b"torch\nHalfStorage", "int64": b"torch\nLongStorage"}
 EMPTY_DICT = b"ccollections\nOrderedDict\n)R"
 
 
@@ -34,6 +35,16 @@ def tensor(
 ) -> bytes:
     arguments = (of or storage()) + plain(offset) + plain(shape) + plain(strides) + b"\x89" + hooks + more
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
+
+
+# Beside the pickle of TorchScript.
+CODE = {"constants.pkl": b"\x80\x02).", "code/__torch__/net.py": b"x" * 1000}
+_CLASS = b"c__torch__.net\nNet\n"
+
+
+def module(attributes: Mapping[str, bytes]) -> bytes:
+    """Instructions that push a module of TorchScript."""
+    return _CLASS + b")\x81}(" + b"".join(plain(name) + value for name, value in attributes.items()) + b"ub"
 
 
 def program(values: Mapping[str, bytes]) -> bytes:
@@ -65,6 +76,6 @@ def pt(flat: dict[str, np.ndarray]) -> bytes:
     values, storages = {}, {}
     for i, (name, a) in enumerate(flat.items()):
         strides = tuple(step // a.itemsize for step in np.empty(a.shape, a.dtype).strides)
-        values[name] = tensor(shape=a.shape, strides=strides, of=storage(str(i), size=a.size))
+        values[name] = tensor(shape=a.shape, strides=strides, of=storage(str(i), KINDS[a.dtype.name], a.size))
         storages[str(i)] = a.tobytes()
     return archive(program(values), storages)

@@ -19,7 +19,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
-from vdm_jax.convert import torch_wrapped, torch_zip
+from vdm_jax.convert import state_dict, torch_wrapped
 from vdm_jax.convert import unet_blocks as layout
 from vdm_jax.convert import unet_tables as tables
 from vdm_jax.convert.unet_tables import Shape, Tree
@@ -132,7 +132,7 @@ def load(path: str, config: ConfigDict, like: Any) -> tuple[Tree, int]:
 
 def _networks(path: str, config: ConfigDict) -> dict[str, Flat]:
     """Read the tensors of a generator, or of both networks of a training state, without its other entries."""
-    flat = torch_zip.read(path)
+    flat = state_dict.read(path)
     parts: dict[str, Flat] = {}
     for prefix, part in _SECTIONS.items():
         if section := {n.removeprefix(prefix): leaf for n, leaf in flat.items() if n.startswith(prefix)}:

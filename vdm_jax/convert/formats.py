@@ -24,6 +24,7 @@ from vdm_jax.convert import (
     guided_diffusion,
     improved_diffusion,
     ncsn,
+    safe_tensors,
     score_sde,
     torch_wrapped,
     torch_zip,
@@ -36,9 +37,6 @@ from vdm_jax.errors import UserError
 # Formats that are recognized but not read: the end of an error sentence, with the remedy.
 REFUSED = {
     "torch_legacy": torch_zip.OLD,
-    "torchscript": torch_zip.SCRIPT,
-    "safetensors": "a safetensors file; save it as PyTorch does: "
-    'torch.save(safetensors.torch.load_file("old.safetensors"), "new.pt")',
     "pickle": "a pickle, which can run arbitrary code when it is read; save only its arrays, with numpy.savez",
     "tf_checkpoint": "a TensorFlow checkpoint; where TensorFlow is installed, export it: "
     'r = tf.train.load_checkpoint("model.ckpt"); '
@@ -50,7 +48,7 @@ REFUSED = {
     "samples": "samples that a model drew, not weights; give the working directory of that model, or published weights",
     "directory": "a directory without a checkpoint in it; give a working directory, or the file of weights itself "
     "(….pt, ….npz, ckpt-N.flax or checkpoint_N)",
-    "unknown": "not in a supported format of weights: PyTorch's .pt, numpy's .npz, Flax's msgpack",
+    "unknown": "not in a supported format of weights: PyTorch's .pt, .safetensors, numpy's .npz, Flax's msgpack",
 }
 
 _TENSORFLOW = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
@@ -62,7 +60,7 @@ def sniff(path: str) -> str:
     """Detect the format of the weights at `path`.
 
     Returns:
-        'torch_zip', 'npz', 'flax_msgpack', 'clu' (a directory or prefix that `clu.find` resolves) or a key of REFUSED.
+        'torch_zip', 'safetensors', 'npz', 'flax_msgpack', 'clu' (a directory or prefix that `clu.find` resolves) or a key of REFUSED.
 
     Raises:
         UserError: The path does not exist or cannot be read.
@@ -114,7 +112,7 @@ def _file(file: epath.Path) -> str:
         return "npy"
     if start.startswith(b"\x89HDF\r\n"):
         return "hdf5"
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= file.stat().length - 8:
+    if safe_tensors.begins(start, file.stat().length):
         return "safetensors"
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "pickle"
@@ -127,8 +125,8 @@ def _zip(stream: Any) -> str:
             names = archive.namelist()
     except DAMAGED:
         return "cut_short"
-    if root := torch_zip.root_of(names):
-        return "torchscript" if torch_zip.is_script(names, root) else "torch_zip"
+    if torch_zip.root_of(names):
+        return "torch_zip"
     if "samples.npy" in names or "arr_0.npy" in names:  # ours; improved-diffusion's and guided-diffusion's
         return "samples"
     return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
@@ -191,6 +189,7 @@ def _openai(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
 
 _KINDS = {
     "torch_zip": "a PyTorch file: improved-diffusion's, guided-diffusion's, NCSN's or denoising-diffusion-gan's",
+    "safetensors": "a file of safetensors",
     "npz": "an .npz file of arrays, as DDPM's TensorFlow weights are exported to",
     "flax_msgpack": "a Flax msgpack file",
     "clu": "a checkpoint of google-research/vdm",
@@ -203,3 +202,6 @@ _READERS: dict[str, dict[str, Callable[[str, ConfigDict, Any], tuple[Any, int]]]
     "classifier": {"torch_zip": guided_diffusion.load},
     "ddgan": {"torch_zip": ddgan.load},
 }
+for _readers in _READERS.values():  # the same tensors by the same names
+    if "torch_zip" in _readers:
+        _readers["safetensors"] = _readers["torch_zip"]

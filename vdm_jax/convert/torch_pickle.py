@@ -33,6 +33,10 @@ _TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
 _OPTIONS = "argparse.Namespace"  # command-line options in a training state; they become an empty dict
 _NAMES = {_DICT, _TENSOR, _PARAMETER, _OPTIONS, *STORAGES}
+# TorchScript's: classes of modules, whose code lies elsewhere and is not read; and lists and dicts with their types.
+_MODULE = "__torch__."
+_LISTS = {f"torch.jit._pickle.build_{kind}list" for kind in ("int", "double", "bool", "tensor")}
+_TAG = "torch.jit._pickle.restore_type_tag"
 
 STATE_DICT = "if the file is yours, save the model's .state_dict() alone"
 
@@ -60,13 +64,17 @@ class _Name(NamedTuple):
     dotted: str
 
 
-def parse(program: bytes) -> Any:
+def parse(program: bytes, script: bool = False) -> Any:
     """Parse a pickle that contains only dicts, lists, tuples, numbers, strings, None and Tensors.
+
+    Args:
+        program: The pickle.
+        script: Whether it is of TorchScript; its modules become dicts of their attributes.
 
     Raises:
         Refused: The pickle contains anything else, or is damaged.
     """
-    machine = _Machine()
+    machine = _Machine(script)
     try:
         for opcode, argument, _ in pickletools.genops(program):
             machine.step(opcode.name, argument)
@@ -80,12 +88,14 @@ def parse(program: bytes) -> Any:
 
 
 class _Machine:
-    """The state of the stack machine: the stack, the stacks below open marks, and the memo."""
+    """The state of the stack machine: the stack, the stacks below open marks, the memo, and modules without attributes yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: bool) -> None:
+        self.script = script
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.empty: dict[int, dict[str, Any]] = {}  # by id
 
     def step(self, name: str, argument: Any) -> None:
         push = self.stack.append
@@ -129,15 +139,17 @@ class _Machine:
             case "BINGET" | "LONG_BINGET":
                 push(self.memo[argument])
             case "GLOBAL":
-                push(_name(*argument.split(" ", 1)))
+                module, word = argument.split(" ", 1)
+                push(_name(module, word, self.script))
             case "STACK_GLOBAL":
-                push(_name(*self.pop(2)))
+                module, word = self.pop(2)
+                push(_name(module, word, self.script))
             case "BINPERSID":
                 push(_storage(*self.pop(1)))
             case "REDUCE":
                 push(_call(*self.pop(2)))
             case "NEWOBJ":
-                push(_new(*self.pop(2)))
+                push(self.new(*self.pop(2)))
             case "BUILD":
                 self.set_state()
             case _:
@@ -167,18 +179,32 @@ class _Machine:
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def set_state(self) -> None:
-        """Drop the attributes of a dict: `_metadata`, the module versions of a state dict, or options."""
-        target, _ = self.pop(2)
+        """Set the attributes of a module; drop those of a dict: `_metadata`, the module versions of a state dict, or options."""
+        target, state = self.pop(2)
         if type(target) is not dict:
             raise Refused("holds more than tensors (an object with attributes); it was not run")
+        if self.empty.pop(id(target), None) is not None:
+            if type(state) is not dict:
+                raise ValueError
+            target.update(state)
         self.stack.append(target)
 
+    def new(self, kind: Any, arguments: Any) -> dict[str, Any]:
+        module = type(kind) is _Name and kind.dotted.startswith(_MODULE)
+        if type(kind) is not _Name or not (module or kind.dotted == _OPTIONS) or arguments != ():
+            raise Refused("holds more than tensors (the pickle instruction NEWOBJ); it was not run")
+        made: dict[str, Any] = {}
+        if module:
+            self.empty[id(made)] = made
+        return made
 
-def _name(module: Any, name: Any) -> _Name:
+
+def _name(module: Any, name: Any, script: bool) -> _Name:
     if type(module) is not str or type(name) is not str:
         raise ValueError
     dotted = f"{module}.{name}"
-    if dotted not in _NAMES:
+    of_script = script and (dotted.startswith(_MODULE) or dotted in _LISTS or dotted == _TAG)
+    if dotted not in _NAMES and not of_script:
         raise Refused(f"refers to {shown(dotted)}, which is not part of a tensor; it was not run; {STATE_DICT}")
     return _Name(dotted)
 
@@ -202,13 +228,12 @@ def _call(function: Any, arguments: Any) -> Any:
         return _tensor(*arguments)
     if function.dotted == _PARAMETER and len(arguments) == 3 and type(arguments[0]) is Tensor:
         return arguments[0]
-    raise Refused(f"calls {function.dotted} with arguments that PyTorch would not write")
-
-
-def _new(kind: Any, arguments: Any) -> Any:
-    if type(kind) is not _Name or kind.dotted != _OPTIONS or arguments != ():
-        raise Refused("holds more than tensors (the pickle instruction NEWOBJ); it was not run")
-    return {}
+    if function.dotted in _LISTS and len(arguments) == 1 and type(arguments[0]) is list:
+        return arguments[0]
+    if function.dotted == _TAG and len(arguments) == 2 and type(arguments[0]) in (list, dict):
+        return arguments[0]
+    name = function.dotted if function.dotted in _NAMES else shown(function.dotted)
+    raise Refused(f"calls {name} with arguments that PyTorch would not write")
 
 
 def _tensor(

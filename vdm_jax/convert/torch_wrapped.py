@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from vdm_jax.convert import torch_zip
+from vdm_jax.convert import state_dict
 from vdm_jax.convert.vdm_layout import Flat
 from vdm_jax.errors import UserError
 
@@ -23,9 +23,9 @@ _NAMELESS = re.compile(r"(^|\.)shadow_params\.\d+$")
 
 
 def read(path: str, weights: str) -> Flat:
-    """Read the network's tensors by name from the .pt file at `path`, with `torch_zip.read` and `unwrapped`."""
+    """Read the network's tensors by name from the file at `path`, with `state_dict.read` and `unwrapped`."""
     try:
-        return unwrapped(torch_zip.read(path), weights)
+        return unwrapped(state_dict.read(path), weights)
     except UserError as error:
         raise error if path in str(error) else UserError(f"{path} {error}") from None
 

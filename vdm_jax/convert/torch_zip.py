@@ -5,6 +5,9 @@
       <stem>/data/<key>      the elements of one storage; tensors are strided views, several may share one
       <stem>/byteorder       'little' or 'big'; older files lack it and are little
 
+An archive of TorchScript, which `torch.jit.save` writes, has the same layout: its pickle describes modules whose
+attributes are tensors. Its code is in other members, which are not read.
+
 Every claim of the file is checked: a storage has exactly the bytes of its member, a view lies within its storage, and
 all members together are no larger than the file.
 """
@@ -36,10 +39,6 @@ MAX_EXPANDED = 16 * 2**20
 
 RESAVE = 'torch.save(torch.load("old.pt", map_location="cpu", weights_only=True), "new.pt")'
 OLD = f"of a PyTorch before 1.6; save it again with a newer one: {RESAVE}"
-SCRIPT = (
-    "TorchScript, a program; if you trust where it comes from, save its tensors alone: "
-    'torch.save(torch.jit.load("old.pt").state_dict(), "new.pt")'
-)
 
 
 class Archive(NamedTuple):
@@ -57,7 +56,7 @@ def read(path: str) -> dict[str, np.ndarray]:
     """Read the tensors of the .pt file at `path` as read-only arrays by name.
 
     Only the entry 'state_dict' is read if there is one, else everything. Names of nested dicts and lists are joined by
-    dots, numbers become arrays without axes, and strings and None are dropped.
+    dots, numbers become arrays without axes (those of TorchScript are dropped), and strings and None are dropped.
 
     Raises:
         UserError: The file does not exist or contains anything but tensors.
@@ -98,7 +97,8 @@ def _checked(archive: zipfile.ZipFile, size: int) -> Archive:
     if root is None:
         raise Refused("is a zip archive but not a .pt file: it has no data.pkl, or several")
     if is_script(members, root):
-        raise Refused(f"is {SCRIPT}")
+        data = (f"{root}data.pkl", f"{root}data/", f"{root}byteorder")
+        infos = [info for info in infos if info.filename.startswith(data)]
     for info in infos:
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
             raise Refused(f"was packed by something other than PyTorch; save it again: {RESAVE}")
@@ -110,8 +110,11 @@ def _checked(archive: zipfile.ZipFile, size: int) -> Archive:
 
 
 def _tensors(archive: Archive) -> dict[str, np.ndarray]:
-    leaves = _leaves(parse(archive.read("data.pkl")))
+    script = is_script(archive.members, archive.root)
+    leaves = _leaves(parse(archive.read("data.pkl"), script))
     tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
+    if script:  # numbers are options of modules
+        leaves = dict(tensors)
     for name, tensor in tensors.items():
         _check_bounds(shown(name), tensor, archive)
     if sum(_excess(tensor) for tensor in tensors.values()) > MAX_EXPANDED:

@@ -134,11 +134,15 @@ class Conv(nn.Module):
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     padding: int | None = None
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (*self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", self.bias_init, (self.features,))
         y = conv(x.astype(self.dtype), whole(kernel.astype(self.dtype)), self.stride, self.padding)
-        return checkpoint_name(y, CONV_OUTPUT) + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        y = checkpoint_name(y, CONV_OUTPUT)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", self.bias_init, (self.features,))
+        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)

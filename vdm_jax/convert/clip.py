@@ -1,0 +1,238 @@
+"""Weights of published CLIPs ↔ ours (`networks.clip.CLIP`): OpenAI's, open_clip's, Hugging Face's, GLIDE's noised one.
+
+    flat = clip.read("ViT-B-32.pt")                       # or ….safetensors, pytorch_model.bin
+    s = clip.describe(flat, gelu="quick")                  # sizes from the tensors
+    variables = clip.from_original(flat, s)                # {"params": …, "batch_stats": … of a ResNet}
+
+No tensor tells the GELU: OpenAI's models have the quick one, GLIDE's the exact one, of open_clip's those whose names
+end in -quickgelu the quick one, and a file of transformers has a `hidden_act` beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from vdm_jax.convert import state_dict
+from vdm_jax.convert.clip_names import Theirs, layout_of, theirs
+from vdm_jax.convert.unet_tables import Shape, Tree, first_difference, refuse
+from vdm_jax.convert.vdm_layout import Flat, flatten
+from vdm_jax.errors import UserError
+from vdm_jax.networks.clip import CLIP, ResNet, Settings, Text, ViT
+
+# What is no parameter: sizes that OpenAI's archives carry, masks and numbers of positions, a counter of batch norms.
+_DROPPED = re.compile(
+    r"^(input_resolution|context_length|vocab_size)$|(^|\.)(attn_mask|num_batches_tracked|position_ids)$"
+)
+_STACK = re.compile(r"(.*/blocks)/(.+)|(.*/stage\d)/(first|rest)/(.+)")
+_BLOCK = re.compile(r"(.*/(?:blocks|stage\d))/(\d+)/(.+)")
+HEAD = 64  # channels of a head, in all that were published
+GLIDE_LOG_SCALE = np.asarray(math.log(100), np.float32)  # of its configuration; in no file
+_LOG_SCALE = "params/log_scale"
+
+
+def read(path: str) -> Flat:
+    """Name → tensor of the file at `path`, without the prefixes of wrappers and without what is no parameter.
+
+    Raises UserError if there is no such file, or it is anything but tensors.
+    """
+    flat = state_dict.read(path)
+    if flat and all(name.startswith("module.") for name in flat):
+        flat = {name.removeprefix("module."): leaf for name, leaf in flat.items()}
+    if "text.token_embedding.weight" in flat:  # open_clip's models with a text tower of its own
+        flat = {name.removeprefix("text."): leaf for name, leaf in flat.items()}
+    return _parameters(flat)
+
+
+def read_glide(image: str, text: str) -> Flat:
+    """Both files of GLIDE's noised CLIP, image-enc and text-enc, as one: image_encoder.…, text_encoder.…"""
+    towers = {"image_encoder": image, "text_encoder": text}
+    return {f"{tower}.{name}": leaf for tower, path in towers.items() for name, leaf in state_dict.read(path).items()}
+
+
+def _parameters(flat: Flat) -> Flat:
+    return {name: leaf for name, leaf in flat.items() if not _DROPPED.search(name)}
+
+
+def describe(flat: Flat, gelu: str) -> Settings:
+    """The settings that the tensors tell, with heads of 64 channels and a GELU that they don't tell.
+
+    Raises UserError, as the end of a sentence, if they are not those of a CLIP.
+    """
+    layout = layout_of(set(flat))
+    name = lambda path: theirs(f"params/{path}", layout).name
+
+    def shape(path: str) -> Shape:
+        if name(path) not in flat:
+            raise UserError(f"the weights lack {name(path)}; are they complete?")
+        return flat[name(path)].shape
+
+    def depth(blocks: str, leaf: str) -> int:
+        return next(k for k in range(len(flat) + 1) if name(f"{blocks}/{k}/{leaf}") not in flat)
+
+    vocabulary, width = shape("text/embedding/tokens")
+    blocks = depth("text/transformer/blocks", "fc1/kernel")
+    text = Text(width, blocks, max(width // HEAD, 1), vocabulary, shape("text/embedding/positions")[0])
+    embedding = shape("text/proj/kernel")[1 if layout == "openai" else 0]
+    key_bias = name("text/transformer/blocks/0/attn/k/bias") in flat
+    image: ViT | ResNet
+    if layout == "openai" and name("image/bn1/scale") in flat:
+        width = shape("image/stage1/0/conv1/kernel")[0]
+        a, b, c, d = (depth(f"image/stage{n}", "conv1/kernel") for n in (1, 2, 3, 4))
+        image = ResNet(32 * _side(shape("image/pool/positions")), width, (a, b, c, d), max(width // 2, 1))
+    else:
+        width, _, _, patch = shape("image/patches/kernel")
+        blocks = depth("image/transformer/blocks", "fc1/kernel")
+        levels = shape("image/levels")[0] if layout == "glide" and name("image/levels") in flat else 0
+        size = patch * _side(shape("image/positions"))
+        image = ViT(size, patch, width, blocks, max(width // HEAD, 1), levels)
+    return Settings(embedding, image, text, gelu, key_bias)
+
+
+def _side(positions: Shape) -> int:
+    """Of a square of positions beside one more."""
+    side = math.isqrt(max(positions[0] - 1, 1))
+    if side * side + 1 != positions[0]:
+        raise UserError(f"the weights have {positions[0]} positions of an image, which are no square and one more")
+    return side
+
+
+def from_original(flat: Flat, s: Settings) -> Tree:
+    """Their state_dict → {'params': …} of our network, in its dtypes, and 'batch_stats' of a ResNet.
+
+    Raises UserError with what the tensors and the settings disagree in and the first key that differs.
+    """
+    flat = _parameters(flat)
+    layout = layout_of(set(flat))
+    wrong = _differences(describe(flat, s.gelu), s)
+    table = _table(s, layout) if not wrong else {}
+    refuse(flat, _their_shapes(s, table) if table else {}, wrong)
+    ours = {path: _to_ours(flat[leaf.name], leaf) for path, leaf in table.items()}
+    if layout == "glide":
+        ours[_LOG_SCALE] = GLIDE_LOG_SCALE
+    return unflatten_dict(_stack(ours), sep="/")
+
+
+def to_original(variables: Tree, s: Settings, layout: str) -> Flat:
+    """The inverse of `from_original`, bit for bit; layout: 'openai', 'hugging_face' or 'glide'."""
+    flat = _unstack(flatten(variables))
+    if first := first_difference(flat, shapes(s)):
+        raise UserError(f"the parameters are not those of the network; the first leaf that differs: {first}")
+    made: dict[str, list[np.ndarray]] = {}
+    for path, leaf in sorted(_table(s, layout).items(), key=lambda item: item[1].part or 0):
+        made.setdefault(leaf.name, []).append(_to_theirs(flat[path], leaf.kind, s))
+    return {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in made.items()}
+
+
+def load(path: str, s: Settings) -> Tree:
+    """Our variables on one device, in float32, of the file at `path`.
+
+    Raises UserError if `read` or `from_original` does.
+    """
+    try:
+        made = from_original(read(path), s)
+    except UserError as error:
+        raise error if path in str(error) else UserError(f"{path}: {error}") from None
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), made)
+
+
+def _differences(found: Settings, s: Settings) -> list[str]:
+    """'image.width: 64 in the weights, 128 in the settings' for every size that they contradict."""
+    differing: list[str] = []
+    if type(found.image) is not type(s.image):
+        return [f"image: a {type(found.image).__name__} in the weights, a {type(s.image).__name__} in the settings"]
+    for name in ("embedding", "key_bias", "image", "text"):
+        theirs_, ours = getattr(found, name), getattr(s, name)
+        parts = [f.name for f in fields(ours) if f.name not in ("heads", "momentum")] if is_dataclass(ours) else []
+        pairs = {f"{name}.{p}": (getattr(theirs_, p), getattr(ours, p)) for p in parts} or {name: (theirs_, ours)}
+        differing += [f"{n}: {a} in the weights, {b} in the settings" for n, (a, b) in pairs.items() if a != b]
+    return differing
+
+
+@lru_cache(maxsize=4)
+def shapes(s: Settings) -> dict[str, Shape]:
+    """Of all leaves of the network, blocks by number."""
+    s = replace(s, dtype=jnp.float32, remat="none")
+    images = jax.ShapeDtypeStruct((1, s.image.size, s.image.size, len(s.mean)), jnp.float32)
+    ids = jax.ShapeDtypeStruct((1, s.text.context), jnp.int32)
+    level = jax.ShapeDtypeStruct((1,), jnp.int32) if isinstance(s.image, ViT) and s.image.levels else None
+    made = jax.eval_shape(CLIP(s).init, jax.random.key(0), images, ids, level)
+    empty = {path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in flatten_dict(made, sep="/").items()}
+    return {path: leaf.shape for path, leaf in _unstack(empty).items()}
+
+
+def _table(s: Settings, layout: str) -> dict[str, Theirs]:
+    """Our leaf → where it lies in theirs. GLIDE's temperature lies nowhere."""
+    paths = [path for path in shapes(s) if layout != "glide" or path != _LOG_SCALE]
+    return {path: theirs(path, layout) for path in paths}
+
+
+def _their_shapes(s: Settings, table: dict[str, Theirs]) -> dict[str, Shape]:
+    sizes, made = shapes(s), {}
+    for path, leaf in table.items():
+        empty = np.broadcast_to(np.float32(0), sizes[path])
+        first, *rest = _to_theirs(empty, leaf.kind, s).shape or (None,)
+        made[leaf.name] = () if first is None else (first if leaf.part is None else 3 * first, *rest)
+    return made
+
+
+def _to_ours(leaf: np.ndarray, place: Theirs) -> np.ndarray:
+    if place.part is not None:
+        leaf = np.split(leaf, 3)[place.part]
+    if place.kind in ("conv", "patch"):
+        leaf = leaf.transpose(2, 3, 1, 0)
+        return leaf.reshape(-1, leaf.shape[-1]) if place.kind == "patch" else leaf
+    if place.kind == "pointwise":
+        return leaf[:, :, 0, 0].T
+    return leaf.T if place.kind == "linear" else leaf
+
+
+def _to_theirs(leaf: np.ndarray, kind: str, s: Settings) -> np.ndarray:
+    if kind == "patch":
+        assert isinstance(s.image, ViT)
+        leaf = leaf.reshape(s.image.patch, s.image.patch, -1, leaf.shape[-1])
+    if kind in ("conv", "patch"):
+        return leaf.transpose(3, 2, 0, 1)
+    if kind == "pointwise":
+        return leaf.T[:, :, None, None]
+    return leaf.T if kind == "linear" else leaf
+
+
+def _unstack(flat: Flat) -> Flat:
+    """Blocks by number instead of along a first axis."""
+    blocks: Flat = {}
+    for path, leaf in flat.items():
+        m = _STACK.match(path)
+        if m is None:
+            blocks[path] = leaf
+        elif m[1]:
+            blocks |= {f"{m[1]}/{k}/{m[2]}": layer for k, layer in enumerate(leaf)}
+        elif m[4] == "first":
+            blocks[f"{m[3]}/0/{m[5]}"] = leaf
+        else:
+            blocks |= {f"{m[3]}/{1 + k}/{m[5]}": layer for k, layer in enumerate(leaf)}
+    return blocks
+
+
+def _stack(blocks: Flat) -> Flat:
+    """The inverse of `_unstack`."""
+    flat: Flat = {}
+    stacked: dict[str, dict[int, np.ndarray]] = {}
+    for path, leaf in blocks.items():
+        m = _BLOCK.match(path)
+        if m is None:
+            flat[path] = leaf
+        elif m[1].endswith("blocks"):
+            stacked.setdefault(f"{m[1]}/{m[3]}", {})[int(m[2])] = leaf
+        elif m[2] == "0":
+            flat[f"{m[1]}/first/{m[3]}"] = leaf
+        else:
+            stacked.setdefault(f"{m[1]}/rest/{m[3]}", {})[int(m[2])] = leaf
+    return flat | {path: np.stack([layers[k] for k in sorted(layers)]) for path, layers in stacked.items()}

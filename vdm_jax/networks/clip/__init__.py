@@ -1,0 +1,23 @@
+"""CLIP (Radford et al. 2021): images and captions in one space of embeddings."""
+
+from vdm_jax.networks.clip.model import CLIP, Embeddings, standardized
+from vdm_jax.networks.clip.resnet import ModifiedResNet
+from vdm_jax.networks.clip.settings import PUBLISHED, ResNet, Settings, Text, ViT, published
+from vdm_jax.networks.clip.text import TextOutput, TextTower
+from vdm_jax.networks.clip.vit import VisionTransformer
+
+__all__ = [
+    "CLIP",
+    "PUBLISHED",
+    "Embeddings",
+    "ModifiedResNet",
+    "ResNet",
+    "Settings",
+    "Text",
+    "TextOutput",
+    "TextTower",
+    "ViT",
+    "VisionTransformer",
+    "published",
+    "standardized",
+]

@@ -1,0 +1,52 @@
+"""The vision transformer of CLIP, and of GLIDE's CLIP for noised images (Dosovitskiy et al. 2020).
+
+Parameter tree: patches/kernel [patch · patch · channels, W], rows and columns of a patch first; class_token [W], or
+levels [levels, W] of a noised tower; positions [1 + patches, W]; norm_in, transformer/blocks/…, norm_out, proj/kernel.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from vdm_jax.networks.clip.settings import Settings, ViT
+from vdm_jax.networks.layers import Dense
+from vdm_jax.networks.transformer import Transformer, layer_norm
+
+
+def patches(x: Array, side: int) -> Array:
+    """[B, H, W, C] → [B, (H/side) (W/side), side · side · C], row by row."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // side, side, width // side, side, channels)
+    return x.swapaxes(2, 3).reshape(batch, -1, side * side * channels)
+
+
+class VisionTransformer(nn.Module):
+    """[B, size, size, C] → [B, E], in float32 or better, not normalized."""
+
+    settings: Settings
+
+    @nn.compact
+    def __call__(self, x: Array, level: Array | None = None) -> Array:
+        """x: standardized images; level: int [B], rows of the table of noise levels, if the tower has one."""
+        s, tower = self.settings, self.settings.image
+        assert isinstance(tower, ViT)
+        if (level is None) != (tower.levels == 0):
+            raise ValueError("a noised image tower takes the level of each image, another one takes none")
+        spread = nn.initializers.normal(tower.width**-0.5)
+        start = nn.initializers.normal((2 / (tower.width * tower.patch**2)) ** 0.5)
+        cut = patches(x, tower.patch).astype(s.dtype)
+        h = Dense(tower.width, use_bias=False, kernel_init=start, dtype=s.dtype, name="patches")(cut)
+        if level is None:
+            first = self.param("class_token", spread, (tower.width,))[None]
+        else:
+            first = jnp.take(self.param("levels", spread, (tower.levels, tower.width)), level, axis=0)
+        first = jnp.broadcast_to(first[:, None].astype(h.dtype), (len(h), 1, tower.width))
+        h = jnp.concatenate([first, h], axis=1)
+        h = h + self.param("positions", spread, h.shape[1:])[None].astype(h.dtype)
+        h = layer_norm(s.epsilon, s.dtype, "norm_in")(h)
+        h = Transformer(s.transformer_of(tower), name="transformer")(h)
+        h = layer_norm(s.epsilon, s.dtype, "norm_out")(h[:, 0])
+        h = Dense(s.embedding, use_bias=False, kernel_init=spread, dtype=s.dtype, name="proj")(h)
+        return h.astype(jnp.promote_types(s.dtype, jnp.float32))
