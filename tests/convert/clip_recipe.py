@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 
 # Tables of vectors, which are as large as what they are added to.
-_TABLES = ("token_embedding.weight", "positional_embedding", "position_embedding.weight", "w_pos", "w_t", "w_voc")
+_TABLES = (
+    "token_embedding.weight",
+    "positional_embedding",
+    "padding_embedding",
+    "position_embedding.weight",
+    "w_pos",
+    "w_t",
+    "w_voc",
+)
 
 
 def normal(name: str, size: tuple[int, ...]) -> np.ndarray:

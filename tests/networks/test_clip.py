@@ -13,6 +13,7 @@ import pytest
 
 from vdm_jax.networks.clip import CLIP, ModifiedResNet, ResNet, Settings, Text, TextTower, ViT, published, standardized
 from vdm_jax.networks.clip.resnet import batch_norm
+from vdm_jax.runtime import devices
 
 TEXT = Text(16, 1, 2, vocabulary=11, context=6)
 PICTURE = Settings(8, ViT(8, 4, 16, 1, 2), TEXT)
@@ -154,3 +155,32 @@ def test_blocks_of_a_resnet_start_as_their_shortcuts(key: jax.Array) -> None:
     assert all(not block["bn3"]["scale"].any() for stage in stages for block in stage.values())
     assert all(block["bn1"]["scale"].all() for stage in stages for block in stage.values())
     assert set(variables["batch_stats"]["stage3"]["rest"]["bn2"]) == {"mean", "var"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tower", ["vit", "resnet"])
+def test_parameters_in_parts_on_two_devices_have_the_gradients_of_one(tower: str) -> None:
+    """FSDP, in float64, of the contrastive loss over the global batch."""
+    s = replace(RESNET if tower == "resnet" else PICTURE, dtype=jnp.float64, text=replace(TEXT, depth=2))
+    x = np.random.default_rng(4).standard_normal((4, s.image.size, s.image.size, 3))
+    mesh = devices.make_mesh(4, 2)
+
+    def loss(params: Any, stats: Any, x: jax.Array) -> jax.Array:
+        held = {"params": params, **stats}
+        out, _ = CLIP(s).apply(held, x, IDS, train=True, mutable="batch_stats")
+        logits = jnp.exp(out.log_scale) * out.image @ out.text.T
+        both = jax.nn.log_softmax(logits, 0) + jax.nn.log_softmax(logits, 1)
+        return -jnp.diagonal(both).mean() / 2
+
+    with jax.enable_x64(True):
+        like = jax.eval_shape(CLIP(s).init, jax.random.key(0), x, IDS)
+        rng = np.random.default_rng(5)
+        params = jax.tree.map(lambda leaf: 0.3 * rng.standard_normal(leaf.shape), like["params"])
+        stats = {"batch_stats": jax.tree.map(lambda leaf: np.ones(leaf.shape), like.get("batch_stats", {}))}
+        one = jax.device_get(jax.jit(jax.value_and_grad(loss))(params, stats, x))
+        shardings = devices.state_shardings(mesh, params)
+        assert any(spec.spec for spec in jax.tree.leaves(shardings))
+        placed = jax.device_put(params, shardings), stats, devices.put_batch(mesh, {"x": x})["x"]
+        two = jax.device_get(jax.jit(devices.under(mesh, jax.value_and_grad(loss)))(*placed))
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(one[1])) > 0.01
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), two, one)

@@ -21,6 +21,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vdm_jax.convert import state_dict
+from vdm_jax.convert.clip_blocks import stack, unstack
 from vdm_jax.convert.clip_names import Theirs, layout_of, theirs
 from vdm_jax.convert.unet_tables import Shape, Tree, first_difference, refuse
 from vdm_jax.convert.vdm_layout import Flat, flatten
@@ -31,8 +32,6 @@ from vdm_jax.networks.clip import CLIP, ResNet, Settings, Text, ViT
 _DROPPED = re.compile(
     r"^(input_resolution|context_length|vocab_size)$|(^|\.)(attn_mask|num_batches_tracked|position_ids)$"
 )
-_STACK = re.compile(r"(.*/blocks)/(.+)|(.*/stage\d)/(first|rest)/(.+)")
-_BLOCK = re.compile(r"(.*/(?:blocks|stage\d))/(\d+)/(.+)")
 HEAD = 64  # channels of a head, in all that were published
 GLIDE_LOG_SCALE = np.asarray(math.log(100), np.float32)  # of its configuration; in no file
 _LOG_SCALE = "params/log_scale"
@@ -117,12 +116,12 @@ def from_original(flat: Flat, s: Settings) -> Tree:
     ours = {path: _to_ours(flat[leaf.name], leaf) for path, leaf in table.items()}
     if layout == "glide":
         ours[_LOG_SCALE] = GLIDE_LOG_SCALE
-    return unflatten_dict(_stack(ours), sep="/")
+    return unflatten_dict(stack(ours), sep="/")
 
 
 def to_original(variables: Tree, s: Settings, layout: str) -> Flat:
     """The inverse of `from_original`, bit for bit; layout: 'openai', 'hugging_face' or 'glide'."""
-    flat = _unstack(flatten(variables))
+    flat = unstack(flatten(variables))
     if first := first_difference(flat, shapes(s)):
         raise UserError(f"the parameters are not those of the network; the first leaf that differs: {first}")
     made: dict[str, list[np.ndarray]] = {}
@@ -165,7 +164,7 @@ def shapes(s: Settings) -> dict[str, Shape]:
     level = jax.ShapeDtypeStruct((1,), jnp.int32) if isinstance(s.image, ViT) and s.image.levels else None
     made = jax.eval_shape(CLIP(s).init, jax.random.key(0), images, ids, level)
     empty = {path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in flatten_dict(made, sep="/").items()}
-    return {path: leaf.shape for path, leaf in _unstack(empty).items()}
+    return {path: leaf.shape for path, leaf in unstack(empty).items()}
 
 
 def _table(s: Settings, layout: str) -> dict[str, Theirs]:
@@ -203,36 +202,3 @@ def _to_theirs(leaf: np.ndarray, kind: str, s: Settings) -> np.ndarray:
     if kind == "pointwise":
         return leaf.T[:, :, None, None]
     return leaf.T if kind == "linear" else leaf
-
-
-def _unstack(flat: Flat) -> Flat:
-    """Blocks by number instead of along a first axis."""
-    blocks: Flat = {}
-    for path, leaf in flat.items():
-        m = _STACK.match(path)
-        if m is None:
-            blocks[path] = leaf
-        elif m[1]:
-            blocks |= {f"{m[1]}/{k}/{m[2]}": layer for k, layer in enumerate(leaf)}
-        elif m[4] == "first":
-            blocks[f"{m[3]}/0/{m[5]}"] = leaf
-        else:
-            blocks |= {f"{m[3]}/{1 + k}/{m[5]}": layer for k, layer in enumerate(leaf)}
-    return blocks
-
-
-def _stack(blocks: Flat) -> Flat:
-    """The inverse of `_unstack`."""
-    flat: Flat = {}
-    stacked: dict[str, dict[int, np.ndarray]] = {}
-    for path, leaf in blocks.items():
-        m = _BLOCK.match(path)
-        if m is None:
-            flat[path] = leaf
-        elif m[1].endswith("blocks"):
-            stacked.setdefault(f"{m[1]}/{m[3]}", {})[int(m[2])] = leaf
-        elif m[2] == "0":
-            flat[f"{m[1]}/first/{m[3]}"] = leaf
-        else:
-            stacked.setdefault(f"{m[1]}/rest/{m[3]}", {})[int(m[2])] = leaf
-    return flat | {path: np.stack([layers[k] for k in sorted(layers)]) for path, layers in stacked.items()}
