@@ -92,7 +92,7 @@ def test_batch_norm_sees_the_global_batch_and_moves_its_statistics(axis_name: st
     """Under pmap over two devices as in one piece; frozen, it takes the running ones and leaves them."""
     x = np.random.default_rng(1).normal(3, 2, (4, 5, 5, 3))
     mean, var = moments(x)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # Flax mixes its float32 with the data
         train, frozen = (batch_norm(RESNET, train, axis_name, "bn") for train in (True, False))
         old = {"mean": jnp.asarray([1.0, 2, 3]), "var": jnp.asarray([1.0, 4, 9])}
         params = {"scale": jnp.asarray([1.0, 2, 3]), "bias": jnp.asarray([0.0, 1, 2])}

@@ -60,7 +60,8 @@ def sniff(path: str) -> str:
     """Detect the format of the weights at `path`.
 
     Returns:
-        'torch_zip', 'safetensors', 'npz', 'flax_msgpack', 'clu' (a directory or prefix that `clu.find` resolves) or a key of REFUSED.
+        'torch_zip', 'safetensors', 'npz', 'flax_msgpack', 'clu' (a directory or prefix that `clu.find` resolves), or a
+        key of REFUSED.
 
     Raises:
         UserError: The path does not exist or cannot be read.

@@ -88,7 +88,7 @@ def parse(program: bytes, script: bool = False) -> Any:
 
 
 class _Machine:
-    """The state of the stack machine: the stack, the stacks below open marks, the memo, and modules without attributes yet."""
+    """The stack machine: the stack, the stacks below open marks, the memo, and modules without attributes yet."""
 
     def __init__(self, script: bool) -> None:
         self.script = script
@@ -179,7 +179,7 @@ class _Machine:
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def set_state(self) -> None:
-        """Set the attributes of a module; drop those of a dict: `_metadata`, the module versions of a state dict, or options."""
+        """Set the attributes of a module; drop those of a dict: `_metadata` of a state dict, or options."""
         target, state = self.pop(2)
         if type(target) is not dict:
             raise Refused("holds more than tensors (an object with attributes); it was not run")

@@ -25,7 +25,7 @@ from vdm_jax.networks import resample, sharing
 from vdm_jax.networks.clip.settings import ResNet, Settings
 from vdm_jax.networks.conv import Conv
 from vdm_jax.networks.layers import Dense
-from vdm_jax.networks.remat import rematerialised
+from vdm_jax.networks.remat import rematerialized
 from vdm_jax.networks.transformer import attend
 
 # PyTorch's of convolutions: U(±1/√inputs).
@@ -140,12 +140,12 @@ class Stage(nn.Module):
         s = self.settings
         assert isinstance(s.image, ResNet)
         features = s.image.width * 2 ** (self.number - 1)
-        first = rematerialised(Bottleneck, s.remat, scanned=False)
+        first = rematerialized(Bottleneck, s.remat, scanned=False)
         stride = 1 if self.number == 1 else 2
         h, _ = first(s, features, stride, self.train, self.axis_name, name="first")(h)
         if self.depth > 1:
             rest = nn.scan(
-                rematerialised(Bottleneck, s.remat),
+                rematerialized(Bottleneck, s.remat),
                 variable_axes={"params": 0, "batch_stats": 0},
                 split_rngs={"params": True},
                 length=self.depth - 1,

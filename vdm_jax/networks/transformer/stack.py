@@ -18,7 +18,7 @@ from jax import Array
 
 from vdm_jax.networks import sharing
 from vdm_jax.networks.layers import Dense
-from vdm_jax.networks.remat import rematerialised
+from vdm_jax.networks.remat import rematerialized
 from vdm_jax.networks.tokens import Tokens
 from vdm_jax.networks.transformer.attend import attend
 from vdm_jax.networks.transformer.settings import GELUS, Settings
@@ -92,7 +92,7 @@ class Transformer(nn.Module):
         """
         s = self.settings
         blocks = nn.scan(
-            rematerialised(Block, s.remat),
+            rematerialized(Block, s.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),
