@@ -73,8 +73,8 @@ def test_without_a_label_both_stages_have_the_classes_in_turn() -> None:
 def test_the_command_line_writes_what_the_notebook_returns(tmp_path: Any) -> None:
     """Stage k draws from its seed + k."""
     method, mesh = methods.build(UP), mesh_of(2)
-    known = pipelines.draw([stage(BASE)], method, mesh, 4)
-    seeded = pipelines.seeded(UP, 1)
+    known = pipelines.draw([stage(BASE)], method, mesh, 4, UP.sampling.seed)
+    seeded = pipelines.seeded(UP, UP.sampling.seed + 1)
     report.write_samples(seeded, method, {"network": {}}, mesh, epath.Path(tmp_path), 7, known)
     found = np.load(tmp_path / "samples" / "7.npz")
     np.testing.assert_array_equal(found["labels"], LABELS)

@@ -118,8 +118,8 @@ def run_sample(config: ConfigDict, directory: epath.Path, path: str | None, earl
         ),
     )
     params, step, mesh = _prepare(config, directory, path, method)
-    known = pipelines.draw(stages, method, mesh, config.sampling.num_images)
-    config = pipelines.seeded(config, len(stages))
+    known = pipelines.draw(stages, method, mesh, config.sampling.num_images, config.sampling.seed)
+    config = pipelines.seeded(config, config.sampling.seed + len(stages))
     written = report.write_samples(config, method, params, mesh, directory, step, known, origin)
     report.say(f"written: {', '.join(map(str, written))}")
 

@@ -66,8 +66,8 @@ def check(stages: Sequence[Stage], last: Method, config: ConfigDict) -> None:
             )
 
 
-def draw(stages: Sequence[Stage], last: Method, mesh: Mesh, count: int) -> dict[str, np.ndarray]:
-    """Draw from all stages but the last.
+def draw(stages: Sequence[Stage], last: Method, mesh: Mesh, count: int, seed: int) -> dict[str, np.ndarray]:
+    """Draw from all stages but the last; stage k draws from seed + k, whatever the seed of its own config.
 
     Returns:
       What the last one is conditioned on, by the name of the condition, [count, …].
@@ -75,17 +75,17 @@ def draw(stages: Sequence[Stage], last: Method, mesh: Mesh, count: int) -> dict[
     known: dict[str, np.ndarray] = {}
     for number, (stage, following) in enumerate(zip(stages, _after(stages, last), strict=True)):
         began = time.monotonic()
-        config = seeded(stage.config, number)
+        config = seeded(stage.config, seed + number)
         drawn = samples.sample(config, stage.method, stage.params, mesh, count, known=known)
         known = {**drawn.requested, link(stage.name, stage.config, following).name: drawn.images}
         say(f"stage {number + 1} of {len(stages) + 1}: {count} samples of {stage.name} in {_seconds(began)}")
     return known
 
 
-def seeded(config: ConfigDict, number: int) -> ConfigDict:
-    """A copy of the config whose samples have the seed of stage `number`, from 0."""
+def seeded(config: ConfigDict, seed: int) -> ConfigDict:
+    """Return a copy of the config with another seed of samples."""
     copy = ConfigDict(config.to_dict())
-    copy.sampling.seed += number
+    copy.sampling.seed = seed
     return copy
 
 

@@ -234,6 +234,7 @@ def test_safetensors_are_read_wherever_a_pt_is(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_guided_diffusion_s_file_is_read_in_the_order_of_the_config_and_in_none_without(tmp_path: Path) -> None:
     made = config(family="adm")
     made.model.heads, made.model.head_channels = 1, 16

@@ -228,7 +228,10 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("bomb", BOMBS)
+SLOW_BOMBS = ("deep lists", "deep marks", "deep tuples", "laughs")
+
+
+@pytest.mark.parametrize("bomb", [pytest.param(b, marks=[pytest.mark.slow] * (b in SLOW_BOMBS)) for b in BOMBS])
 def test_bombs_take_no_memory(refused: Callable, bomb: str) -> None:
     raw = archive(BOMBS[bomb])
     tracemalloc.start()

@@ -161,6 +161,7 @@ def test_few_steps_have_the_variance_of_their_closed_form() -> None:
         assert abs(float(np.var(x)) / variance - 1) < 4 * math.sqrt(2 / (4000 * D)), sampler
 
 
+@pytest.mark.slow
 def test_the_bound_trains_the_variance_alone_in_hybrid() -> None:
     config = settings()
     choose(config, {"model.network": "multiscale", "model.variance": "learned", "training.weighting": "hybrid"})

@@ -55,6 +55,7 @@ def test_pixels_are_standardized_from_the_scale_of_the_library() -> None:
     np.testing.assert_allclose(standardized(jnp.asarray(IMAGES), one), IMAGES, atol=2e-7)
 
 
+@pytest.mark.slow
 def test_a_noised_tower_reads_the_row_of_its_level(key: jax.Array) -> None:
     net = CLIP(replace(PICTURE, image=replace(PICTURE.image, levels=5)))
     levels = np.array([0, 3, 3, 1])
@@ -148,6 +149,7 @@ def test_a_resnet_trains_on_two_devices_as_on_one_and_with_its_blocks_computed_a
     jax.tree.map(lambda a, b: close(a.sum(0) / 2, b), parts[2], gradient)
 
 
+@pytest.mark.slow
 def test_blocks_of_a_resnet_start_as_their_shortcuts(key: jax.Array) -> None:
     s = replace(RESNET, dtype=jnp.float32)
     variables = jax.jit(ModifiedResNet(s).init)(key, np.zeros((1, 32, 32, 3), np.float32))

@@ -82,7 +82,7 @@ def test_parameters_of_the_published_networks(family, size, total, other):
 
 @pytest.mark.parametrize(
     "s",
-    [replace(IMPROVED, depth=3, attention_at=()), pytest.param(TWO_LEVELS, marks=pytest.mark.slow)],
+    [pytest.param(s, marks=pytest.mark.slow) for s in (replace(IMPROVED, depth=3, attention_at=()), TWO_LEVELS)],
     ids=["stacked", "pyramid"],
 )
 def test_how_it_is_computed_changes_neither_parameters_nor_their_initial_values(s):

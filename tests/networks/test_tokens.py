@@ -106,10 +106,12 @@ def test_every_attention_block_of_a_multiscale_network_attends_to_the_tokens() -
     )
     net, z, t = UNet(dataclasses.replace(settings, groups=4)), draw(5, 2, 8, 8, 3), jnp.array([10.0, 400.0])
     text = draw(6, 2, 3, 6).at[..., -1].set(1.0)
-    params = net.init(jax.random.key(0), z, t, {"text": text})["params"]
+    params = jax.jit(net.init)(jax.random.key(0), z, t, {"text": text})["params"]
     params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(jax.random.key(1), a.shape), params)
-    loss = lambda params, text: jnp.sum(net.apply({"params": params}, z, t, {"text": text}) ** 2)
-    gradient = jax.grad(loss)(params, text)
+    value = lambda params, text: jnp.sum(net.apply({"params": params}, z, t, {"text": text}) ** 2)
+    run = jax.jit(jax.value_and_grad(value))
+    loss = lambda params, text: run(params, text)[0]
+    gradient = run(params, text)[1]
     found = {
         jax.tree_util.keystr(path): np.abs(leaf).max()
         for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +46,13 @@ def by_hand(q: np.ndarray, k: np.ndarray, v: np.ndarray, visible: np.ndarray) ->
     return out
 
 
+@pytest.fixture(autouse=True)
+def standard_promotion() -> Iterator[None]:
+    """Flax's layer norm promotes, and float64 meets parameters in float32 here."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.mark.parametrize("before", [0, 3])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
@@ -73,7 +81,7 @@ def test_both_kinds_of_attention_are_the_definition(causal: bool, masked: bool, 
 
 def test_both_kinds_of_attention_have_the_same_gradients() -> None:
     s, params = replace(SMALL, causal=True), params_of(SMALL)
-    loss = lambda p, s: jnp.sum(jnp.sin(Transformer(s).apply(p, X, MASK)) * MASK[..., None])
+    loss = lambda p, s: jnp.sum(jnp.sin(Transformer(s).apply(p, X, MASK)) * MASK[..., None].astype(float))
     grads = [jax.jit(jax.grad(loss), static_argnums=1)(params, replace(s, attention=k)) for k in ("einsum", "fused")]
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads[0]))
     assert largest > 0.1
@@ -144,7 +152,8 @@ def test_the_bias_of_keys_changes_nothing() -> None:
 
 def test_bfloat16_computes_near_float32_with_parameters_in_float32() -> None:
     params = params_of(SMALL, scale=0.5)
-    out = jax.jit(Transformer(replace(SMALL, dtype=jnp.bfloat16)).apply)(params, X)
+    with jax.numpy_dtype_promotion("standard"):  # of Flax's layer norm
+        out = jax.jit(Transformer(replace(SMALL, dtype=jnp.bfloat16)).apply)(params, X)
     assert out.dtype == jnp.bfloat16
     exact = run(SMALL, params)
     np.testing.assert_allclose(out.astype(np.float32), exact, atol=0.03 * np.abs(exact).max())

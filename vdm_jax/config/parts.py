@@ -184,7 +184,7 @@ def from_saved(saved: Mapping[str, Any]) -> ConfigDict:
 
 
 def fourier_exponents(vocabulary: int) -> tuple[int, int]:
-    """Return the exponents (n − 1, n) of the Fourier features with n = log₂V, rounded (VDM §5.2).
+    """Return the exponents (n − 1, n) of the Fourier features with n = log₂V, rounded (VDM §3.4).
 
     They are 7 and 8 for 256 values, and 3 and 4 for 17 values.
     """

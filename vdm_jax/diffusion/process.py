@@ -114,7 +114,7 @@ def _by_sigma(s: Noise, t: Noise) -> Array:
 
 
 def posterior(z: Array, eps: Array, frm: Noise, to: Noise, delta: Array) -> tuple[Array, Array]:
-    """Return mean and standard deviation of q(z_s|z_t, x = (z_t − σ_t ε)/α_t) (VDM, eq. 4 and appendix A.4).
+    """Return mean and standard deviation of q(z_s|z_t, x = (z_t − σ_t ε)/α_t) (VDM, appendix A.4).
 
         μ_Q = (α_s/α_t) (z_t + expm1(−δ) σ_t ε),      σ_Q = σ_s √(−expm1(−δ))
 

@@ -125,7 +125,7 @@ def normal(keys: Array, z: Array) -> Array:
 
 
 def ancestral(predict: Predict) -> Step:
-    """Ancestral step z_s ~ q(z_s|z_t, x = x̂(z_t)) (VDM eq. 5; DDPM algorithm 2 with variance β̃)."""
+    """Ancestral step z_s ~ q(z_s|z_t, x = x̂(z_t)) (VDM eq. 9; DDPM algorithm 2 with variance β̃)."""
 
     def step(keys: Array, z: Array, transition: Transition) -> Array:
         frm, to, delta, *_ = transition

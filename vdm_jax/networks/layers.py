@@ -36,7 +36,7 @@ def waves(t: Array, frequencies: Array) -> Array:
 
 
 def fourier_features(z: Array, exponents: Sequence[int]) -> Array:
-    """sin(2ⁿ π z), cos(2ⁿ π z) for n in exponents (VDM §5.2). [..., C] → [..., 2·C·len(exponents)].
+    """sin(2ⁿ π z), cos(2ⁿ π z) for n in exponents (VDM §3.4). [..., C] → [..., 2·C·len(exponents)].
 
     Order: all sines, then all cosines; within each, the exponents of a channel lie together.
     """

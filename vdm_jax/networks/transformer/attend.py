@@ -42,7 +42,7 @@ def _visible(mask: Array | None, causal: bool, queries: int, keys: int) -> Array
 
 
 def _einsum(q: Array, k: Array, v: Array, visible: Array | None) -> Array:
-    precise = jnp.promote_types(q.dtype, jnp.float32)
+    precise = np.promote_types(q.dtype, np.float32)
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=precise) / math.sqrt(q.shape[-1])
     weights = jax.nn.softmax(logits, axis=-1, where=visible)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
