@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdm_jax.networks.attend import attend
 from vdm_jax.networks.tokens import Tokens
-from vdm_jax.networks.transformer import Settings, TokenEmbedding, Transformer, attend
+from vdm_jax.networks.transformer import Settings, TokenEmbedding, Transformer
 from vdm_jax.networks.transformer.settings import gelu, quick_gelu
 from vdm_jax.networks.transformer.stack import Block
 

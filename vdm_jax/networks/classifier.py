@@ -1,49 +1,23 @@
 """The noisy classifier of guided diffusion (Dhariwal & Nichol 2021, §4): a U-Net's encoder and attention pooling.
 
-The parameter tree is that of `multiscale` up to mid2, then norm_out {scale, bias} and
-
-    pool/positions [1 + pixels, C]  added to the tokens: their mean first, then the pixels row by row
-    pool/{q, k, v, proj_out}        dense layers; proj_out has one output per class
+The parameter tree is that of `multiscale` up to mid2, then norm_out {scale, bias} and pool/… of
+`pool.AttentionPool`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from vdm_jax.networks import families
-from vdm_jax.networks.blocks import dense, norm
+from vdm_jax.networks.blocks import norm, start_of
 from vdm_jax.networks.encoder import embed, encode
 from vdm_jax.networks.encoders import Cond, Injection
 from vdm_jax.networks.families import Settings
-
-
-class AttentionPool(nn.Module):
-    """Attention pooling (CLIP): the query is the mean of all pixels. [B, H, W, C] → [B, features]."""
-
-    settings: Settings
-    features: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        s, (batch, _, _, channels) = self.settings, x.shape
-        heads = s.heads_of(channels)
-        x = x.reshape(batch, -1, channels)
-        x = jnp.concatenate([x.mean(1, keepdims=True), x], axis=1)
-        spread = nn.initializers.normal(channels**-0.5)
-        x = x + self.param("positions", spread, x.shape[1:])[None]
-        linear = lambda name, outputs, inputs: dense(s, channels, outputs, name)(inputs)
-        q = linear("q", channels, x[:, 0]).reshape(batch, heads, -1)
-        k, v = (linear(name, channels, x).reshape(batch, -1, heads, channels // heads) for name in ("k", "v"))
-        weights = jax.nn.softmax(jnp.einsum("bhc,bkhc->bhk", q, k) / math.sqrt(channels // heads), axis=-1)
-        h = jnp.einsum("bhk,bkhc->bhc", weights, v).reshape(batch, channels)
-        return linear("proj_out", self.features, h)
+from vdm_jax.networks.pool import AttentionPool
 
 
 class Classifier(nn.Module):
@@ -71,5 +45,7 @@ class Classifier(nn.Module):
             raise ValueError(f"a classifier is conditioned on t alone, not on {s.encoders[0].name!r}")
         h = encode(s, z, embed(self, s, t, Injection()), keys).h
         precise = replace(s, dtype=np.promote_types(s.dtype, np.float32))
-        h = nn.swish(norm(precise, h.shape[-1], "norm_out")(h))
-        return AttentionPool(precise, self.classes, name="pool")(h)
+        channels, start = h.shape[-1], start_of(s)
+        h = nn.swish(norm(precise, channels, "norm_out")(h))
+        heads, bias = s.heads_of(channels), start.bias(channels)
+        return AttentionPool(self.classes, heads, start.kernel, bias, precise.dtype, "einsum", name="pool")(h)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from vdm_jax.networks.attend import attend
 from vdm_jax.networks.sharing import promote_whole
 from vdm_jax.networks.tokens import Tokens
 
@@ -162,12 +163,6 @@ class Attention(nn.Module):
             )
             k, v = jnp.concatenate([token_k, k], axis=1), jnp.concatenate([token_v, v], axis=1)
             mask = jnp.concatenate([tokens.mask, jnp.ones((batch, height * width), bool)], axis=1)
-        precise = np.promote_types(q.dtype, np.float32)
-        logits = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=precise)
-        where = None if mask is None else mask[:, None, None, :]
-        weights = jax.nn.softmax(logits / math.sqrt(channels // self.heads), axis=-1, where=where)
-        h = jnp.einsum("bhqk,bkhc->bqhc", weights.astype(self.dtype), v)
-        h = Dense(channels, kernel_init=self.out_init, dtype=self.dtype, name="proj_out")(
-            h.reshape(batch, height, width, channels)
-        )
+        h = attend(q, k, v, mask, kind="einsum").reshape(batch, height, width, channels)
+        h = Dense(channels, kernel_init=self.out_init, dtype=self.dtype, name="proj_out")(h)
         return x + h if self.rescale == 1 else self.rescale * (x + h)

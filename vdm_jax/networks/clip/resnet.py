@@ -25,8 +25,8 @@ from vdm_jax.networks import resample, sharing
 from vdm_jax.networks.clip.settings import ResNet, Settings
 from vdm_jax.networks.conv import Conv
 from vdm_jax.networks.layers import Dense
+from vdm_jax.networks.pool import AttentionPool
 from vdm_jax.networks.remat import rematerialized
-from vdm_jax.networks.transformer import attend
 
 # PyTorch's of convolutions: U(±1/√inputs).
 _UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -80,28 +80,6 @@ class Bottleneck(nn.Module):
         return nn.relu(x + h), None
 
 
-class AttentionPool(nn.Module):
-    """What the mean of all pixels finds among them and itself. [B, H, W, C] → [B, E]."""
-
-    settings: Settings
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        s, (batch, _, _, channels) = self.settings, x.shape
-        assert isinstance(s.image, ResNet)
-        heads, spread = s.image.heads, nn.initializers.normal(channels**-0.5)
-        linear = partial(Dense, kernel_init=spread, dtype=s.dtype)
-        x = x.reshape(batch, -1, channels)
-        x = jnp.concatenate([x.mean(1, keepdims=True), x], axis=1)
-        x = x + self.param("positions", spread, x.shape[1:])[None].astype(x.dtype)
-        q, k, v = (
-            linear(channels, name=name)(h).reshape(batch, -1, heads, channels // heads)
-            for name, h in (("q", x[:, :1]), ("k", x), ("v", x))
-        )
-        h = attend(q, k, v, kind=s.attention).reshape(batch, channels)
-        return linear(s.embedding, name="proj_out")(h)
-
-
 class ModifiedResNet(nn.Module):
     """[B, size, size, C] → [B, E], in float32 or better, not normalized."""
 
@@ -123,7 +101,9 @@ class ModifiedResNet(nn.Module):
         h = resample.average(h)
         for number, depth in enumerate(tower.depths, 1):
             h = Stage(s, number, depth, train, axis_name, name=f"stage{number}")(h)
-        return AttentionPool(s, name="pool")(h).astype(jnp.promote_types(s.dtype, jnp.float32))
+        start = nn.initializers.normal(h.shape[-1] ** -0.5)
+        pool = AttentionPool(s.embedding, tower.heads, start, dtype=s.dtype, attention=s.attention, name="pool")
+        return pool(h).astype(jnp.promote_types(s.dtype, jnp.float32))
 
 
 class Stage(nn.Module):

@@ -1,8 +1,7 @@
 """One pre-norm transformer: of text towers, vision transformers, text encoders of diffusion models and priors."""
 
-from vdm_jax.networks.transformer.attend import attend
 from vdm_jax.networks.transformer.embedding import TokenEmbedding
 from vdm_jax.networks.transformer.settings import Settings
 from vdm_jax.networks.transformer.stack import Transformer, layer_norm
 
-__all__ = ["Settings", "TokenEmbedding", "Transformer", "attend", "layer_norm"]
+__all__ = ["Settings", "TokenEmbedding", "Transformer", "layer_norm"]

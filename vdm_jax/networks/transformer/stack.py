@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.networks import sharing
+from vdm_jax.networks.attend import attend
 from vdm_jax.networks.layers import Dense
 from vdm_jax.networks.remat import rematerialized
 from vdm_jax.networks.tokens import Tokens
-from vdm_jax.networks.transformer.attend import attend
 from vdm_jax.networks.transformer.settings import GELUS, Settings
 
 
