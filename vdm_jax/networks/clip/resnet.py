@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vdm_jax.networks import resample, sharing
@@ -103,7 +103,7 @@ class ModifiedResNet(nn.Module):
             h = Stage(s, number, depth, train, axis_name, name=f"stage{number}")(h)
         start = nn.initializers.normal(h.shape[-1] ** -0.5)
         pool = AttentionPool(s.embedding, tower.heads, start, dtype=s.dtype, attention=s.attention, name="pool")
-        return pool(h).astype(jnp.promote_types(s.dtype, jnp.float32))
+        return pool(h).astype(np.promote_types(s.dtype, np.float32))
 
 
 class Stage(nn.Module):

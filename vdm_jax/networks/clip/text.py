@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vdm_jax.networks.clip.settings import Settings
@@ -46,4 +47,4 @@ class TextTower(nn.Module):
         start = nn.initializers.normal(s.text.width**-0.5)
         projected = Dense(s.embedding, use_bias=False, kernel_init=start, dtype=s.dtype, name="proj")(last)
         mask = jnp.arange(ids.shape[1])[None] <= ends[:, None]
-        return TextOutput(projected.astype(jnp.promote_types(s.dtype, jnp.float32)), Tokens(h, mask))
+        return TextOutput(projected.astype(np.promote_types(s.dtype, np.float32)), Tokens(h, mask))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from vdm_jax.networks.clip.settings import Settings, ViT
@@ -49,4 +50,4 @@ class VisionTransformer(nn.Module):
         h = Transformer(s.transformer_of(tower), name="transformer")(h)
         h = layer_norm(s.epsilon, s.dtype, "norm_out")(h[:, 0])
         h = Dense(s.embedding, use_bias=False, kernel_init=spread, dtype=s.dtype, name="proj")(h)
-        return h.astype(jnp.promote_types(s.dtype, jnp.float32))
+        return h.astype(np.promote_types(s.dtype, np.float32))
