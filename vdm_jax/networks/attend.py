@@ -1,4 +1,4 @@
-"""Attention of several heads, as the backend computes it best or as a plain einsum."""
+"""Multi-head attention, by the fused implementation of JAX or by einsums."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from jax import Array
 
 
 def attend(q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool = False, kind: str = "fused") -> Array:
-    """softmax(q kᵀ/√D) v for each head (Vaswani et al. 2017, eq. 1).
+    """Compute softmax(q kᵀ/√D) v for each head (Vaswani et al. 2017, eq. 1). Logits are float32 or float64.
 
     Args:
-      q: [B, Q, H, D]; k, v: [B, K, H, D].
-      mask: bool [B, K], False for keys that are ignored; each query must be left at least one key.
-      causal: query i attends to the keys j ≤ i + K − Q, so that the K − Q keys before the sequence are open to all.
-      kind: 'fused' for `jax.nn.dot_product_attention`, which computes logits in float32; 'einsum' otherwise. In
-        float64 an einsum is taken in either case.
+        q: Queries [B, Q, H, D].
+        k: Keys [B, K, H, D].
+        v: Values [B, K, H, D].
+        mask: bool [B, K], False for keys that are ignored; None if there are none. Every query needs at least one key.
+        causal: Whether query i attends only to the keys j ≤ i + K − Q. If K > Q, the first K − Q keys are a context
+            that all queries attend to.
+        kind: 'fused' for `jax.nn.dot_product_attention`, or 'einsum'. The two are equal up to rounding. Arrays of
+            float64 are always computed by einsums, since the fused implementation has float32 logits.
 
     Returns:
-      [B, Q, H, D] in the dtype of v.
+        [B, Q, H, D] in the dtype of v.
     """
     lengths = q.shape[1], k.shape[1]
     if kind == "einsum" or q.dtype == jnp.float64:
@@ -33,7 +36,7 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None = None, causal: bool
 
 
 def _visible(mask: Array | None, causal: bool, queries: int, keys: int) -> Array | None:
-    """bool, broadcastable to [B, H, Q, K]; None if all keys are visible."""
+    """Return which keys a query attends to, bool and broadcastable to [B, H, Q, K]; None for all keys."""
     visible = None if mask is None else mask[:, None, None, :]
     if causal:
         before = np.tril(np.ones((1, 1, queries, keys), bool), keys - queries)

@@ -1,4 +1,4 @@
-"""Sequences that attention blocks attend to."""
+"""Sequences that attention attends to in addition to its own input."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from jax import Array
 
 
 class Tokens(NamedTuple):
-    """A sequence that attention attends to in addition to the pixels.
+    """A sequence that attention attends to in addition to its own input, the pixels of a U-Net or other tokens.
 
-    states: [B, L, W]. mask: bool [B, L], False where attention ignores a position (padding, or all of it for ∅).
+    Attributes:
+        states: The states of the sequence, [B, L, W].
+        mask: bool [B, L], False where attention ignores a position: at padding, and everywhere for ∅.
     """
 
     states: Array

@@ -1,4 +1,4 @@
-"""CLIP (Radford et al. 2021): images and captions in one space of embeddings."""
+"""CLIP (Radford et al. 2021): two networks that embed images and captions in a common space."""
 
 from vdm_jax.networks.clip.model import CLIP, Embeddings, standardized
 from vdm_jax.networks.clip.resnet import ModifiedResNet

@@ -1,6 +1,7 @@
-"""Both towers and the temperature.
+"""CLIP: an image tower, a text tower and a learned temperature.
 
-Parameter tree: image/…, text/…, log_scale []; a ResNet has the collection 'batch_stats' beside its parameters.
+The parameter tree is image/…, text/… and log_scale []. An image tower that is a ResNet also has the collection
+'batch_stats'.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from vdm_jax.networks.clip.vit import VisionTransformer
 
 
 class Embeddings(NamedTuple):
-    """image, text: [B, E], each of norm 1; log_scale: [], of what cosines are multiplied with to be logits."""
+    """Outputs of CLIP.
+
+    Attributes:
+        image: Embeddings of images with norm 1, [B, E].
+        text: Embeddings of captions with norm 1, [B, E].
+        log_scale: log s, []; the logits are s · cosine, so the temperature is 1/s.
+    """
 
     image: Array
     text: Array
@@ -27,18 +34,32 @@ class Embeddings(NamedTuple):
 
 
 def standardized(images: Array, settings: Settings) -> Array:
-    """Pixels on [−1, 1] → with the mean and deviation of the settings, which are of pixels on [0, 1]."""
+    """Standardize the channels of images.
+
+    Args:
+        images: [B, H, W, C] in [−1, 1].
+        settings: Settings of the model, whose `mean` and `std` are in units of pixels in [0, 1].
+
+    Returns:
+        (p − mean)/std for p = (images + 1)/2, [B, H, W, C].
+    """
     mean, std = (jnp.asarray(values, images.dtype)[None, None, None] for values in (settings.mean, settings.std))
     return (0.5 * images + 0.5 - mean) / std
 
 
 def normalized(x: Array) -> Array:
-    """x/‖x‖ along the last axis."""
+    """Return x/‖x‖ with the norm over the last axis."""
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
 class CLIP(nn.Module):
-    """Radford et al. 2021, §2; with noise levels, the noised CLIP of GLIDE (Nichol et al. 2021, §5.2)."""
+    """CLIP (Radford et al. 2021, §2), or the noised CLIP of GLIDE (Nichol et al. 2021, §4.4).
+
+    The log of the scale starts at log(1/0.07) (Radford et al. 2021, §2.5).
+
+    Attributes:
+        settings: Settings of both towers.
+    """
 
     settings: Settings
 
@@ -54,12 +75,16 @@ class CLIP(nn.Module):
         """Embed images.
 
         Args:
-          images: [B, size, size, C] on [−1, 1].
-          level: int [B], the noise level of each, for a noised tower.
-          train, axis_name: of a ResNet's batch norms, see `resnet.batch_norm`; without train they are frozen.
+            images: [B, size, size, C] in [−1, 1].
+            level: The noise level of each image, int [B], for a noised tower; else None.
+            train: Whether batch norms use the statistics of the batch; used by a ResNet, see `resnet.batch_norm`.
+            axis_name: Name of the pmap axis of these statistics; used by a ResNet.
 
         Returns:
-          [B, E], not normalized.
+            Embeddings [B, E], not normalized.
+
+        Raises:
+            ValueError: The images have another size, or `level` does not fit the tower.
         """
         s = self.settings
         if images.shape[1:3] != (s.image.size, s.image.size):
@@ -70,7 +95,7 @@ class CLIP(nn.Module):
         return self.image(x, level)
 
     def encode_text(self, ids: Array, lengths: Array | None = None) -> TextOutput:
-        """Embed captions: ids int [B, L]; lengths: see `TextTower`."""
+        """Embed captions; the arguments are those of `TextTower`."""
         return self.text(ids, lengths)
 
     def __call__(
@@ -82,6 +107,6 @@ class CLIP(nn.Module):
         train: bool = False,
         axis_name: str | None = None,
     ) -> Embeddings:
-        """Normalized embeddings of images and of captions; arguments as above."""
+        """Embed images and captions; the arguments are those of `encode_image` and `encode_text`."""
         image = self.encode_image(images, level, train, axis_name)
         return Embeddings(normalized(image), normalized(self.encode_text(ids, lengths).embedding), self.log_scale)

@@ -1,15 +1,14 @@
-"""CLIP's ResNet: a stem of three convolutions, average pooling before what would be a stride, attention for a pool.
+"""CLIP's ResNet (Radford et al. 2021, §2.4).
 
-(Radford et al. 2021, §2.4; He et al. 2019 for the ResNet-D; Zhang 2019 for the pooling.)
+It is a ResNet-D (He et al. 2019) with a stem of three convolutions. Average pooling replaces strides (Zhang 2019), and
+attention pooling replaces the global average.
 
-Parameter tree: stem{1, 2, 3}, bn{1, 2, 3}; stage{1 … 4}/first and, stacked along a leading axis, stage{1 … 4}/rest,
-each with
+The parameter tree is stem{1, 2, 3}, bn{1, 2, 3}, stage{1 … 4}/first, stage{1 … 4}/rest with the blocks stacked along
+the first axis, and pool/… of `pool.AttentionPool`. Each block has
 
-    conv1, conv2, conv3    kernels without bias; 1 × 1 ones are dense layers
-    bn1, bn2, bn3          scale and bias; mean and var of the same paths are in the collection 'batch_stats'
-    shortcut, shortcut_bn  of a first block
-
-and pool/{positions, q, k, v, proj_out}.
+    conv1, conv2, conv3    kernels without bias; 1 × 1 convolutions are dense layers
+    bn1, bn2, bn3          scale and bias; the collection 'batch_stats' has mean and var at the same paths
+    shortcut, shortcut_bn  projection of the shortcut, if the block changes the shape
 """
 
 from __future__ import annotations
@@ -28,16 +27,23 @@ from vdm_jax.networks.layers import Dense
 from vdm_jax.networks.pool import AttentionPool
 from vdm_jax.networks.remat import rematerialized
 
-# PyTorch's of convolutions: U(±1/√inputs).
+# PyTorch's initializer of convolutions, U(±1/√inputs).
 _UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 EXPANSION = 4
 
 
 def batch_norm(s: Settings, train: bool, axis_name: str | None, name: str, **changes: Any) -> nn.BatchNorm:
-    """y = (x − μ)/√(σ² + ε) · scale + bias by channel (Ioffe & Szegedy 2015), statistics in float32 or better.
+    """Create a batch norm: y = (x − μ)/√(σ² + ε) · scale + bias for each channel (Ioffe & Szegedy 2015).
 
-    train: μ and σ² are the batch's, and the running ones move; without it they are the running ones, and constants.
-    axis_name: of the `jax.pmap` whose devices hold one batch; under jit a batch is whole by itself.
+    Statistics are float32 or float64.
+
+    Args:
+        s: Settings of the model, whose image tower is a ResNet.
+        train: Whether μ and σ² are the statistics of the batch, which also update the running statistics. Otherwise
+            they are the running statistics.
+        axis_name: Name of the pmap axis over which a batch is sharded; None under jit, where the batch is global.
+        name: Name of the module.
+        **changes: Other arguments of `flax.linen.BatchNorm`.
     """
     assert isinstance(s.image, ResNet)
     return nn.BatchNorm(
@@ -53,9 +59,16 @@ def batch_norm(s: Settings, train: bool, axis_name: str | None, name: str, **cha
 
 
 class Bottleneck(nn.Module):
-    """1 × 1, 3 × 3 and 1 × 1 convolutions with norms, residual; one step of the scan over a stage.
+    """Residual block of 1 × 1, 3 × 3 and 1 × 1 convolutions with batch norms; one step of the scan over a stage.
 
-    stride: 2 to halve the image, 1 otherwise. Where it is 2 or the channels change the shortcut has a convolution.
+    The shortcut has a convolution if the stride is 2 or the number of channels changes.
+
+    Attributes:
+        settings: Settings of the model.
+        features: Number of channels of the 3 × 3 convolution; the output has `EXPANSION` times as many.
+        stride: 2 to halve the resolution, else 1.
+        train: See `batch_norm`.
+        axis_name: See `batch_norm`.
     """
 
     settings: Settings
@@ -81,14 +94,26 @@ class Bottleneck(nn.Module):
 
 
 class ModifiedResNet(nn.Module):
-    """[B, size, size, C] → [B, E], in float32 or better, not normalized."""
+    """CLIP's ResNet with attention pooling.
+
+    Attributes:
+        settings: Settings of the model, whose image tower is a ResNet.
+    """
 
     settings: Settings
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, axis_name: str | None = None) -> Array:
-        """x: standardized images; train, axis_name: see `batch_norm`. With train the collection 'batch_stats' has to be
-        mutable."""
+        """Embed images.
+
+        Args:
+            x: Standardized images [B, size, size, C].
+            train: See `batch_norm`. If True, the collection 'batch_stats' must be mutable.
+            axis_name: See `batch_norm`.
+
+        Returns:
+            Embeddings [B, E] in float32 or float64, not normalized.
+        """
         s, tower = self.settings, self.settings.image
         assert isinstance(tower, ResNet)
         half = tower.width // 2
@@ -107,7 +132,15 @@ class ModifiedResNet(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution: 'first', which changes channels and size, and 'rest', stacked."""
+    """Blocks of one resolution: 'first', which changes the shape, and the stacked 'rest'.
+
+    Attributes:
+        settings: Settings of the model.
+        number: Number of the stage, from 1.
+        depth: Number of blocks.
+        train: See `batch_norm`.
+        axis_name: See `batch_norm`.
+    """
 
     settings: Settings
     number: int

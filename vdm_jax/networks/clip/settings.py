@@ -1,4 +1,4 @@
-"""Sizes of CLIP's towers, and those that were published."""
+"""Settings of CLIP, and those of the published models."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ import jax.numpy as jnp
 
 from vdm_jax.networks import transformer
 
-# Of the pixels on [0, 1] that OpenAI's models were trained on.
+# Mean and standard deviation of the training images of OpenAI's models, in units of pixels in [0, 1].
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
 class ViT:
-    """A vision transformer on patches.
+    """Settings of a vision transformer.
 
     Attributes:
-      size: pixels on a side of the image, a multiple of patch.
-      patch: pixels on a side of a patch.
-      levels: noise levels of the tower's own schedule, whose vectors take the place of the class token (GLIDE's noised
-        CLIP); 0 for a tower of clean images.
+        size: Height and width of the images in pixels, a multiple of `patch`.
+        patch: Height and width of a patch in pixels.
+        width: Size of the states.
+        depth: Number of blocks.
+        heads: Number of attention heads; it divides the width.
+        levels: Number of noise levels of a noised tower (GLIDE), whose learned embeddings replace the class token; 0
+            for a tower of images without noise.
+
+    Raises:
+        ValueError: The size is not a multiple of `patch`.
     """
 
     size: int
@@ -39,14 +45,17 @@ class ViT:
 
 @dataclass(frozen=True)
 class ResNet:
-    """A modified ResNet with attention pooling.
+    """Settings of a modified ResNet with attention pooling.
 
     Attributes:
-      size: pixels on a side of the image, a multiple of 32.
-      width: channels behind the stem; the last stage has 32 times as many.
-      depths: blocks of each of the four stages.
-      heads: of the attention pooling.
-      momentum: what a training step keeps of the running statistics.
+        size: Height and width of the images in pixels, a multiple of 32.
+        width: Number of channels after the stem; the last stage has 32 times as many.
+        depths: Number of blocks of each of the four stages.
+        heads: Number of heads of the attention pooling.
+        momentum: Decay of the running statistics of the batch norms per training step.
+
+    Raises:
+        ValueError: The size is not a multiple of 32.
     """
 
     size: int
@@ -62,7 +71,15 @@ class ResNet:
 
 @dataclass(frozen=True)
 class Text:
-    """A causal transformer on tokens. vocabulary: rows of the table; context: its longest sequence."""
+    """Settings of a text tower, which is a causal transformer.
+
+    Attributes:
+        width: Size of the states.
+        depth: Number of blocks.
+        heads: Number of attention heads; it divides the width.
+        vocabulary: Number of tokens.
+        context: Length of the longest sequence.
+    """
 
     width: int
     depth: int
@@ -73,13 +90,21 @@ class Text:
 
 @dataclass(frozen=True)
 class Settings:
-    """Both towers.
+    """Settings of CLIP.
 
     Attributes:
-      embedding: dimensions of the common space.
-      gelu, key_bias, epsilon, dtype, attention, remat, unroll: of both transformers, see `transformer.Settings`. remat
-        is that of the ResNet's blocks too.
-      mean, std: of pixels on [0, 1], by channel; images are standardized with them.
+        embedding: Number of dimensions E of the common space.
+        image: Settings of the image tower.
+        text: Settings of the text tower.
+        gelu: The activation function of the transformers, see `transformer.Settings`.
+        key_bias: Whether keys in the transformers have a bias.
+        epsilon: The ε of the layer norms.
+        dtype: The dtype of the computation; parameters are float32.
+        attention: The kind of attention, see `attend`.
+        remat: 'full' to recompute blocks in the backward pass, or 'none' to store their activations.
+        unroll: Number of blocks in one iteration of a loop over blocks.
+        mean: Mean of each channel that images are standardized with, in units of pixels in [0, 1].
+        std: Standard deviation of each channel, in the same units.
     """
 
     embedding: int
@@ -96,7 +121,7 @@ class Settings:
     std: tuple[float, ...] = STD
 
     def transformer_of(self, tower: ViT | Text) -> transformer.Settings:
-        """The settings of a tower's transformer; that of text is causal."""
+        """Return the settings of a tower's transformer, which is causal for text."""
         return transformer.Settings(
             width=tower.width,
             depth=tower.depth,
@@ -120,7 +145,7 @@ def _resnet(size: int, width: int, *depths: int) -> ResNet:
 _SMALL, _LARGE = Text(512, 12, 8), Text(768, 12, 12)
 _NOISED = Settings(512, ViT(64, 4, 768, 12, 12, levels=1000), replace(_SMALL, vocabulary=65536), "erf", key_bias=False)
 
-# Radford et al. 2021, tables 19 and 20; GLIDE's is the noised one that was released (Nichol et al. 2021).
+# Radford et al. 2021, tables 19 and 20. 'GLIDE' is the released noised CLIP (Nichol et al. 2021).
 PUBLISHED = {
     "RN50": Settings(1024, _resnet(224, 64, 3, 4, 6, 3), _SMALL),
     "RN101": Settings(512, _resnet(224, 64, 3, 4, 23, 3), _SMALL),
@@ -136,7 +161,15 @@ PUBLISHED = {
 
 
 def published(name: str, **changes: Any) -> Settings:
-    """Settings of a published model, with other values of some fields. Raises ValueError for an unknown name."""
+    """Return the settings of a published model.
+
+    Args:
+        name: A key of `PUBLISHED`.
+        **changes: Fields of `Settings` with other values.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
     if name not in PUBLISHED:
         raise ValueError(f"no CLIP named {name!r} was published; take one of {', '.join(PUBLISHED)}")
     return replace(PUBLISHED[name], **changes)

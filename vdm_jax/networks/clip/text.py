@@ -1,6 +1,6 @@
-"""The text tower: a causal transformer, read where the text ends.
+"""CLIP's text tower: a causal transformer, whose state at the end token is the embedding (Radford et al. 2021, §2.4).
 
-Parameter tree: embedding/{tokens, positions}, transformer/blocks/…, norm_out {scale, bias}, proj/kernel.
+The parameter tree is embedding/{tokens, positions}, transformer/blocks/…, norm_out {scale, bias} and proj/kernel.
 """
 
 from __future__ import annotations
@@ -19,24 +19,34 @@ from vdm_jax.networks.transformer import TokenEmbedding, Transformer, layer_norm
 
 
 class TextOutput(NamedTuple):
-    """embedding: [B, E] in float32 or better, not normalized. tokens: the states of all positions behind the last norm
-    and which of them are text, from the start token to the end token."""
+    """Outputs of the text tower.
+
+    Attributes:
+        embedding: Embeddings [B, E] in float32 or float64, not normalized.
+        tokens: States of all positions after the last norm, with a mask that is True from the start to the end token.
+    """
 
     embedding: Array
     tokens: Tokens
 
 
 class TextTower(nn.Module):
+    """CLIP's text tower.
+
+    Attributes:
+        settings: Settings of the model.
+    """
+
     settings: Settings
 
     @nn.compact
     def __call__(self, ids: Array, lengths: Array | None = None) -> TextOutput:
-        """Encode captions.
+        """Embed captions.
 
         Args:
-          ids: int [B, L], L ≤ context.
-          lengths: int [B], tokens of each text with its end token. None: the end token is the largest id of a row, as
-            it is in CLIP's vocabulary.
+            ids: Tokens, int [B, L], where L is at most the context.
+            lengths: Number of tokens of each caption including its end token, int [B]. If None, the end token is the
+                largest id of a row, as in CLIP's vocabulary.
         """
         s = self.settings
         ends = jnp.argmax(ids, axis=1) if lengths is None else lengths - 1

@@ -1,7 +1,11 @@
-"""The vision transformer of CLIP, and of GLIDE's CLIP for noised images (Dosovitskiy et al. 2020).
+"""The vision transformer (Dosovitskiy et al. 2020) of CLIP and of GLIDE's noised CLIP.
 
-Parameter tree: patches/kernel [patch · patch · channels, W], rows and columns of a patch first; class_token [W], or
-levels [levels, W] of a noised tower; positions [1 + patches, W]; norm_in, transformer/blocks/…, norm_out, proj/kernel.
+Parameter tree:
+
+    patches/kernel                        [patch · patch · C, W]; the inputs are ordered by row, column and channel
+    class_token                           [W], or levels [levels, W] in a noised tower
+    positions                             [1 + patches, W]
+    norm_in, transformer/blocks/…, norm_out, proj/kernel
 """
 
 from __future__ import annotations
@@ -17,20 +21,35 @@ from vdm_jax.networks.transformer import Transformer, layer_norm
 
 
 def patches(x: Array, side: int) -> Array:
-    """[B, H, W, C] → [B, (H/side) (W/side), side · side · C], row by row."""
+    """Cut images [B, H, W, C] into patches [B, (H/side) (W/side), side · side · C], row by row."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // side, side, width // side, side, channels)
     return x.swapaxes(2, 3).reshape(batch, -1, side * side * channels)
 
 
 class VisionTransformer(nn.Module):
-    """[B, size, size, C] → [B, E], in float32 or better, not normalized."""
+    """CLIP's vision transformer.
+
+    Attributes:
+        settings: Settings of the model, whose image tower is a ViT.
+    """
 
     settings: Settings
 
     @nn.compact
     def __call__(self, x: Array, level: Array | None = None) -> Array:
-        """x: standardized images; level: int [B], rows of the table of noise levels, if the tower has one."""
+        """Embed images.
+
+        Args:
+            x: Standardized images [B, size, size, C].
+            level: The noise level of each image, int [B] in [0, levels), for a noised tower; else None.
+
+        Returns:
+            Embeddings [B, E] in float32 or float64, not normalized.
+
+        Raises:
+            ValueError: A noised tower gets no level, or another tower gets one.
+        """
         s, tower = self.settings, self.settings.image
         assert isinstance(tower, ViT)
         if (level is None) != (tower.levels == 0):

@@ -1,4 +1,4 @@
-"""One pre-norm transformer: of text towers, vision transformers, text encoders of diffusion models and priors."""
+"""A pre-norm transformer for text and image towers, text encoders of diffusion models, and priors."""
 
 from vdm_jax.networks.transformer.embedding import TokenEmbedding
 from vdm_jax.networks.transformer.settings import Settings

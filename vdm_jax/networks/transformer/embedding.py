@@ -1,4 +1,4 @@
-"""Tokens and their positions as vectors."""
+"""Learned embeddings of tokens and positions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from jax import Array
 
 
 class TokenEmbedding(nn.Module):
-    """The vector of each token plus the vector of its position; [B, L] → [B, L, width], L ≤ context.
+    """Sum of a learned embedding of each token and a learned embedding of its position.
+
+    Parameter tree: tokens [vocabulary, width], positions [context, width], and padding [context, width] if `padding`.
 
     Attributes:
-      vocabulary, context: how many tokens and positions there are.
-      padding: whether positions that a mask leaves out get a learned vector of their own instead (GLIDE).
+        vocabulary: Number of tokens.
+        context: Number of positions, which is the length of the longest sequence.
+        width: Size of the embeddings.
+        padding: Whether padding has a learned embedding for each position instead of the sum (GLIDE).
+        dtype: The dtype of the output.
     """
 
     vocabulary: int
@@ -23,7 +28,18 @@ class TokenEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Array, mask: Array | None = None) -> Array:
-        """ids: int [B, L] in [0, vocabulary); mask: bool [B, L], False for padding."""
+        """Embed sequences of tokens.
+
+        Args:
+            ids: int [B, L] in [0, vocabulary).
+            mask: bool [B, L], False for padding; used only if `padding`.
+
+        Returns:
+            [B, L, width].
+
+        Raises:
+            ValueError: L is greater than the context.
+        """
         length = ids.shape[1]
         if length > self.context:
             raise ValueError(f"{length} tokens are more than the context of {self.context}")

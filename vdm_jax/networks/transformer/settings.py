@@ -1,4 +1,4 @@
-"""What makes one transformer different from another."""
+"""Settings of a transformer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from jax import Array
 
 
 def quick_gelu(x: Array) -> Array:
-    """x σ(1.702 x), CLIP's approximation of `gelu`; the two differ by up to 0.02."""
+    """Compute x σ(1.702 x), CLIP's approximation of `gelu`, which differs from it by up to 0.02."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-# x Φ(x) by the error function; the approximation by tanh is off by 5e-4.
+# x Φ(x), where Φ is computed by the error function. The approximation by tanh has errors of up to 5e-4.
 gelu: Callable[[Array], Array] = partial(nn.gelu, approximate=False)
 
 GELUS = {"quick": quick_gelu, "erf": gelu}
@@ -26,16 +26,23 @@ ATTENTIONS = ("fused", "einsum")
 
 @dataclass(frozen=True)
 class Settings:
-    """Attributes:
-    width: of the states. depth: number of blocks. heads: of the attention; they divide the width.
-    causal: whether a position attends to itself and those before it alone.
-    gelu: 'quick' (OpenAI's CLIP) or 'erf' (GLIDE, open_clip's default).
-    key_bias: whether keys have a bias, which changes no output but is a parameter of published weights.
-    epsilon: of the layer norms.
-    dtype: of what is computed; parameters stay float32.
-    attention: 'fused', what the backend has, or 'einsum'; the two are equal up to rounding (see `attend`).
-    remat: 'full' to compute a block again in the backward pass, 'none' to keep its activations.
-    unroll: blocks in the body of the loop over depth.
+    """Settings of a transformer.
+
+    Attributes:
+        width: Size of the states.
+        depth: Number of blocks.
+        heads: Number of attention heads; it divides the width.
+        causal: Whether a position attends only to itself and to earlier positions.
+        gelu: The activation function, 'quick' (OpenAI's CLIP) or 'erf' (GLIDE, open_clip's default).
+        key_bias: Whether keys have a bias. It does not change the output, but published weights contain it.
+        epsilon: The ε of the layer norms.
+        dtype: The dtype of the computation; parameters are float32.
+        attention: The kind of attention, 'fused' or 'einsum', see `attend`.
+        remat: 'full' to recompute blocks in the backward pass, or 'none' to store their activations.
+        unroll: Number of blocks in one iteration of the loop over the depth.
+
+    Raises:
+        ValueError: The heads do not divide the width, or a name is unknown.
     """
 
     width: int

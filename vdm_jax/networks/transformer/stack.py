@@ -1,11 +1,11 @@
-"""Pre-norm blocks scanned over depth, so that a network of 24 compiles as fast as one of 2.
+"""The blocks of a pre-norm transformer. They are scanned, so the compilation time does not depend on the depth.
 
-Parameter tree: blocks/ with the depth as the first axis of every leaf,
+In the parameter tree, blocks/ has leaves whose first axis is the depth:
 
-    norm1, norm2 {scale, bias}
-    attn/{q, k, v, proj_out}          dense layers; heads are contiguous in the outputs of q, k and v
-    attn/{token_k, token_v}           of a context, if there is one
-    fc1, fc2                          dense layers, 4 · width between them
+    norm1, norm2 {scale, bias}        layer norms
+    attn/{q, k, v, proj_out}          dense layers; the heads are contiguous in the outputs of q, k and v
+    attn/{token_k, token_v}           dense layers for the keys and values of a context, if there is one
+    fc1, fc2                          dense layers with 4 · width hidden units
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ from vdm_jax.networks.transformer.settings import GELUS, Settings
 
 
 def layer_norm(epsilon: float, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
-    """Statistics in float32 or better, in two passes."""
+    """Create a layer norm. It computes the mean and then the variance, both in float32 or float64."""
     return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class SelfAttention(nn.Module):
-    """Attention of a sequence to itself and to a context before it. Kernels start as CLIP's text tower does."""
+    """Attention of a sequence to itself and to a context, with the initializers of CLIP's text tower.
+
+    Attributes:
+        settings: Settings of the transformer.
+    """
 
     settings: Settings
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None, context: Tokens | None) -> Array:
-        """x: [B, L, W]; mask: bool [B, L] or None; context: see `Transformer` → [B, L, W]."""
+        """Map x [B, L, W] to [B, L, W]; the arguments are those of `Transformer`."""
         s, (batch, length, width) = self.settings, x.shape
         inside, outside = nn.initializers.normal(width**-0.5), nn.initializers.normal((2 * s.depth * width) ** -0.5)
         linear = partial(Dense, width, dtype=s.dtype)
@@ -56,7 +60,13 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)): one step of the scan over depth, whose carry is x."""
+    """Transformer block: x ← x + attention(norm(x)), then x ← x + mlp(norm(x)).
+
+    It is one step of the scan over the depth, whose carry is x. It has no scanned outputs.
+
+    Attributes:
+        settings: Settings of the transformer.
+    """
 
     settings: Settings
 
@@ -76,7 +86,11 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The blocks, without a norm before or after them. [B, L, W] → [B, L, W] in settings.dtype."""
+    """All blocks of a transformer, without a norm before the first or after the last one.
+
+    Attributes:
+        settings: Settings of the transformer.
+    """
 
     settings: Settings
 
@@ -85,10 +99,15 @@ class Transformer(nn.Module):
         """Apply the blocks.
 
         Args:
-          x: states [B, L, W] with the width of the settings.
-          mask: bool [B, L], False where keys are ignored (padding); what comes out there means nothing.
-          context: states of another width and their mask; every block attends to keys and values that it makes of
-            them, prepended to those of x (GLIDE), also where it is causal.
+            x: States [B, L, W], where W is the width of the settings.
+            mask: bool [B, L], False where keys are ignored (padding); None if there are none. The output at these
+                positions has no meaning.
+            context: A sequence of another width that every position attends to, also in a causal transformer, or None.
+                Each block projects it to keys and values, which are prepended to those of x (GLIDE, Nichol et al. 2021,
+                §4.1).
+
+        Returns:
+            States [B, L, W] in the dtype of the settings.
         """
         s = self.settings
         blocks = nn.scan(
