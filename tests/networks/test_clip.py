@@ -79,6 +79,8 @@ def test_settings_that_make_no_sense_are_named() -> None:
         ViT(8, 3, 16, 1, 2)
     with pytest.raises(ValueError, match="size=48 is no multiple of 32"):
         ResNet(48, 4, (1, 1, 1, 1), 4)
+    with pytest.raises(ValueError, match="gelu='tanh' is unknown; take one of quick, erf"):
+        replace(PICTURE, gelu="tanh")
     with pytest.raises(ValueError, match="no CLIP named 'ViT-H/14' was published; take one of RN50, "):
         published("ViT-H/14")
 

@@ -92,7 +92,7 @@ def describe(flat: Flat, gelu: str) -> Settings:
         levels = shape("image/levels")[0] if layout == "glide" and name("image/levels") in flat else 0
         size = patch * _side(shape("image/positions"))
         image = ViT(size, patch, width, blocks, max(width // HEAD, 1), levels)
-    return Settings(embedding, image, text, gelu, key_bias)
+    return Settings(embedding, image, text, gelu=gelu, key_bias=key_bias)
 
 
 def _side(positions: Shape) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax.numpy as jnp
-
 from vdm_jax.networks import transformer
 
 # Mean and standard deviation of the training images of OpenAI's models, in units of pixels in [0, 1].
@@ -89,20 +87,13 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of CLIP.
+class Settings(transformer.Common):
+    """Settings of CLIP. `remat` and `unroll` also apply to the blocks of a ResNet.
 
     Attributes:
         embedding: Number of dimensions E of the common space.
         image: Settings of the image tower.
         text: Settings of the text tower.
-        gelu: The activation function of the transformers, see `transformer.Settings`.
-        key_bias: Whether keys in the transformers have a bias.
-        epsilon: The ε of the layer norms.
-        dtype: The dtype of the computation; parameters are float32.
-        attention: The kind of attention, see `attend`.
-        remat: 'full' to recompute blocks in the backward pass, or 'none' to store their activations.
-        unroll: Number of blocks in one iteration of a loop over blocks.
         mean: Mean of each channel that images are standardized with, in units of pixels in [0, 1].
         std: Standard deviation of each channel, in the same units.
     """
@@ -110,31 +101,13 @@ class Settings:
     embedding: int
     image: ViT | ResNet
     text: Text
-    gelu: str = "quick"
-    key_bias: bool = True
-    epsilon: float = 1e-5
-    dtype: jnp.dtype = jnp.float32
-    attention: str = "fused"
-    remat: str = "none"
-    unroll: int = 1
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
 
     def transformer_of(self, tower: ViT | Text) -> transformer.Settings:
         """Return the settings of a tower's transformer, which is causal for text."""
-        return transformer.Settings(
-            width=tower.width,
-            depth=tower.depth,
-            heads=tower.heads,
-            causal=isinstance(tower, Text),
-            gelu=self.gelu,
-            key_bias=self.key_bias,
-            epsilon=self.epsilon,
-            dtype=self.dtype,
-            attention=self.attention,
-            remat=self.remat,
-            unroll=self.unroll,
-        )
+        causal = isinstance(tower, Text)
+        return transformer.Settings(tower.width, tower.depth, tower.heads, causal, **self.common())
 
 
 def _resnet(size: int, width: int, *depths: int) -> ResNet:
@@ -143,7 +116,9 @@ def _resnet(size: int, width: int, *depths: int) -> ResNet:
 
 
 _SMALL, _LARGE = Text(512, 12, 8), Text(768, 12, 12)
-_NOISED = Settings(512, ViT(64, 4, 768, 12, 12, levels=1000), replace(_SMALL, vocabulary=65536), "erf", key_bias=False)
+_NOISED = Settings(
+    512, ViT(64, 4, 768, 12, 12, levels=1000), replace(_SMALL, vocabulary=65536), gelu="erf", key_bias=False
+)
 
 # Radford et al. 2021, tables 19 and 20. 'GLIDE' is the released noised CLIP (Nichol et al. 2021).
 PUBLISHED = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,15 +25,11 @@ GELUS = {"quick": quick_gelu, "erf": gelu}
 ATTENTIONS = ("fused", "einsum")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a transformer.
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Settings that the networks of one model have in common.
 
     Attributes:
-        width: Size of the states.
-        depth: Number of blocks.
-        heads: Number of attention heads; it divides the width.
-        causal: Whether a position attends only to itself and to earlier positions.
         gelu: The activation function, 'quick' (OpenAI's CLIP) or 'erf' (GLIDE, open_clip's default).
         key_bias: Whether keys have a bias. It does not change the output, but published weights contain it.
         epsilon: The ε of the layer norms.
@@ -42,13 +39,9 @@ class Settings:
         unroll: Number of blocks in one iteration of the loop over the depth.
 
     Raises:
-        ValueError: The heads do not divide the width, or a name is unknown.
+        ValueError: The name of an activation function or of a kind of attention is unknown.
     """
 
-    width: int
-    depth: int
-    heads: int
-    causal: bool = False
     gelu: str = "quick"
     key_bias: bool = True
     epsilon: float = 1e-5
@@ -58,8 +51,35 @@ class Settings:
     unroll: int = 1
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"heads={self.heads} must divide width={self.width}")
         for name, value, known in (("gelu", self.gelu, GELUS), ("attention", self.attention, ATTENTIONS)):
             if value not in known:
                 raise ValueError(f"{name}={value!r} is unknown; take one of {', '.join(known)}")
+
+    def common(self) -> dict[str, Any]:
+        """Return the fields of this class by name."""
+        return {field.name: getattr(self, field.name) for field in fields(Common)}
+
+
+@dataclass(frozen=True)
+class Settings(Common):
+    """Settings of a transformer.
+
+    Attributes:
+        width: Size of the states.
+        depth: Number of blocks.
+        heads: Number of attention heads; it divides the width.
+        causal: Whether a position attends only to itself and to earlier positions.
+
+    Raises:
+        ValueError: The heads do not divide the width, or as `Common`.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    causal: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            raise ValueError(f"heads={self.heads} must divide width={self.width}")
