@@ -117,6 +117,38 @@ def test_neighbors_that_do_not_fit_are_refused(first: ConfigDict, last: ConfigDi
         pipelines.check([stage(first)], methods.build(last), last)
 
 
+def labeled(config: ConfigDict, label: int) -> ConfigDict:
+    copy = ConfigDict(config.to_dict())
+    copy.sampling.label = label
+    return copy
+
+
+def test_a_label_that_is_not_that_of_the_stages_before_is_refused() -> None:
+    middle = settings(data__vocabulary=VALUES)  # it has no labels of its own and passes on those of the base
+    sizes = {"data__shape": (8, 8, 1), "model__low_resolution": 4, "model__attention_at": (4,)}
+    top = settings(data__vocabulary=VALUES, model__num_classes=CLASSES, **sizes)
+
+    def check(*configs: ConfigDict) -> None:
+        *before, last = configs
+        stages = [stage(config, f"runs/{number}") for number, config in enumerate(before)]
+        pipelines.check(stages, methods.build(last), last)
+
+    with pytest.raises(
+        UserError, match=r"^config.sampling.label=1 is not the label of the samples of runs/0, .* set it"
+    ):
+        check(BASE, labeled(UP, 1))
+    with pytest.raises(UserError, match=r"^config.sampling.label=1 is not the label of the samples of runs/0, "):
+        check(labeled(BASE, 2), labeled(UP, 1))
+    with pytest.raises(UserError, match=r"^config.sampling.label=1 is not the label of the samples of runs/1, "):
+        check(labeled(BASE, 2), middle, labeled(top, 1))
+    with pytest.raises(UserError, match=r"^config.sampling.label=1 is not the label of the samples of runs/1, "):
+        check(labeled(BASE, 2), UP, labeled(top, 1))
+    check(labeled(BASE, 1), labeled(UP, 1), labeled(top, 1))
+    check(labeled(BASE, 1), UP, top)
+    unlabeled = settings(model__low_resolution=0, data__shape=(SIDE, SIDE, 1), data__vocabulary=VALUES)
+    check(unlabeled, labeled(UP, 1), top)
+
+
 @pytest.mark.parametrize(
     ("conditions", "sentence"),
     [

@@ -57,12 +57,21 @@ def link(name: str, config: ConfigDict, following: Method) -> Condition:
 def check(stages: Sequence[Stage], last: Method, config: ConfigDict) -> None:
     """Raise UserError if two neighbors do not fit, before anything is compiled; config: of the last model."""
     configs = [*(stage.config for stage in stages[1:]), config]
+    label: int | None = None  # of the first stage that has labels; -1 for all classes in turn
     for stage, following, its in zip(stages, _after(stages, last), configs, strict=False):
         taken = link(stage.name, stage.config, following).name
         if its.sampling.get(taken):
             raise UserError(
                 f"config.sampling.{taken}={its.sampling[taken]!r} and the stage {stage.name} both give {taken}; leave "
                 "one of them out"
+            )
+        label = stage.config.sampling.get("label") if label is None else label
+        own = its.sampling.get("label", -1)
+        if label is not None and own not in (-1, label):
+            raise UserError(
+                f"config.sampling.label={own} is not the label of the samples of {stage.name}, which the next stage "
+                f"takes too; set it for the first stage with labels, as in --stage='runs/base "
+                f"--config.sampling.label={own}'"
             )
 
 

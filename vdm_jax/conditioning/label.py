@@ -77,9 +77,10 @@ class Label(Condition):
         if labels.dtype.kind not in "iu":
             raise UserError(f"{where} has labels of dtype {labels.dtype}; write the file again with integer labels")
         if labels.min() < 0 or labels.max() > self.highest:
+            other = "set config.sampling.label, or " if path else ""
             raise UserError(
                 f"{where} has labels {labels.min()} to {labels.max()}, but those of this upsampler are 0 to "
-                f"{self.highest}; set config.sampling.label, or use samples of a model with the same classes"
+                f"{self.highest}; {other}use samples of a model with the same classes"
             )
         return np.asarray(labels, np.int32)
 
