@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 
 from tests.methods.test_upsampler import SIDE, Pixels, settings
 from tests.training.runs import mesh_of
-from vdm_jax import Pipeline, methods, pipelines
+from vdm_jax import Pipeline, methods, modes, pipelines, weights
 from vdm_jax.api import Model
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
@@ -59,6 +60,12 @@ def stage(config: ConfigDict, name: str = "runs/base") -> pipelines.Stage:
     return pipelines.Stage(name, config, methods.build(config), {"network": {}})
 
 
+def labeled(config: ConfigDict, label: int) -> ConfigDict:
+    copy = ConfigDict(config.to_dict())
+    copy.sampling.label = label
+    return copy
+
+
 def test_a_stage_enlarges_the_samples_of_the_one_before_it_with_their_labels() -> None:
     small, large = Pipeline((model(BASE), model(UP))).sample(4, label=LABELS, all_stages=True)
     np.testing.assert_array_equal(small, np.broadcast_to(of_label(LABELS)[:, None, None, None], (4, SIDE, SIDE, 1)))
@@ -82,6 +89,26 @@ def test_the_command_line_writes_what_the_notebook_returns(tmp_path: Any) -> Non
     np.testing.assert_array_equal(found["samples"], expected)
     alone = model(UP).sample(4, seed=UP.sampling.seed, label=LABELS, low_resolution=known["low_resolution"])
     assert np.any(alone != expected)
+
+
+def test_the_command_line_checks_stages_before_it_loads_them_and_records_them(tmp_path: Any, monkeypatch: Any) -> None:
+    loaded: list[str] = []
+
+    def load(path: str, *_: Any) -> tuple[Any, int]:
+        loaded.append(epath.Path(path).name)
+        return {"network": {}}, 7 if path.endswith("base") else 9
+
+    monkeypatch.setattr(weights, "load", load)
+    base, up = epath.Path(tmp_path / "base"), epath.Path(tmp_path / "up")
+    with pytest.raises(UserError, match=r"^config.sampling.label=1 is not the label of the samples of "):
+        modes.run_sample(labeled(UP, 1), up, None, [(base, BASE)])
+    assert not loaded
+    modes.run_sample(UP, up, None, [(base, labeled(BASE, 2))])
+    assert loaded == ["base", "up"]
+    found = np.load(up / "samples" / "9_after_base.npz")
+    np.testing.assert_allclose(area(found["samples"].astype(np.float32), SIDE), np.full((4, SIDE, SIDE, 1), 10), atol=1)
+    [made] = json.loads(str(found["made_by"]))["stages"]
+    assert (made["workdir"], made["step"], made["sampling"]["label"]) == (str(base), 7, 2)
 
 
 def test_three_stages_link_in_order() -> None:
@@ -115,12 +142,6 @@ def test_three_stages_link_in_order() -> None:
 def test_neighbors_that_do_not_fit_are_refused(first: ConfigDict, last: ConfigDict, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         pipelines.check([stage(first)], methods.build(last), last)
-
-
-def labeled(config: ConfigDict, label: int) -> ConfigDict:
-    copy = ConfigDict(config.to_dict())
-    copy.sampling.label = label
-    return copy
 
 
 def test_a_label_that_is_not_that_of_the_stages_before_is_refused() -> None:

@@ -166,10 +166,8 @@ def execute(overrides: Sequence[str] = ()) -> None:
 
     from vdm_jax import modes
 
-    if _MODE.value == "sample":
-        modes.run_sample(config, directory, _WEIGHTS.value, stages())
-    else:
-        modes.RUN[_MODE.value](config, directory, _WEIGHTS.value)
+    earlier = [stages()] if _MODE.value == "sample" else []
+    modes.RUN[_MODE.value](config, directory, _WEIGHTS.value, *earlier)
 
 
 def main(argv: Sequence[str]) -> None:

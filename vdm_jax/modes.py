@@ -98,30 +98,26 @@ def run_sample(config: ConfigDict, directory: epath.Path, path: str | None, earl
     earlier: (working directory, config) of the earlier stages of a pipeline, whose samples condition the next stage.
     """
     method = _sampled(config, directory)
-    before = [_sampled(stage, place) for place, stage in earlier]
+    stages = [pipelines.Stage(str(place), its, _sampled(its, place)) for place, its in earlier]
     for condition in method.conditions:
-        if not (earlier and condition.takes_samples):
+        if not (stages and condition.takes_samples):
             condition.check_request(config)
-    if not earlier:
+    if not stages:
         conditioning.requests(method.conditions, config, config.sampling.num_images)  # before anything is compiled
-    prepared = [_prepare(stage, place, None, made) for (place, stage), made in zip(earlier, before, strict=True)]
-    stages = [
-        pipelines.Stage(str(place), stage, made, its)
-        for (place, stage), made, (its, _, _) in zip(earlier, before, prepared, strict=True)
-    ]
     pipelines.check(stages, method, config)
-    origin = Origin(
-        path or "",
-        tuple(
-            {"workdir": str(place), "step": number, "sampling": stage.sampling.to_dict()}
-            for (place, stage), (_, number, _) in zip(earlier, prepared, strict=True)
-        ),
-    )
+    stages = [_loaded(stage) for stage in stages]
+    origin = Origin(path or "", tuple(stage.origin for stage in stages))
     params, step, mesh = _prepare(config, directory, path, method)
     known = pipelines.draw(stages, method, mesh, config.sampling.num_images, config.sampling.seed)
     config = pipelines.seeded(config, config.sampling.seed + len(stages))
     written = report.write_samples(config, method, params, mesh, directory, step, known, origin)
     report.say(f"written: {', '.join(map(str, written))}")
+
+
+def _loaded(stage: pipelines.Stage) -> pipelines.Stage:
+    """Return the stage with the last parameters of its working directory."""
+    params, step, _ = _prepare(stage.config, epath.Path(stage.name), None, stage.method)
+    return stage._replace(params=params, step=step)
 
 
 def _sampled(config: ConfigDict, directory: epath.Path) -> Method:
@@ -162,7 +158,7 @@ def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> 
             raise UserError(f"{path_of_result} is not a result of --mode=eval; run --mode=eval again") from error
 
 
-RUN: dict[str, Callable[[ConfigDict, epath.Path, str | None], None]] = {
+RUN: dict[str, Callable[..., None]] = {
     "train": run_train,
     "eval": run_eval,
     "sample": run_sample,

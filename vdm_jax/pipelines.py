@@ -24,12 +24,26 @@ from vdm_jax.runtime.processes import say
 
 
 class Stage(NamedTuple):
-    """A model of a pipeline that is not the last. name: of it in messages, such as its working directory."""
+    """A model of a pipeline that is not the last.
+
+    Attributes:
+        name: Its name in messages, such as its working directory.
+        config: Its config.
+        method: The method that the config builds.
+        params: Its parameters; None until they are loaded.
+        step: The training step of the parameters.
+    """
 
     name: str
     config: ConfigDict
     method: Method
-    params: Any
+    params: Any = None
+    step: int = 0
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where its samples come from, as it is saved with samples of the last model."""
+        return {"workdir": self.name, "step": self.step, "sampling": self.config.sampling.to_dict()}
 
 
 def link(name: str, config: ConfigDict, following: Method) -> Condition:
