@@ -69,6 +69,21 @@ def test_counts_are_integers_within_bounds() -> None:
             arguments.whole("seed", given, *arguments.SEEDS)
 
 
+def test_one_number_for_each_sample() -> None:
+    for given, expected in ((2, [2, 2, 2]), (np.float64(0.5), [0.5] * 3), ([0, 1, 2.5], [0, 1, 2.5])):
+        found = arguments.for_each("weight", given, 3)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+    for given, sentence in (
+        (np.zeros(2), "^weight must be a finite number or one for each of the 3 samples"),
+        ([[0.0, 1, 2]], "^weight must be a finite number or one for each of the 3 samples"),
+        ([0, np.nan, np.inf], "^weight must be finite numbers, but 2 of 3 are NaN or infinite"),
+        ("a", "^weight must be numbers, not <U1"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            arguments.for_each("weight", given, 3)
+
+
 def test_one_number_is_no_array() -> None:
     assert arguments.number("gamma", np.float32(0.5)) == arguments.number("gamma", jnp.asarray(0.5)) == 0.5
     for given, sentence in ((np.zeros(3), r"one number, not an array of shape \(3,\)"), ("a", "='a' must be a number")):

@@ -74,6 +74,17 @@ def reals(name: str, given: Any) -> np.ndarray:
     return array
 
 
+def for_each(name: str, given: Any, count: int) -> np.ndarray:
+    """Return one finite number for each of `count` samples, float32 [count]; one number is that of all samples.
+
+    Raises UserError for other values.
+    """
+    array = reals(name, given)
+    if array.shape not in ((), (count,)):
+        raise UserError(f"{name} must be a finite number or one for each of the {count} samples")
+    return np.broadcast_to(array.astype(np.float32), (count,))
+
+
 def _extended(name: str, array: np.ndarray) -> np.ndarray:
     """Return an array of bfloat16 and the like, whose kind is 'V' in NumPy, as float32."""
     if array.dtype.kind == "V" and array.dtype.names is None:

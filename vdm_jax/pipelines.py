@@ -150,8 +150,7 @@ class Pipeline(NamedTuple):
         ]
         self._check_known(conditions, links)
         first = self.models[0]
-        chosen = [c for c in first.method.conditions if c.chosen]
-        known: dict[str, Any] = {**conditioning.requests(chosen, first.config, count), **conditions}
+        known: dict[str, Any] = {**conditioning.defaults(first.method.conditions, first.config, count), **conditions}
         drawn: list[np.ndarray] = []
         for number, model in enumerate(self.models):
             if number:

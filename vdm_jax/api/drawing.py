@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from vdm_jax import conditioning, frozen
+from vdm_jax import arguments, conditioning, frozen
 from vdm_jax.api import batches, inputs, outputs, programs
 from vdm_jax.api.batches import Batching
 from vdm_jax.conditioning import Conditions
@@ -67,11 +67,11 @@ def samples(
         raise UserError(f"a model of method {config.method!r} draws no samples")
     conditions, draw = method.conditions, method.sample
     if guide is not None:
-        scale = np.broadcast_to(conditioning.finite("classifier_scale", guide.scale, count), (count,))
+        scale = arguments.for_each("classifier_scale", guide.scale, count)
         conditions, draw = _guided(model, guide.classifier)
         params = {**params, classifier_guidance.CLASSIFIER: guide.classifier.params}
     if not any(c.needs_evaluation_data for c in conditions):  # they have values of their own
-        requested = conditioning.requests([c for c in conditions if c.chosen], config, count)
+        requested = conditioning.defaults(conditions, config, count)
         passed = {**requested, **{k: v for k, v in passed.items() if v is not None}}
     values = conditioning.from_user(conditions, passed, count, method.encode)
     cond: Any = conditioning.guided(conditions, values, guidance_weight, count)

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
+from vdm_jax import arguments
 from vdm_jax.errors import UserError
 from vdm_jax.keys import fold
 from vdm_jax.networks.encoders import Encoder
@@ -226,6 +227,11 @@ def requests(
     return found
 
 
+def defaults(conditions: Sequence[Condition], config: ConfigDict, count: int) -> dict[str, np.ndarray]:
+    """Return values for `count` samples of the conditions that users choose, for those that they leave out, by name."""
+    return requests([c for c in conditions if c.chosen], config, count)
+
+
 def prepared(conditions: Sequence[Condition], requested: Mapping[str, Any], encode: Encode) -> dict[str, Array]:
     """Convert requested values to the values that the network is conditioned on."""
     return {c.name: c.prepare(requested[c.name], encode) for c in conditions}
@@ -277,18 +283,5 @@ def guided(conditions: Sequence[Condition], cond: Cond, weight: Any, count: int)
     for name, w in weight.items():
         if name not in by_name or not by_name[name].guidable:
             raise UserError(f"guidance by {name!r} needs a model that was trained both with and without it")
-        weight = {**weight, name: jnp.broadcast_to(jnp.asarray(finite("guidance_weight", w, count)), (count,))}
+        weight = {**weight, name: jnp.asarray(arguments.for_each("guidance_weight", w, count))}
     return Guided(cond, weight) if weight else cond
-
-
-def finite(name: str, given: Any, count: int | None) -> np.ndarray:
-    """Return finite numbers as float32: one, or one for each of `count` samples, or any shape if count is None.
-
-    Raises UserError for other values.
-    """
-    array = np.asarray(given)
-    if array.dtype.kind not in "iufb" or not np.all(np.isfinite(array)):
-        raise UserError(f"{name} must be finite numbers")
-    if count is not None and array.shape not in ((), (count,)):
-        raise UserError(f"{name} must be a finite number or one for each of the {count} samples")
-    return array.astype(np.float32)
