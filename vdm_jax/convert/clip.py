@@ -21,8 +21,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vdm_jax.convert import state_dict
-from vdm_jax.convert.clip_blocks import stack, unstack
 from vdm_jax.convert.clip_names import Theirs, layout_of, theirs
+from vdm_jax.convert.stacking import stack, unstack
 from vdm_jax.convert.unet_tables import Shape, Tree, first_difference, refuse
 from vdm_jax.convert.vdm_layout import Flat, flatten
 from vdm_jax.errors import UserError

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from vdm_jax.convert import state_dict, torch_wrapped
 from vdm_jax.convert import unet_blocks as layout
 from vdm_jax.convert import unet_tables as tables
+from vdm_jax.convert.stacking import stack, unstack
 from vdm_jax.convert.unet_tables import Shape, Tree
 from vdm_jax.convert.vdm_layout import Flat, Shapes, flatten
 from vdm_jax.errors import UserError
@@ -80,12 +81,12 @@ def generator_from_original(flat: Flat, s: Settings, shape: Shape) -> Tree:
     style = next(encoder for encoder in s.encoders if isinstance(encoder, LatentStyle))
     expected = {"latent_width": style.width, "mapping_depth": style.depth}
     blocks = _to_ours(flat, names, sizes, tables.differences(describe(flat), s, shape, **expected))
-    return unflatten_dict(layout.stack(blocks), sep="/")
+    return unflatten_dict(stack(blocks), sep="/")
 
 
 def generator_to_original(params: Tree, s: Settings, shape: Shape) -> Flat:
     """Convert our generator's params to the original's: the bit-exact inverse of `generator_from_original`."""
-    return _to_theirs(layout.unstack(flatten(params)), generator_names(s, shape), layout.shapes(s, shape))
+    return _to_theirs(unstack(flatten(params)), generator_names(s, shape), layout.shapes(s, shape))
 
 
 def discriminator_from_original(flat: Flat, like: Tree) -> Tree:

@@ -20,6 +20,7 @@ from flax.traverse_util import unflatten_dict
 
 from vdm_jax.convert import unet_blocks as layout
 from vdm_jax.convert import unet_tables as tables
+from vdm_jax.convert.stacking import stack, unstack
 from vdm_jax.convert.unet_tables import Shape, Tree
 from vdm_jax.convert.vdm_layout import Flat, Shapes, flatten
 from vdm_jax.errors import UserError
@@ -94,12 +95,12 @@ def from_original(flat: Flat, s: Settings, shape: Shape, form: Form = ORIGINAL) 
     for key, leaves in table.items():
         parts = [flat[key]] if len(leaves) == 1 else list(_split(flat[key], _heads(key, flat[key], s, form)))
         blocks |= {leaf: _ours(leaf, part) for leaf, part in zip(leaves, parts, strict=True)}
-    return unflatten_dict(layout.stack(blocks), sep="/")
+    return unflatten_dict(stack(blocks), sep="/")
 
 
 def to_original(params: Tree, s: Settings, shape: Shape, form: Form = ORIGINAL) -> Flat:
     """Convert our params to the original's: the bit-exact inverse of `from_original`."""
-    blocks, leaf_shapes = layout.unstack(flatten(params)), layout.shapes(s, shape, form.classes)
+    blocks, leaf_shapes = unstack(flatten(params)), layout.shapes(s, shape, form.classes)
     if first := tables.first_difference(blocks, leaf_shapes):
         raise UserError(f"the parameters are not those of the network; the first leaf that differs: {first}")
     flat: Flat = {}

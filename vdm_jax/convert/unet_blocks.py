@@ -1,13 +1,10 @@
 """Names in the parameter tree of `networks.multiscale.UNet` for readers of published weights.
 
-The network stacks blocks of equal shape: down0/first, down0/rest (all others along a leading axis) and, in the
-decoder, up0/last. Published code numbers its blocks. This module renames a flat tree to down0/0/…, down0/1/…, up0/2/…
-and back; nothing else changes, so a reader is a table between two sets of names.
+Published code numbers its blocks, so the names have numbered blocks here too (`stacking`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -16,50 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from vdm_jax.convert.vdm_layout import Flat, Shapes
+from vdm_jax.convert.stacking import unstack
+from vdm_jax.convert.vdm_layout import Shapes
 from vdm_jax.networks.classifier import Classifier
 from vdm_jax.networks.encoders import examples
 from vdm_jax.networks.families import Settings
 from vdm_jax.networks.multiscale import UNet
-
-_BLOCK = re.compile(r"((?:down|up)\d+)/(first|rest|last|\d+)/(.+)")
-
-
-def unstack(flat: Flat) -> Flat:
-    """Convert leaves 'a/b/c' of our network to numbered blocks: down0/rest/… becomes down0/1/…, down0/2/…"""
-    after = {m[1]: len(leaf) for name, leaf in flat.items() if (m := _BLOCK.match(name)) and m[2] == "rest"}
-    blocks: Flat = {}
-    for name, leaf in flat.items():
-        m = _BLOCK.match(name)
-        if m is None:
-            blocks[name] = leaf
-        elif m[2] == "rest":
-            blocks |= {f"{m[1]}/{1 + k}/{m[3]}": layer for k, layer in enumerate(leaf)}
-        else:
-            blocks[f"{m[1]}/{0 if m[2] == 'first' else 1 + after.get(m[1], 0)}/{m[3]}"] = leaf
-    return blocks
-
-
-def stack(blocks: Flat) -> Flat:
-    """Convert numbered blocks to our stacked leaves, the inverse of `unstack`."""
-    matches = {name: _BLOCK.match(name) for name in blocks}
-    ends: dict[str, int] = {}  # the number of the last block of each resolution
-    for block in filter(None, matches.values()):
-        ends[block[1]] = max(ends.get(block[1], 0), int(block[2]))
-    flat: Flat = {}
-    rest: dict[str, dict[int, np.ndarray]] = {}
-    for name, m in matches.items():
-        if m is None:
-            flat[name] = blocks[name]
-            continue
-        level, number = m[1], int(m[2])
-        if number == 0:
-            flat[f"{level}/first/{m[3]}"] = blocks[name]
-        elif level.startswith("up") and number == ends[level]:
-            flat[f"{level}/last/{m[3]}"] = blocks[name]
-        else:
-            rest.setdefault(f"{level}/rest/{m[3]}", {})[number] = blocks[name]
-    return flat | {name: np.stack([layers[k] for k in sorted(layers)]) for name, layers in rest.items()}
 
 
 @lru_cache(maxsize=8)

@@ -1,7 +1,7 @@
 """Published weights of a multiscale U-Net ↔ ours by a table of names, for originals in Flax or TensorFlow.
 
 Their kernels have the same layout as ours. A leaf differs in its name, in the axis that stacks equal blocks
-(`unet_blocks`), and in two axes of size 1 where the original has a 1 × 1 convolution for our dense layer.
+(`stacking`), and in two axes of size 1 where the original has a 1 × 1 convolution for our dense layer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
-from vdm_jax.convert.unet_blocks import shapes, stack, unstack, walk
+from vdm_jax.convert.stacking import stack, unstack
+from vdm_jax.convert.unet_blocks import shapes, walk
 from vdm_jax.convert.vdm_layout import Flat, flatten
 from vdm_jax.errors import UserError
 from vdm_jax.gaussian import networks
