@@ -1,5 +1,6 @@
 """Score SDEs on models that are exact: a silent network beside the exact ε̂ of Gaussian pixels, N(0, s²)."""
 
+import math
 from dataclasses import replace
 
 import jax
@@ -178,15 +179,25 @@ def test_ncsnpp_s_output_is_the_score_of_data_in_0_1():
     assert np.abs(ours).max() > 1e-3
 
 
-def test_the_other_networks_see_the_vp_latent():
+@pytest.mark.parametrize("prediction", ["eps", "x", "v"])
+@pytest.mark.parametrize("changes", [{"model__network": "mlp"}])
+def test_the_other_networks_see_the_vp_latent(changes, prediction):
     """x̂_VE(z, γ) = x̂_VP(α z, γ)."""
-    _, method = parts(make("ve_sde", exact=False, data__shape=(2,), model__network="mlp"))
-    params = jax.tree.map(lambda a: a + 0.05, method.init(jax.random.key(0)))
+    shape = (2,) if changes["model__network"] == "mlp" else SHAPE
+    model, method = parts(make("ve_sde", exact=False, data__shape=shape, model__prediction=prediction, **changes))
+    rng = np.random.default_rng(1)
+    like = jax.eval_shape(method.init, jax.random.key(0))
+    params = jax.tree.map(lambda a: 0.3 * rng.standard_normal(a.shape, np.float32), like)
     gamma, t = jnp.array([-3.0, 2.0]), jnp.array([0.3, 0.7])
     vp, ve = noise(gamma, t, VP), noise(gamma, t, VE)
-    z = jnp.asarray(gaussian(2).reshape(2, -1)[:, :2])
-    denoise, cond = jax.jit(method.denoise(params)), {"augmented": jnp.zeros(2)}
-    np.testing.assert_allclose(denoise(z, ve, cond), denoise(vp.alpha[:, None] * z, vp, cond), rtol=1e-4, atol=1e-5)
+    z = jnp.asarray(gaussian(2).reshape(2, -1)[:, : math.prod(shape)].reshape(2, *shape))
+    cond = {c.name: jnp.zeros(2) for c in method.conditions}
+    denoise = jax.jit(method.denoise(params))
+    x = lambda z, level: model.split(denoise(z, level, cond), z, level).x
+    alpha = vp.alpha.reshape(2, *(1,) * len(shape))
+    expected = x(alpha * z, vp)
+    np.testing.assert_allclose(x(z, ve), expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(expected - x(z, vp)).max() > 1e-3  # the scale of z matters
 
 
 @pytest.mark.parametrize("kind", KINDS)

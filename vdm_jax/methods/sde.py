@@ -175,13 +175,16 @@ def score_levels(config: ConfigDict, net: networks.Module) -> ScoreLevels:
 def in_eps(network: Network, net: networks.Module, levels: ScoreLevels, config: ConfigDict) -> Network:
     """Return the network with its output converted to ε̂.
 
-    A network designed for VP sees z/√(α² + σ²), the VP latent of the same SNR: x̂_VE(z, γ) = x̂_VP(α z, γ). With
-    `model.residual`='pixel' its output is added to the exact ε̂ of Gaussian pixels (see `diffusion.baseline`).
+    A network designed for VP sees z/√(α² + σ²), the VP latent of the same SNR, so x̂ does not depend on the process:
+    under VE, where α = 1, x̂_VE(z, γ) = x̂_VP(α_VP z, γ). The v of the VP latent is v/√(α² + σ²), so the output is
+    multiplied by that root. With `model.residual`='pixel' the output is added to the exact ε̂ of Gaussian pixels (see
+    `diffusion.baseline`).
     """
     if levels.gives_score:
         return lambda params, keys, z, level, cond: levels.eps_of_score(network(params, keys, z, level, cond), level)
     if isinstance(net, UNet):
         return network
+    predicts_v = config.model.prediction == "v"
     residual, variance = config.model.get("residual", "z"), config.model.data_variance
 
     def on_unit_scale(params: Params, keys: Array | None, z: Array, level: Noise, cond: Any) -> Array:
@@ -189,6 +192,8 @@ def in_eps(network: Network, net: networks.Module, levels: ScoreLevels, config: 
         z = z / expand(size, z.ndim)
         level = level._replace(alpha=level.alpha / size, sigma=level.sigma / size)
         h = network(params, keys, z, level, cond)
+        if predicts_v:
+            return expand(size, z.ndim) * h
         if residual == "z":
             return h
         return baseline.gaussian_eps(z, level, variance) + expand(baseline.unexplained(level, variance), z.ndim) * h
