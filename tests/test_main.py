@@ -16,6 +16,7 @@ import sys
 import time
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -101,6 +102,18 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "other model": ((DIGITS, NEW, "--weights={run}", "--mode=eval"), "belong to another model (data.shape:"),
     "not trained": ((*TINY, NEW, "--mode=eval"), "no weights at"),
+    "samples without end": (
+        (RUN, "--mode=sample", "--config.sampling.num_images=100000000000"),
+        "config.sampling.num_images=100000000000 samples take ",
+    ),
+    "samples of an evaluation without end": (
+        (RUN, "--mode=eval", "--config.evaluation.num_samples=100000000000"),
+        "config.evaluation.num_samples=100000000000 samples take ",
+    ),
+    "samples after training without end": (
+        (*TINY, NEW, "--config.sampling.num_images=100000000000"),
+        "config.sampling.num_images=100000000000 samples take ",
+    ),
     "workdir is a file": ((*TINY, "--workdir={file}"), "is a file, so"),
 }
 
@@ -230,6 +243,34 @@ def test_weights_of_a_run_are_evaluated_elsewhere(run: pathlib.Path, tmp_path: p
     assert json.loads((place / "eval.json").read_text())["step"] == 2
     assert json.loads((place / "config.json").read_text())["config"]["model"]["width"] == 8
     assert not (place / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "sentence"),
+    [
+        ("training.loop._steps", ("--mode=train",), "out of memory in training (no 9 bytes); set config.training.acc"),
+        ("evaluation.likelihood.one_pass", ("--mode=eval",), "out of memory in an evaluation (no 9 bytes); set config"),
+        ("evaluation.samples._sampler", ("--mode=sample",), "out of memory in sampling (no 9 bytes); set config.samp"),
+        ("weights.load", ("--mode=inspect",), "out of memory in --mode=inspect (no 9 bytes); use a smaller model"),
+    ],
+)
+def test_exhausted_memory_is_a_sentence_in_every_mode(
+    function: str,
+    arguments: tuple[str, ...],
+    sentence: str,
+    run: pathlib.Path,
+    tmp_path: Any,
+    monkeypatch: Any,
+    capfd: Any,
+) -> None:
+    def exhausted(*arguments: Any, **options: Any) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no 9 bytes.\nmore")
+
+    monkeypatch.setattr(f"vdm_jax.{function}", exhausted)
+    place = tmp_path / "new" if "--mode=train" in arguments else run
+    assert call(*TINY, f"--workdir={place}", *arguments) == 2
+    said = capfd.readouterr().err
+    assert sentence in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def main(argv: Sequence[str]) -> None:
     except KeyboardInterrupt:
         fail("interrupted; run the same command again to continue from the last checkpoint, if any", 130)
     except Exception as error:
-        from vdm_jax.runtime import distributed
+        from vdm_jax.runtime import distributed, memory
         from vdm_jax.runtime.preemption import Preempted
 
         if isinstance(error, Preempted):
@@ -191,6 +191,9 @@ def main(argv: Sequence[str]) -> None:
         if isinstance(error, OSError) and error.errno in _DISK:
             place = error.filename or _WORKDIR.value
             fail(f"{error.strerror}: {place}; when that is fixed, run the same command again to continue from there")
+        if memory.exhausted(error):
+            advice = ["use a smaller model", "less data", "a machine with more memory"]
+            fail(memory.sentence(error, f"--mode={_MODE.value}", advice))
         if not distributed.active():
             raise
         traceback.print_exc()

@@ -88,6 +88,7 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
     if not method.evaluators:
         raise UserError(f"config.method={config.method!r} has no evaluator; use --mode=sample")
     report.check_data(config, method)
+    report.check_samples(config, method)
     params, step, mesh = _prepare(config, directory, path, method)
     report.write_evaluation(config, method, params, mesh, directory, step, source=path, sets=True)
 
@@ -126,11 +127,12 @@ def run_sample(config: ConfigDict, directory: epath.Path, path: str | None, earl
 
 def _sampled(config: ConfigDict, directory: epath.Path) -> Method:
     """The method that samples are drawn from, with the classifier that guides them, if one does."""
-    if methods.build(config).sample is None:
+    if (method := methods.build(config)).sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; use --mode=eval")
+    report.check_samples(config, method)
     frozen.named_by(None, config, workdir.saved_config(directory))
     classifier = frozen.classifier_of(config)
-    return methods.build(config) if classifier is None else classifier_guidance.build(config, classifier)
+    return method if classifier is None else classifier_guidance.build(config, classifier)
 
 
 def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> None:

@@ -15,6 +15,7 @@ from vdm_jax import conditioning, data
 from vdm_jax.core.method import Collected, Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood
+from vdm_jax.runtime import memory
 from vdm_jax.runtime.devices import round_up
 from vdm_jax.runtime.processes import agree, placed
 
@@ -48,7 +49,8 @@ def measure(
     assert method.measured is not None
     section, dataset = config.evaluation, evaluated_split(config)
     batches = _split_batches(config, method, dataset, mesh, examples)
-    values = likelihood.per_example(method, params, batches, mesh, seed=section.seed, passes=section.passes)
+    with memory.explained("an evaluation", memory.when_evaluating(config)):
+        values = likelihood.per_example(method, params, batches, mesh, seed=section.seed, passes=section.passes)
     about = {
         "estimator": method.measured.estimator,
         "dataset": f"{dataset.name} ({dataset.version})",
@@ -63,8 +65,11 @@ def measure(
 def collect(config: ConfigDict, method: Method, evaluator: Collected, params: Any, mesh: Mesh) -> dict[str, Any]:
     """Measure all examples of the split together; equal on all processes."""
     section, dataset = config.evaluation, evaluated_split(config)
-    batches, placed_params = _split_batches(config, method, dataset, mesh), placed(params, mesh)
-    values = likelihood.one_pass(evaluator.outputs, placed_params, batches, mesh, seed=section.seed, number=0)
+    batches = _split_batches(config, method, dataset, mesh)
+    with memory.explained("an evaluation", memory.when_evaluating(config)):
+        values = likelihood.one_pass(
+            evaluator.outputs, placed(params, mesh), batches, mesh, seed=section.seed, number=0
+        )
     about = {"dataset": f"{dataset.name} ({dataset.version})", "split": dataset.split, "seed": section.seed}
     return {**evaluator.summarize(values), "examples": len(next(iter(values.values()))), **about}
 

@@ -16,12 +16,13 @@ from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood, names, plots, results, sample_quality
 from vdm_jax.evaluation.likelihood import sentence, words
 from vdm_jax.evaluation.measure import check_data, collect, evaluated_split, first_batch, measure
-from vdm_jax.evaluation.samples import STRIP_ROWS, Drawn, sample, sample_grid, write_samples
+from vdm_jax.evaluation.samples import STRIP_ROWS, Drawn, check_samples, sample, sample_grid, write_samples
 from vdm_jax.runtime.processes import say
 
 __all__ = [
     "Drawn",
     "check_data",
+    "check_samples",
     "evaluate",
     "evaluated_split",
     "finish",

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import conditioning, data, methods
 from vdm_jax.evaluation import report
-from vdm_jax.runtime import checkpoints, chips, devices, lock, workdir
+from vdm_jax.runtime import checkpoints, chips, devices, lock, memory, workdir
 from vdm_jax.runtime.preemption import Preempted, Preemption
 from vdm_jax.training.banner import banner
 from vdm_jax.training.health import Health
@@ -81,6 +81,7 @@ def _train(
     # a GAN uses the training split only
     if method.measured is not None or any(c.needs_evaluation_data for c in method.conditions):
         report.check_data(config, method)
+    report.check_samples(config, method)
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp)
     check_parallelism(config, mesh)
     iterator = data.train_iterator(
@@ -95,6 +96,7 @@ def _train(
     )
     section = config.training
     with contextlib.ExitStack() as stack:
+        stack.enter_context(memory.explained("training", memory.when_training(config, mesh.size)))
         close = lambda thing: stack.enter_context(contextlib.closing(thing))
         stack.enter_context(lock.hold(directory))
         saver = close(checkpoints.manager(directory, section.keep, section.keep_every))
