@@ -158,10 +158,11 @@ def execute(overrides: Sequence[str] = ()) -> None:
         return
     assert directory is not None  # checked above
 
-    from vdm_jax.runtime import devices, distributed
+    from vdm_jax.runtime import backends, devices, distributed
 
     distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value)
     devices.use_cpu_cores(config.data.batch_size)
+    backends.start()
     distributed.check()
 
     from vdm_jax import modes
