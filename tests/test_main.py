@@ -183,6 +183,24 @@ def test_train_leaves_what_the_design_says(run: pathlib.Path) -> None:
     assert result["bits_per_dim"] == pytest.approx(total, rel=1e-5)
 
 
+def test_train_says_what_it_waits_for(run: pathlib.Path, tmp_path: pathlib.Path, capfd: Any) -> None:
+    """Compilation with its seconds, the weights of the evaluation, and the samples before they are drawn."""
+    capfd.readouterr()
+    assert call(*TINY, f"--workdir={tmp_path / 'new'}") == 0
+    said = capfd.readouterr().out.splitlines()
+    at = [
+        next(k for k, line in enumerate(said) if line.startswith(start)) for start in ("steps ", "compiling", "step 1")
+    ]
+    assert said[at[1] : at[2]] == ["compiling the training step …", said[at[2] - 1]] and at[1] == at[0] + 1
+    assert re.fullmatch(r"compiled, and took the first step, in \d+s", said[at[2] - 1])
+    assert sum("averaged weights (EMA, decay 0.995, about the last step), step 2," in line for line in said) == 1
+    assert said[-2] == "sampling 4 images in 2 steps (config.sampling.num_images, config.sampling.num_steps)"
+    rows = [json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()]
+    before = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    untimed = lambda row: {k: v for k, v in row.items() if k not in metrics.TIMED}
+    assert list(map(untimed, rows)) == list(map(untimed, before))
+
+
 def test_directory_remembers_its_config(run: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
     record = (run / "config.json").read_text()
     assert call(f"--workdir={run}", "--mode=eval", "--config.evaluation.passes=3") == 0

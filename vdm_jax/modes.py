@@ -158,7 +158,7 @@ def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> 
     path_of_result = directory / "eval.json"
     if path_of_result.exists():
         try:
-            for line in report.sentences(json.loads(path_of_result.read_text()), method):
+            for line in report.sentences(json.loads(path_of_result.read_text()), method, config.optimizer.ema):
                 print(f"eval        {line}")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path_of_result} is not a result of --mode=eval; run --mode=eval again") from error

@@ -22,7 +22,7 @@ from vdm_jax.core.method import Method
 from vdm_jax.evaluation import grids, names, pictures
 from vdm_jax.evaluation.names import Origin
 from vdm_jax.keys import example_keys
-from vdm_jax.runtime import memory
+from vdm_jax.runtime import memory, progress
 from vdm_jax.runtime.devices import put_batch, replicated, round_up, under
 from vdm_jax.runtime.processes import placed, say
 
@@ -89,12 +89,14 @@ def sample(
     assert method.sample is not None
     size = round_up(min(section.batch_size, count), mesh)
     requested = conditioning.requests(method.conditions, config, count, known)
-    with memory.explained("sampling", memory.when_sampling(config)):
+    starts, parts = range(0, count, size), []
+    with (
+        memory.explained("sampling", memory.when_sampling(config)),
+        progress.shown("sampling", len(starts)) as advance,
+    ):
         run, params = _sampler(method.sample, section.seed, section.num_steps, keep, mesh), placed(params, mesh)
-        parts = [
-            jax.device_get(run(params, _batch(config, method, mesh, requested, first, size, weight)))
-            for first in range(0, count, size)
-        ]
+        for first in progress.each(starts, advance):
+            parts.append(jax.device_get(run(params, _batch(config, method, mesh, requested, first, size, weight))))
     images, paths, *counts = zip(*parts, strict=True)
     evaluations = np.concatenate(counts[0])[:count] if counts else None
     chains.check_solved(config.sampling.get("tolerance", 0.0), *([] if evaluations is None else [evaluations]))

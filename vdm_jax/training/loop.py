@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -17,6 +18,7 @@ from vdm_jax import conditioning, data, methods
 from vdm_jax.evaluation import report
 from vdm_jax.runtime import checkpoints, chips, devices, lock, memory, workdir
 from vdm_jax.runtime.preemption import Preempted, Preemption
+from vdm_jax.runtime.progress import duration
 from vdm_jax.training.banner import banner
 from vdm_jax.training.health import Health
 from vdm_jax.training.metrics import TRAIN, MetricsWriter, Progress, Stopwatch, summary
@@ -146,11 +148,16 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
         profile.before(number, count)
         with watch.waiting():
             batches = tuple(program.put(_batch(run)) for _ in range(count))
+        new, began = (count, variant) not in compiled, time.monotonic()
+        if new:
+            run.progress.say("compiling the training step …")
         state, newest = program.variants(variant)(state, batches, _halt(run), *frozen)
         number += count
         run.progress.advance(count)
-        if (count, variant) not in compiled:
+        if new:
             jax.block_until_ready(state)
+            taken = "the first step" if count == 1 else f"the first {count} steps"
+            run.progress.say(f"compiled, and took {taken}, in {duration(time.monotonic() - began)}")
             run.preemption.steps_begin()
             watch.restart(number)
             compiled.add((count, variant))
