@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import config as configs
 from vdm_jax.config import overrides as config_overrides
+from vdm_jax.config import unused
 from vdm_jax.errors import UserError
 from vdm_jax.fields import nearest
 
@@ -109,6 +110,7 @@ def resolve(directory: epath.Path | None, overrides: Sequence[str] = ()) -> Conf
         config = configs.from_saved(saved)
     config_overrides.apply(config, overrides)
     configs.check(config)
+    unused.check(config, config_overrides.fields(overrides), _MODE.value, whole=_CONFIG.value is not None)
     return config
 
 
@@ -129,19 +131,28 @@ def stages() -> list[tuple[epath.Path, ConfigDict]]:
         config = configs.from_saved(saved)
         config_overrides.apply(config, overrides)
         configs.check(config)
+        unused.check(config, config_overrides.fields(overrides), "sample", whole=False)
         found.append((directory, config))
     return found
 
 
+def check_flags() -> None:
+    """Raise UserError for a flag that the mode does not use."""
+    others = tuple(mode for mode in MODES if mode != "plan")
+    for name, modes in (("stage", ("sample",)), ("topology", ("plan",)), ("plan", ("plan",)), ("weights", others)):
+        if flags.FLAGS[name].present and _MODE.value not in modes:
+            fits = f"--mode={' or '.join(modes)}"
+            raise UserError(f"--{name} is for {fits}, and this is --mode={_MODE.value}; leave it out")
+
+
 def execute(overrides: Sequence[str] = ()) -> None:
     """Run the mode that the flags select."""
+    check_flags()
     if _HELP_CONFIG.value:
         place = epath.Path(_WORKDIR.value).expanduser() if _WORKDIR.value else None
         print(config_overrides.describe(resolve(place, overrides)))
         return
     planning = _MODE.value == "plan"
-    if _STAGES.value and _MODE.value != "sample":
-        raise UserError(f"--stage is for --mode=sample, and this is --mode={_MODE.value}; leave it out")
     if not (_WORKDIR.value or (planning and _CONFIG.value)):
         raise UserError(
             "--workdir is missing; it is the directory for checkpoints, metrics and samples, e.g. --workdir=runs/digits"

@@ -52,12 +52,27 @@ def load(name: str) -> ConfigDict:
         config = get_config(variant) if variant else get_config()
         if not isinstance(config, ConfigDict):
             raise UserError("get_config does not return a ConfigDict; start from vdm_jax.config.base() and return it")
+        if variant and _ignores(get_config, variant, config):
+            raise UserError(
+                f"get_config ignores the variant {variant!r}; leave it out, or use vdm_jax.config.with_variant"
+            )
         _settle(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # a config file is a program, and may fail in any way
         raise UserError(f"{path}: {_what_failed(error, file)}") from error
     return config.lock()
+
+
+def _ignores(get_config: Callable[..., Any], variant: str, config: ConfigDict) -> bool:
+    """Return whether a config is the same without its variant, and a variant of another name is not refused."""
+    if config.to_dict() != get_config().to_dict():
+        return False
+    try:
+        get_config(f"not_{variant}")
+    except Exception:  # of any kind; it knows its variants
+        return False
+    return True
 
 
 def _settle(config: ConfigDict) -> None:
