@@ -20,7 +20,14 @@ NUM_SAMPLES = Field(
     low=0,
     resume=ANY_TIME,
 )
-SPLIT = Field("test", "split that is evaluated", ("test", "tune", "fit", "train"), resume=ANY_TIME)
+_HELD_OUT = ("val", "valid", "validation", "dev", "eval", "holdout", "heldout")
+SPLIT = Field(
+    "test",
+    "split that is evaluated",
+    ("test", "tune", "fit", "train"),
+    resume=ANY_TIME,
+    meant=(_HELD_OUT, "set 'test', or 'tune' for a tenth of the training data that config.data.split='fit' leaves out"),
+)
 
 DATA = Component(
     {
@@ -52,7 +59,12 @@ DATA = Component(
             "augmentations: 'flip', 'rot90', 'channels', and for a classifier 'crop' of images of data.shape or larger",
             ("flip", "rot90", "channels", "crop"),
         ),
-        "data.split": Field("train", "split for training; 'fit' excludes 'tune'", ("train", "fit")),
+        "data.split": Field(
+            "train",
+            "split for training; 'fit' excludes 'tune'",
+            ("train", "fit"),
+            meant=((*_HELD_OUT, "test", "tune"), "the split that is evaluated is config.evaluation.split"),
+        ),
         "data.threads": Field(
             0, "number of reading threads; 0 for one with arrays and eight with files", low=0, resume=ANY_TIME
         ),
