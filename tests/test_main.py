@@ -164,6 +164,30 @@ def test_help_of_a_config_needs_no_working_directory(capfd: pytest.CaptureFixtur
     assert "model.fourier" not in said and not list(tmp_path.iterdir())
 
 
+def test_inspect_needs_no_working_directory(capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    """It prints the fields, and what the config builds: a network of 222,657 numbers, one phase, one evaluator."""
+    given = ("--config=configs/digits.py:classes", "--config.sampling.num_steps=7", "--mode=inspect")
+    assert call(*given) == 0
+    said = capfd.readouterr().out
+    assert "\n  --config.training.label_dropout=0.1: " in said
+    assert said.endswith(
+        """
+config      vdm on digits, examples of shape (8, 8, 1)
+batch       x uint8 [32, 8, 8, 1], label int32 [32]
+parameters  222,657 in network
+parameters  2 in schedule
+phase       vdm: trains network and schedule, config.optimizer.learning_rate=0.003
+condition   label: int32 [32], dropped with probability 0.1, may guide samples
+evaluator   bits/dim (vlb_continuous)
+sampler     ancestral, 7 steps, 64 images
+"""
+    )
+    assert call(*given, f"--workdir={tmp_path / 'new'}") == 0
+    assert capfd.readouterr().out == f"{said}workdir     {tmp_path / 'new'}: does not exist\n"
+    assert call("--mode=inspect") == 2 and "--workdir is missing" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_train_leaves_what_the_design_says(run: pathlib.Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names >= {"config.json", "metrics.jsonl", "checkpoints", "samples", "eval.json", "plots"}
@@ -217,6 +241,9 @@ def test_directory_remembers_its_config(run: pathlib.Path, capfd: pytest.Capture
     said = capfd.readouterr().out
     for part in ("swirl", "checkpoints 2", "in network", "gamma_0", "test, step 2: bits/dim", "20 images"):
         assert part in said
+    assert f"samples     2, 2_seed5 in {run / 'samples'}" in said
+    assert "evals       step2_vlb_continuous_test_20x" in said and said.count("_seed0_ema") == 2
+    assert "  --config.training.num_steps=2: number of training steps (at least 1" in said
     assert contents(run) == before
 
 

@@ -153,7 +153,7 @@ def execute(overrides: Sequence[str] = ()) -> None:
         print(config_overrides.describe(resolve(place, overrides)))
         return
     planning = _MODE.value == "plan"
-    if not (_WORKDIR.value or (planning and _CONFIG.value)):
+    if not (_WORKDIR.value or (_MODE.value in ("plan", "inspect") and _CONFIG.value)):
         raise UserError(
             "--workdir is missing; it is the directory for checkpoints, metrics and samples, e.g. --workdir=runs/digits"
         )
@@ -167,8 +167,6 @@ def execute(overrides: Sequence[str] = ()) -> None:
 
         plan.run(config, directory, _TOPOLOGY.value, _PLAN.value)
         return
-    assert directory is not None  # checked above
-
     from vdm_jax.runtime import backends, devices, distributed
 
     distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value)
@@ -178,6 +176,10 @@ def execute(overrides: Sequence[str] = ()) -> None:
 
     from vdm_jax import modes
 
+    if _MODE.value == "inspect":
+        modes.RUN["inspect"](config, directory, _WEIGHTS.value)
+        return
+    assert directory is not None  # checked above
     if _MODE.value == "sample":
         modes.run_sample(config, directory, _WEIGHTS.value, stages())
     else:
