@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from vdm_jax import config as configs
+from vdm_jax.common_fields import METHODS, PAPERS
 from vdm_jax.config import (
     base,
     brief,
@@ -30,6 +31,7 @@ from vdm_jax.config import (
 from vdm_jax.config import layouts as config_layouts
 from vdm_jax.config import registry as config_registry
 from vdm_jax.errors import UserError
+from vdm_jax.presets import papers
 
 NAMES = (
     "cifar10",
@@ -660,3 +662,23 @@ def test_long_lists_of_differences_are_cut_and_counted() -> None:
     assert brief(changed) == f"a: 1 → 2; b: {'x' * 76}…; c: 1 → 2"
     assert brief([*changed, "d: 1 → 2"]).endswith("; c: 1 → 2; and 1 more field")
     assert brief([*changed, "d: 1 → 2", "e: 1 → 2"]).endswith("; c: 1 → 2; and 2 more fields")
+
+
+@pytest.mark.parametrize(("method", "kind"), [("ddpm", "ddpm_linear"), ("sde", "vp_sde")])
+def test_method_on_the_defaults_of_vdm_is_said(method: str, kind: str) -> None:
+    """`base()` keeps VDM's U-Net and the bound; a config of the paper does not."""
+    with pytest.raises(
+        UserError, match=rf"it takes '{kind}'.*; --config={PAPERS[method]} has all settings of the paper$"
+    ):
+        check(choose(base(), {"method": method}))
+    mixed = papers.departure(choose(base(), {"method": method, "schedule.kind": kind}))
+    assert "the network is VDM's (config.model.network='unet')" in mixed and PAPERS[method] in mixed
+    assert ("the loss is the bound (config.training.weighting='vlb')" in mixed) == (method == "ddpm")
+
+
+def test_papers_are_packaged_configs_that_depart_from_nothing() -> None:
+    for method, name in PAPERS.items():
+        config = load(name)
+        check(config)
+        assert config.method == method and papers.departure(config) == ""
+    assert PAPERS.keys() == set(METHODS)

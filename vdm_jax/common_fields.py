@@ -5,6 +5,16 @@ from __future__ import annotations
 from vdm_jax.fields import ANY_TIME, Component, Field
 
 METHODS = ("vdm", "ddpm", "sde", "dequantizer", "flow_matching", "classifier", "ddgan")
+# A packaged config of each method, with the settings of its paper.
+PAPERS = {
+    "vdm": "configs/cifar10.py",
+    "ddpm": "configs/ddpm_cifar10.py",
+    "sde": "configs/score_sde_cifar10.py",
+    "dequantizer": "configs/scoreflow_cifar10.py:dequantizer",
+    "flow_matching": "configs/flow_matching_digits.py",
+    "classifier": "configs/adm_imagenet64.py:classifier",
+    "ddgan": "configs/ddgan_cifar10.py",
+}
 # Whose network predicts what data a latent is of; with a classifier, those that know labels.
 DENOISERS = ("vdm", "ddpm", "sde", "dequantizer", "flow_matching")
 # Those whose network is trained, and may be trained without its conditions.

@@ -16,6 +16,7 @@ from vdm_jax.core.method import Collected, Evaluator, Method, PerExample
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report, results
 from vdm_jax.evaluation.likelihood import words
+from vdm_jax.presets import papers
 from vdm_jax.runtime import checkpoints
 from vdm_jax.training import metrics
 from vdm_jax.training.program import abstract_batch
@@ -46,6 +47,8 @@ def _built(config: ConfigDict, method: Method) -> Iterator[tuple[str, str]]:
     """Yield (heading, text) on the model that a config builds."""
     shape = tuple(config.data.shape)
     yield "config", f"{config.method} on {config.data.name}, examples of shape {shape}"
+    if mixed := papers.departure(config):
+        yield "note", mixed
     batch = abstract_batch(config, method)
     columns = {"x": batch["x"], **batch["cond"]}
     yield "batch", ", ".join(f"{name} {_array(spec)}" for name, spec in columns.items())
