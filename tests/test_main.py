@@ -363,6 +363,21 @@ def test_command_in_another_directory(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_reader_that_ends_early_and_a_terminal_without_unicode(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """`… | head -1` ends quietly; ± and × become ? where the encoding lacks them."""
+    command = f"{sys.executable} -m vdm_jax.main --workdir={run} --mode=inspect"
+    done = python("-c", f"import os; raise SystemExit(os.system({command + ' | head -1'!r}))", cwd=tmp_path)
+    assert done.stderr == "" and done.stdout.count("\n") == 1 and "config.method='vdm'" in done.stdout
+    done = python("-m", "vdm_jax.main", f"--workdir={run}", "--mode=inspect", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and done.stderr == "" and " ? " in done.stdout and "bits/dim" in done.stdout
+
+
+@pytest.mark.parametrize("stage", ["", "'runs/base", " "])
+def test_stage_without_a_directory_is_a_sentence(stage: str, run: pathlib.Path, capfd: Any) -> None:
+    assert call(f"--workdir={run}", "--mode=sample", f"--stage={stage}") == 2
+    assert "names no working directory; write --stage=runs/base" in capfd.readouterr().err
+
+
 FORBIDDEN = "{'tensorflow', 'torch', 'torchvision', 'sklearn', 'pandas'}"
 
 

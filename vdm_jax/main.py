@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import shlex
@@ -60,6 +61,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "Seconds without a heartbeat after which the other processes of the job exit.", 1
 )
+_PIPE = 141  # exit status of a program that SIGPIPE ends
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # full or not writable
 
 
@@ -120,7 +122,10 @@ def stages() -> list[tuple[epath.Path, ConfigDict]]:
 
     found = []
     for text in _STAGES.value:
-        place, *given = shlex.split(text)
+        try:
+            place, *given = shlex.split(text)
+        except ValueError as error:  # nothing in it, or a quotation without an end
+            raise UserError(f"--stage={text!r} names no working directory; write --stage=runs/base") from error
         overrides, rest = config_overrides.split(given)
         if rest:
             raise UserError(f"--stage={text!r}: {rest[0]!r} is no override such as --config.sampling.label=3")
@@ -202,6 +207,9 @@ def main(argv: Sequence[str]) -> None:
 
         if isinstance(error, Preempted):
             fail(str(error), error.status)
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe has ended, as in `… | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at exit
+            leave(_PIPE)
         if isinstance(error, OSError) and error.errno in _DISK:
             place = error.filename or _WORKDIR.value
             fail(f"{error.strerror}: {place}; when that is fixed, run the same command again to continue from there")
@@ -216,6 +224,9 @@ def main(argv: Sequence[str]) -> None:
 
 def run() -> None:
     """Console entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # ± and × in an encoding that has none
     try:
         app.run(main, flags_parser=parse)
     finally:

@@ -46,7 +46,8 @@ def _lines(doing: str, total: int) -> Iterator[Callable[[], object]]:
     def report() -> None:
         wait = FIRST
         while not ended.wait(wait):
-            print(line(doing, len(done), total, time.monotonic() - began), flush=True)
+            with contextlib.suppress(OSError):  # the work itself meets a closed pipe or a full disk, and says so
+                print(line(doing, len(done), total, time.monotonic() - began), flush=True)
             wait = EVERY
 
     thread = threading.Thread(target=report, daemon=True)
