@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from tests.training.runs import images
 from vdm_jax import Pipeline, api, methods
+from vdm_jax.api import batches
 from vdm_jax.conditioning.low_resolution import LowResolution
 from vdm_jax.errors import UserError
 
@@ -101,3 +102,18 @@ def test_wrong_arguments_are_a_sentence(sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as error:
         WRONG[sentence](model())
     assert "\n" not in str(error.value)
+
+
+def test_more_samples_than_memory_holds_are_refused() -> None:
+    for count, trajectory in ((10**11, False), (2 * 10**9, True)):
+        with pytest.raises(UserError, match=rf"^count={count} samples take .* draw fewer at a time"):
+            model().sample(count, trajectory=trajectory)
+
+
+def test_exhausted_memory_names_the_batch_size() -> None:
+    """A program that needs 40 TB."""
+    program = jax.jit(lambda params, shared, rows: jax.numpy.full((10**13,), rows["x"][0]))
+    rows = {"x": np.ones(5, np.float32)}
+    with pytest.raises(UserError, match=r"^out of memory .*; pass a batch_size smaller than 4 or fewer ex") as told:
+        batches.run(program, None, [None], rows, 5, batches.Batching(4, progress=False))
+    assert isinstance(told.value.__cause__, jax.errors.JaxRuntimeError)

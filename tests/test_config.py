@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from vdm_jax import config as configs
+from vdm_jax.common_fields import METHODS, PAPERS
 from vdm_jax.config import (
     base,
+    brief,
     check,
     choose,
     differences,
@@ -29,6 +31,7 @@ from vdm_jax.config import (
 from vdm_jax.config import layouts as config_layouts
 from vdm_jax.config import registry as config_registry
 from vdm_jax.errors import UserError
+from vdm_jax.presets import papers
 
 NAMES = (
     "cifar10",
@@ -167,8 +170,16 @@ ILLEGAL: list[tuple[str, Any, str]] = [
     ("schedule.gamma_0", 6.0, "gamma_0 must be below"),
     ("training.weighting", "simple", "not a bound"),
     ("training.seed", 2**32, "at most 4294967295"),
-    ("optimizer.learning_rate", math.nan, "not of type float"),
-    ("optimizer.learning_rate", math.inf, "not of type float"),
+    ("optimizer.learning_rate", math.nan, r"learning_rate=nan must be a finite number: peak learning rate"),
+    ("optimizer.learning_rate", math.inf, r"learning_rate=inf must be a finite number: peak learning rate"),
+    (
+        "evaluation.split",
+        "val",
+        r"; set 'test', or 'tune' for a tenth of the training data that config",
+    ),
+    ("data.split", "val", "the split that is evaluated is config.evaluation.split$"),
+    ("data.split", "test", "the split that is evaluated is config.evaluation.split$"),
+    ("data.split", "trian", r"did you mean 'train'\?"),
     ("optimizer.learning_rate", -1.0, "at least 0.0"),
     ("evaluation.tolerance", 0.0, "config.evaluation.tolerance=0.0 must be at least"),
 ]
@@ -301,6 +312,12 @@ def test_unknown_variants_and_files_name_the_nearest() -> None:
         load("configs/cifar10.py:fixed,mni")
     with pytest.raises(UserError, match=r"no config file at 'configs/cifar.py'; did you mean 'configs/cifar10.py'\?"):
         load("configs/cifar.py")
+    for name in ("digits", "digit.py", "configs/digts.py", "runs/digits"):
+        with pytest.raises(UserError, match=rf"no config file at '{name}'; did you mean 'configs/digits\.py'\?$"):
+            load(name)
+    for name in ("foo", "foo.py", "configs", "configs/foo.py", "train"):
+        with pytest.raises(UserError, match=rf"no config file at '{name}'; give its path, or one of the package's: "):
+            load(name)
     with pytest.raises(UserError, match=r"unknown variant 'a'; there are none"):
         with_variant(base(), "a", {})
 
@@ -321,6 +338,7 @@ BROKEN = {
     "from vdm_jax.config import base\ndef get_config():\n    c = base().unlock()\n    c.model.xs = 3\n    return c\n": (
         r"unknown config field config.model.xs; "
     ),
+    "import sys\ndef get_config():\n    sys.exit(3)\n": r"line 3: it ends the program \(exit status 3\); let ",
     "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict()\n": r"config.method is missing",
 }
 
@@ -636,3 +654,31 @@ def test_fields_of_a_config_are_described_by_section() -> None:
     )
     fields = {line.split("=")[0].strip() for line in lines if line.startswith("  --")}
     assert fields == {f"--config.{name}" for name, _ in flatten(base())}
+
+
+def test_long_lists_of_differences_are_cut_and_counted() -> None:
+    changed = ["a: 1 → 2", f"b: {'x' * 200}", "c: 1 → 2"]
+    assert brief(changed[:1]) == "a: 1 → 2"
+    assert brief(changed) == f"a: 1 → 2; b: {'x' * 76}…; c: 1 → 2"
+    assert brief([*changed, "d: 1 → 2"]).endswith("; c: 1 → 2; and 1 more field")
+    assert brief([*changed, "d: 1 → 2", "e: 1 → 2"]).endswith("; c: 1 → 2; and 2 more fields")
+
+
+@pytest.mark.parametrize(("method", "kind"), [("ddpm", "ddpm_linear"), ("sde", "vp_sde")])
+def test_method_on_the_defaults_of_vdm_is_said(method: str, kind: str) -> None:
+    """`base()` keeps VDM's U-Net and the bound; a config of the paper does not."""
+    with pytest.raises(
+        UserError, match=rf"it takes '{kind}'.*; --config={PAPERS[method]} has all settings of the paper$"
+    ):
+        check(choose(base(), {"method": method}))
+    mixed = papers.departure(choose(base(), {"method": method, "schedule.kind": kind}))
+    assert "the network is VDM's (config.model.network='unet')" in mixed and PAPERS[method] in mixed
+    assert ("the loss is the bound (config.training.weighting='vlb')" in mixed) == (method == "ddpm")
+
+
+def test_papers_are_packaged_configs_that_depart_from_nothing() -> None:
+    for method, name in PAPERS.items():
+        config = load(name)
+        check(config)
+        assert config.method == method and papers.departure(config) == ""
+    assert PAPERS.keys() == set(METHODS)

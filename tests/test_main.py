@@ -16,6 +16,7 @@ import sys
 import time
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -101,6 +102,18 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "other model": ((DIGITS, NEW, "--weights={run}", "--mode=eval"), "belong to another model (data.shape:"),
     "not trained": ((*TINY, NEW, "--mode=eval"), "no weights at"),
+    "samples without end": (
+        (RUN, "--mode=sample", "--config.sampling.num_images=100000000000"),
+        "config.sampling.num_images=100000000000 samples take ",
+    ),
+    "samples of an evaluation without end": (
+        (RUN, "--mode=eval", "--config.evaluation.num_samples=100000000000"),
+        "config.evaluation.num_samples=100000000000 samples take ",
+    ),
+    "samples after training without end": (
+        (*TINY, NEW, "--config.sampling.num_images=100000000000"),
+        "config.sampling.num_images=100000000000 samples take ",
+    ),
     "workdir is a file": ((*TINY, "--workdir={file}"), "is a file, so"),
 }
 
@@ -151,6 +164,30 @@ def test_help_of_a_config_needs_no_working_directory(capfd: pytest.CaptureFixtur
     assert "model.fourier" not in said and not list(tmp_path.iterdir())
 
 
+def test_inspect_needs_no_working_directory(capfd: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    """It prints the fields, and what the config builds: a network of 222,657 numbers, one phase, one evaluator."""
+    given = ("--config=configs/digits.py:classes", "--config.sampling.num_steps=7", "--mode=inspect")
+    assert call(*given) == 0
+    said = capfd.readouterr().out
+    assert "\n  --config.training.label_dropout=0.1: " in said
+    assert said.endswith(
+        """
+config      vdm on digits, examples of shape (8, 8, 1)
+batch       x uint8 [32, 8, 8, 1], label int32 [32]
+parameters  222,657 in network
+parameters  2 in schedule
+phase       vdm: trains network and schedule, config.optimizer.learning_rate=0.003
+condition   label: int32 [32], dropped with probability 0.1, may guide samples
+evaluator   bits/dim (vlb_continuous)
+sampler     ancestral, 7 steps, 64 images
+"""
+    )
+    assert call(*given, f"--workdir={tmp_path / 'new'}") == 0
+    assert capfd.readouterr().out == f"{said}workdir     {tmp_path / 'new'}: does not exist\n"
+    assert call("--mode=inspect") == 2 and "--workdir is missing" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_train_leaves_what_the_design_says(run: pathlib.Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names >= {"config.json", "metrics.jsonl", "checkpoints", "samples", "eval.json", "plots"}
@@ -170,6 +207,24 @@ def test_train_leaves_what_the_design_says(run: pathlib.Path) -> None:
     assert result["bits_per_dim"] == pytest.approx(total, rel=1e-5)
 
 
+def test_train_says_what_it_waits_for(run: pathlib.Path, tmp_path: pathlib.Path, capfd: Any) -> None:
+    """Compilation with its seconds, the weights of the evaluation, and the samples before they are drawn."""
+    capfd.readouterr()
+    assert call(*TINY, f"--workdir={tmp_path / 'new'}") == 0
+    said = capfd.readouterr().out.splitlines()
+    at = [
+        next(k for k, line in enumerate(said) if line.startswith(start)) for start in ("steps ", "compiling", "step 1")
+    ]
+    assert said[at[1] : at[2]] == ["compiling the training step …", said[at[2] - 1]] and at[1] == at[0] + 1
+    assert re.fullmatch(r"compiled, and took the first step, in \d+s", said[at[2] - 1])
+    assert sum("averaged weights (EMA, decay 0.995, about the last step), step 2," in line for line in said) == 1
+    assert said[-2] == "sampling 4 images in 2 steps (config.sampling.num_images, config.sampling.num_steps)"
+    rows = [json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()]
+    before = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    untimed = lambda row: {k: v for k, v in row.items() if k not in metrics.TIMED}
+    assert list(map(untimed, rows)) == list(map(untimed, before))
+
+
 def test_directory_remembers_its_config(run: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
     record = (run / "config.json").read_text()
     assert call(f"--workdir={run}", "--mode=eval", "--config.evaluation.passes=3") == 0
@@ -186,6 +241,9 @@ def test_directory_remembers_its_config(run: pathlib.Path, capfd: pytest.Capture
     said = capfd.readouterr().out
     for part in ("swirl", "checkpoints 2", "in network", "gamma_0", "test, step 2: bits/dim", "20 images"):
         assert part in said
+    assert f"samples     2, 2_seed5 in {run / 'samples'}" in said
+    assert "evals       step2_vlb_continuous_test_20x" in said and said.count("_seed0_ema") == 2
+    assert "  --config.training.num_steps=2: number of training steps (at least 1" in said
     assert contents(run) == before
 
 
@@ -233,6 +291,34 @@ def test_weights_of_a_run_are_evaluated_elsewhere(run: pathlib.Path, tmp_path: p
 
 
 @pytest.mark.parametrize(
+    ("function", "arguments", "sentence"),
+    [
+        ("training.loop._steps", ("--mode=train",), "out of memory in training (no 9 bytes); set config.training.acc"),
+        ("evaluation.likelihood.one_pass", ("--mode=eval",), "out of memory in an evaluation (no 9 bytes); set config"),
+        ("evaluation.samples._sampler", ("--mode=sample",), "out of memory in sampling (no 9 bytes); set config.samp"),
+        ("weights.load", ("--mode=inspect",), "out of memory in --mode=inspect (no 9 bytes); use a smaller model"),
+    ],
+)
+def test_exhausted_memory_is_a_sentence_in_every_mode(
+    function: str,
+    arguments: tuple[str, ...],
+    sentence: str,
+    run: pathlib.Path,
+    tmp_path: Any,
+    monkeypatch: Any,
+    capfd: Any,
+) -> None:
+    def exhausted(*arguments: Any, **options: Any) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no 9 bytes.\nmore")
+
+    monkeypatch.setattr(f"vdm_jax.{function}", exhausted)
+    place = tmp_path / "new" if "--mode=train" in arguments else run
+    assert call(*TINY, f"--workdir={place}", *arguments) == 2
+    said = capfd.readouterr().err
+    assert sentence in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("error", "status", "sentence"),
     [
         (KeyboardInterrupt(), 130, "interrupted; run the same command again to continue"),
@@ -275,6 +361,21 @@ def test_command_in_another_directory(tmp_path: pathlib.Path) -> None:
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "vdm_jax: configs/digits.py: unknown variant 'smok'; did you mean 'smoke'?\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reader_that_ends_early_and_a_terminal_without_unicode(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """`… | head -1` ends quietly; ± and × become ? where the encoding lacks them."""
+    command = f"{sys.executable} -m vdm_jax.main --workdir={run} --mode=inspect"
+    done = python("-c", f"import os; raise SystemExit(os.system({command + ' | head -1'!r}))", cwd=tmp_path)
+    assert done.stderr == "" and done.stdout.count("\n") == 1 and "config.method='vdm'" in done.stdout
+    done = python("-m", "vdm_jax.main", f"--workdir={run}", "--mode=inspect", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and done.stderr == "" and " ? " in done.stdout and "bits/dim" in done.stdout
+
+
+@pytest.mark.parametrize("stage", ["", "'runs/base", " "])
+def test_stage_without_a_directory_is_a_sentence(stage: str, run: pathlib.Path, capfd: Any) -> None:
+    assert call(f"--workdir={run}", "--mode=sample", f"--stage={stage}") == 2
+    assert "names no working directory; write --stage=runs/base" in capfd.readouterr().err
 
 
 FORBIDDEN = "{'tensorflow', 'torch', 'torchvision', 'sklearn', 'pandas'}"

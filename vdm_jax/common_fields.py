@@ -5,6 +5,16 @@ from __future__ import annotations
 from vdm_jax.fields import ANY_TIME, Component, Field
 
 METHODS = ("vdm", "ddpm", "sde", "dequantizer", "flow_matching", "classifier", "ddgan")
+# A packaged config of each method, with the settings of its paper.
+PAPERS = {
+    "vdm": "configs/cifar10.py",
+    "ddpm": "configs/ddpm_cifar10.py",
+    "sde": "configs/score_sde_cifar10.py",
+    "dequantizer": "configs/scoreflow_cifar10.py:dequantizer",
+    "flow_matching": "configs/flow_matching_digits.py",
+    "classifier": "configs/adm_imagenet64.py:classifier",
+    "ddgan": "configs/ddgan_cifar10.py",
+}
 # Whose network predicts what data a latent is of; with a classifier, those that know labels.
 DENOISERS = ("vdm", "ddpm", "sde", "dequantizer", "flow_matching")
 # Those whose network is trained, and may be trained without its conditions.
@@ -20,7 +30,14 @@ NUM_SAMPLES = Field(
     low=0,
     resume=ANY_TIME,
 )
-SPLIT = Field("test", "split that is evaluated", ("test", "tune", "fit", "train"), resume=ANY_TIME)
+_HELD_OUT = ("val", "valid", "validation", "dev", "eval", "holdout", "heldout")
+SPLIT = Field(
+    "test",
+    "split that is evaluated",
+    ("test", "tune", "fit", "train"),
+    resume=ANY_TIME,
+    meant=(_HELD_OUT, "set 'test', or 'tune' for a tenth of the training data that config.data.split='fit' leaves out"),
+)
 
 DATA = Component(
     {
@@ -52,7 +69,12 @@ DATA = Component(
             "augmentations: 'flip', 'rot90', 'channels', and for a classifier 'crop' of images of data.shape or larger",
             ("flip", "rot90", "channels", "crop"),
         ),
-        "data.split": Field("train", "split for training; 'fit' excludes 'tune'", ("train", "fit")),
+        "data.split": Field(
+            "train",
+            "split for training; 'fit' excludes 'tune'",
+            ("train", "fit"),
+            meant=((*_HELD_OUT, "test", "tune"), "the split that is evaluated is config.evaluation.split"),
+        ),
         "data.threads": Field(
             0, "number of reading threads; 0 for one with arrays and eight with files", low=0, resume=ANY_TIME
         ),

@@ -29,6 +29,7 @@ class Field(NamedTuple):
         resume: Whether a resumed run may change it.
         decisive: Whether the meaning of trained weights depends on it.
         exclusive: Whether it is an error if two variants of a config set it differently.
+        meant: Illegal values that name something else in other programs, and what to do instead of the nearest choice.
     """
 
     default: Any
@@ -39,6 +40,7 @@ class Field(NamedTuple):
     resume: bool = False
     decisive: bool = False
     exclusive: bool = False
+    meant: tuple[tuple[str, ...], str] = ((), "")
 
 
 # A condition of `Component.when` that every truthy value meets.
@@ -111,13 +113,18 @@ def check_value(name: str, value: Any, field: Field) -> None:
     if kind is tuple:
         item_kind = type(field.default[0]) if field.default else type(field.choices[0])
         if not isinstance(value, tuple) or not all(_is(item, item_kind) for item in value):
-            raise UserError(f"config.{name}={value!r} is not a tuple of {item_kind.__name__}: {field.help}")
+            what = "finite numbers" if item_kind is float else item_kind.__name__
+            raise UserError(f"config.{name}={value!r} is not a tuple of {what}: {field.help}")
+    elif kind is float and isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"config.{name}={value} must be a finite number: {field.help}")
     elif not _is(value, kind):
         raise UserError(f"config.{name}={value!r} is not of type {kind.__name__}: {field.help}")
     for item in value if kind is tuple else (value,):
         if field.choices and item not in field.choices:
             legal = ", ".join(map(repr, field.choices))
             hint = f"; {nearest(str(item), field.choices)}" if len(field.choices) > 1 else ""
+            if str(item).lower() in field.meant[0]:
+                hint = f"; {field.meant[1]}"
             raise UserError(f"config.{name}={item!r} is not one of {legal}{hint}")
         if field.low is not None and not item >= field.low:
             raise UserError(f"config.{name}={value!r} must be at least {field.low}: {field.help}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import config as configs
 from vdm_jax.config import overrides as config_overrides
+from vdm_jax.config import unused
 from vdm_jax.errors import UserError
 from vdm_jax.fields import nearest
 
@@ -59,6 +61,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "Seconds without a heartbeat after which the other processes of the job exit.", 1
 )
+_PIPE = 141  # exit status of a program that SIGPIPE ends
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # full or not writable
 
 
@@ -109,6 +112,7 @@ def resolve(directory: epath.Path | None, overrides: Sequence[str] = ()) -> Conf
         config = configs.from_saved(saved)
     config_overrides.apply(config, overrides)
     configs.check(config)
+    unused.check(config, config_overrides.fields(overrides), _MODE.value, whole=_CONFIG.value is not None)
     return config
 
 
@@ -118,7 +122,10 @@ def stages() -> list[tuple[epath.Path, ConfigDict]]:
 
     found = []
     for text in _STAGES.value:
-        place, *given = shlex.split(text)
+        try:
+            place, *given = shlex.split(text)
+        except ValueError as error:  # nothing in it, or a quotation without an end
+            raise UserError(f"--stage={text!r} names no working directory; write --stage=runs/base") from error
         overrides, rest = config_overrides.split(given)
         if rest:
             raise UserError(f"--stage={text!r}: {rest[0]!r} is no override such as --config.sampling.label=3")
@@ -129,20 +136,29 @@ def stages() -> list[tuple[epath.Path, ConfigDict]]:
         config = configs.from_saved(saved)
         config_overrides.apply(config, overrides)
         configs.check(config)
+        unused.check(config, config_overrides.fields(overrides), "sample", whole=False)
         found.append((directory, config))
     return found
 
 
+def check_flags() -> None:
+    """Raise UserError for a flag that the mode does not use."""
+    others = tuple(mode for mode in MODES if mode != "plan")
+    for name, modes in (("stage", ("sample",)), ("topology", ("plan",)), ("plan", ("plan",)), ("weights", others)):
+        if flags.FLAGS[name].present and _MODE.value not in modes:
+            fits = f"--mode={' or '.join(modes)}"
+            raise UserError(f"--{name} is for {fits}, and this is --mode={_MODE.value}; leave it out")
+
+
 def execute(overrides: Sequence[str] = ()) -> None:
     """Run the mode that the flags select."""
+    check_flags()
     if _HELP_CONFIG.value:
         place = epath.Path(_WORKDIR.value).expanduser() if _WORKDIR.value else None
         print(config_overrides.describe(resolve(place, overrides)))
         return
     planning = _MODE.value == "plan"
-    if _STAGES.value and _MODE.value != "sample":
-        raise UserError(f"--stage is for --mode=sample, and this is --mode={_MODE.value}; leave it out")
-    if not (_WORKDIR.value or (planning and _CONFIG.value)):
+    if not (_WORKDIR.value or (_MODE.value in ("plan", "inspect") and _CONFIG.value)):
         raise UserError(
             "--workdir is missing; it is the directory for checkpoints, metrics and samples, e.g. --workdir=runs/digits"
         )
@@ -156,12 +172,11 @@ def execute(overrides: Sequence[str] = ()) -> None:
 
         plan.run(config, directory, _TOPOLOGY.value, _PLAN.value)
         return
-    assert directory is not None  # checked above
-
-    from vdm_jax.runtime import devices, distributed
+    from vdm_jax.runtime import backends, devices, distributed
 
     distributed.start(_DISTRIBUTED.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _HEARTBEAT.value)
     devices.use_cpu_cores(config.data.batch_size)
+    backends.start()
     distributed.check()
 
     from vdm_jax import modes
@@ -181,14 +196,20 @@ def main(argv: Sequence[str]) -> None:
     except KeyboardInterrupt:
         fail("interrupted; run the same command again to continue from the last checkpoint, if any", 130)
     except Exception as error:
-        from vdm_jax.runtime import distributed
+        from vdm_jax.runtime import distributed, memory
         from vdm_jax.runtime.preemption import Preempted
 
         if isinstance(error, Preempted):
             fail(str(error), error.status)
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe has ended, as in `… | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at exit
+            leave(_PIPE)
         if isinstance(error, OSError) and error.errno in _DISK:
             place = error.filename or _WORKDIR.value
             fail(f"{error.strerror}: {place}; when that is fixed, run the same command again to continue from there")
+        if memory.exhausted(error):
+            advice = ["use a smaller model", "less data", "a machine with more memory"]
+            fail(memory.sentence(error, f"--mode={_MODE.value}", advice))
         if not distributed.active():
             raise
         traceback.print_exc()
@@ -197,6 +218,9 @@ def main(argv: Sequence[str]) -> None:
 
 def run() -> None:
     """Console entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # ± and × in an encoding that has none
     try:
         app.run(main, flags_parser=parse)
     finally:

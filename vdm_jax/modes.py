@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,18 +9,15 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vdm_jax import conditioning, frozen, methods, pipelines, weights
+from vdm_jax import conditioning, frozen, inspection, methods, pipelines, weights
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
-from vdm_jax.evaluation.likelihood import words
 from vdm_jax.evaluation.names import Origin
 from vdm_jax.methods import classifier_guidance
 from vdm_jax.plan import programs
 from vdm_jax.runtime import checkpoints, devices, workdir
-from vdm_jax.training import metrics
 from vdm_jax.training.loop import train
-from vdm_jax.training.state import num_parameters
 
 Earlier = Sequence[tuple[epath.Path, ConfigDict]]
 
@@ -88,6 +84,7 @@ def run_eval(config: ConfigDict, directory: epath.Path, path: str | None) -> Non
     if not method.evaluators:
         raise UserError(f"config.method={config.method!r} has no evaluator; use --mode=sample")
     report.check_data(config, method)
+    report.check_samples(config, method)
     params, step, mesh = _prepare(config, directory, path, method)
     report.write_evaluation(config, method, params, mesh, directory, step, source=path, sets=True)
 
@@ -122,45 +119,17 @@ def _loaded(stage: pipelines.Stage) -> pipelines.Stage:
 
 def _sampled(config: ConfigDict, directory: epath.Path) -> Method:
     """The method that samples are drawn from, with the classifier that guides them, if one does."""
-    if methods.build(config).sample is None:
+    if (method := methods.build(config)).sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; use --mode=eval")
+    report.check_samples(config, method)
     frozen.named_by(None, config, workdir.saved_config(directory))
     classifier = frozen.classifier_of(config)
-    return methods.build(config) if classifier is None else classifier_guidance.build(config, classifier)
-
-
-def run_inspect(config: ConfigDict, directory: epath.Path, path: str | None) -> None:
-    """Print what a config builds and what a working directory holds, without changing anything."""
-    method = methods.build(config)
-    shapes = jax.eval_shape(method.init, jax.random.key(0))
-    print(f"config      {config.method} on {config.data.name}, examples of shape {tuple(config.data.shape)}")
-    for name, part in shapes.items():
-        print(f"parameters  {num_parameters(part):,} in {name}")
-    found = checkpoints.steps(directory)
-    print(f"workdir     {directory}: {'checkpoints ' + ', '.join(map(str, found)) if found else 'no checkpoints'}")
-    if path or found:
-        params, step = weights.load(path or str(directory), config, method)
-        print(f"weights     {path or directory}, step {step}")
-        for name, value in method.describe(params).items():
-            print(f"{name:<11} {float(value):.4f}")
-    rows, measured = metrics.read(directory / "metrics.jsonl"), method.measured.name if method.measured else "loss"
-    for split in dict.fromkeys(row["split"] for row in rows):
-        last = [row for row in rows if row["split"] == split][-1]
-        names = [measured] if measured in last else [n for n in last if n == "loss" or n.endswith("/loss")]
-        shown = ", ".join(f"{words(n)} {last[n]}" for n in names)
-        print(f"metrics     {split}, step {last['step']}: {shown}")
-    path_of_result = directory / "eval.json"
-    if path_of_result.exists():
-        try:
-            for line in report.sentences(json.loads(path_of_result.read_text()), method):
-                print(f"eval        {line}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path_of_result} is not a result of --mode=eval; run --mode=eval again") from error
+    return method if classifier is None else classifier_guidance.build(config, classifier)
 
 
 RUN: dict[str, Callable[..., None]] = {
     "train": run_train,
     "eval": run_eval,
     "sample": run_sample,
-    "inspect": run_inspect,
+    "inspect": inspection.run,
 }

@@ -175,3 +175,8 @@ def ema_update(ema: Any, params: Any, step: Array, decay: float) -> Any:
     n = jnp.asarray(step, jnp.result_type(float))
     d = jnp.minimum(decay, (1.0 + n) / (10.0 + n))
     return jax.tree.map(lambda average, new: average + (1 - d).astype(new.dtype) * (new - average), ema, params)
+
+
+def ema_steps(step: int, decay: float) -> float:
+    """Return 1/(1 − d) for the d of `ema_update` at the last of `step` steps: about how many steps an average spans."""
+    return 1 / (1 - min(decay, step / (9 + step)))

@@ -66,7 +66,7 @@ def load(path: str, config: ConfigDict, method: Method) -> tuple[Any, int]:
     fixed = () if configs.value(config, "model.variance", "posterior") == "learned" else _FIXED
     changed = [d for d in differences(saved, config) if _decides(d, config) and not d.startswith(fixed)]
     if changed:
-        raise UserError(f"the weights in {path} belong to another model ({'; '.join(changed)})")
+        raise UserError(f"the weights in {path} belong to another model ({configs.brief(changed)})")
     which = "ema" if config.evaluation.weights == "ema" else "params"
     return checkpoints.restore_weights(location, which, like, step)
 

@@ -146,10 +146,19 @@ def test_samples_in_the_place_of_weights_are_called_samples(tmp_path: Path, name
 
 def test_arrays_that_are_no_weights_are_not_called_ddpm_s(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(npz(a=np.zeros(3)))
-    assert "is an .npz file of arrays, as DDPM's TensorFlow weights are exported to" in refused(
+    assert "x.npz is an .npz file of arrays, which config.method='vdm' can't take; 'ddpm' can" in refused(
         tmp_path / "x.npz", "vdm"
     )
     assert "holds a, not the variables of hojonathanho/diffusion" in refused(tmp_path / "x.npz", "ddpm")
+
+
+def test_a_data_set_in_the_place_of_weights_is_called_data(tmp_path: Path) -> None:
+    for names in (("x_train", "y_train", "x_test", "y_test"), ("images", "labels"), ("x",)):
+        (tmp_path / "set.npz").write_bytes(npz(**{name: np.zeros((2, 8, 8, 3)) for name in names}))
+        for method in ("ddpm", "vdm"):
+            assert "set.npz is a data set of images, not weights; name it in config.data.path" in refused(
+                tmp_path / "set.npz", method
+            )
 
 
 def test_a_prefix_is_known_by_the_files_that_begin_with_it(tmp_path: Path) -> None:

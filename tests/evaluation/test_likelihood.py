@@ -146,8 +146,14 @@ def test_result_is_told_with_what_it_was_measured_on() -> None:
     result = summarize({"total": np.asarray([[1.0, 2.0]])})
     about = {"estimator": "vlb_T=10", "dataset": "digits (v)", "split": "test", "weights": "ema", "step": 7}
     text = sentence(result | about)
-    for part in ("test bits/dim 1.5000 ± 0.5000", "2 images", "one pass", "vlb_T=10", "ema", "step 7", "digits (v)"):
+    for part in ("test bits/dim 1.5000 ± 0.5000", "2 images", "one pass", "vlb_T=10", "digits (v)"):
         assert part in text
+    assert "averaged weights (EMA), step 7" in text
+    short = "averaged weights (EMA, decay 0.9999, about the last 12 steps), step 100"
+    assert short in sentence(result | about | {"step": 100}, 0.9999)
+    long = "averaged weights (EMA, decay 0.99, about the last 100 steps), step 3000"
+    assert long in sentence(result | about | {"step": 3000}, 0.99)
+    assert "raw weights (not averaged), step 7" in sentence(result | about | {"weights": "raw"}, 0.99)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +188,11 @@ def test_result_says_whose_weights_and_no_plot_of_another_estimator_stays(traine
     directory, plots = epath.Path(tmp_path / "run"), tmp_path / "run" / "plots"
     result = report.write_evaluation(config, method, params, mesh_of(2), directory, 1, source="published")
     assert json.loads((directory / "eval.json").read_text()) == result
-    assert result["weights_from"] == "published" and "ema weights of published" in sentence(result)
+    assert result["weights_from"] == "published" and "averaged weights (EMA) of published, step 1" in sentence(result)
     assert {path.name for path in plots.iterdir()} == {"schedule.png", "loss_by_t.png"}
     without_times = with_terms(method, lambda p, b, k: {"total": jnp.ones(len(k))})
     result = report.write_evaluation(config, without_times, params, mesh_of(2), directory, 1)
-    assert "weights_from" not in result and "ema weights, step 1" in sentence(result)
+    assert "weights_from" not in result and "averaged weights (EMA), step 1" in sentence(result)
     assert {path.name for path in plots.iterdir()} == {"schedule.png"}
 
 

@@ -15,7 +15,7 @@ from etils import epath
 from jax import Array
 from ml_collections import ConfigDict
 
-from vdm_jax import methods, modes, weights
+from vdm_jax import inspection, methods, modes, weights
 from vdm_jax.config import base, check, choose
 from vdm_jax.core.method import Context
 from vdm_jax.errors import UserError
@@ -185,7 +185,7 @@ def test_a_run_learns_digits_and_its_evaluation_tells_accuracy_by_level(tmp_path
     assert rows[0]["error_rate"] < 0.4 < rows[-1]["error_rate"] and rows[0]["cross_entropy"] < rows[-1]["cross_entropy"]
     np.testing.assert_allclose(np.mean([row["error_rate"] for row in rows]), 1 - told["accuracy"], rtol=1e-5)
     capsys.readouterr()
-    modes.run_inspect(config, directory, None)
+    inspection.run(config, directory, None)
     out = capsys.readouterr().out
     assert "test cross entropy" in out and f"accuracy {told['accuracy']:.4f}" in out
     assert "metrics     train, step 100: loss" in out or "metrics     train, step 120: loss" in out

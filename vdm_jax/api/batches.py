@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from vdm_jax import arguments
 from vdm_jax.api.programs import Program, Rows
+from vdm_jax.runtime import memory
 
 
 class Batching(NamedTuple):
@@ -41,6 +42,9 @@ def run(program: Program, params: Any, shared: Sequence[Any], rows: Rows, count:
 
     Returns:
         The outputs of all examples on the host, for each of `shared`.
+
+    Raises:
+        UserError: Memory has run out.
     """
     size = min(how.size, count)
     starts, rows = range(0, count, size), jax.tree.map(np.asarray, jax.device_get(rows))
@@ -52,7 +56,7 @@ def run(program: Program, params: Any, shared: Sequence[Any], rows: Rows, count:
         disable=not how.progress or len(starts) * len(shared) < 2,
     )
     outputs = []
-    with bar:
+    with bar, memory.explained("this call", [f"pass a batch_size smaller than {size}", "fewer examples"]):
         for value in shared:
             parts = []
             for first in starts:

@@ -18,6 +18,7 @@ from vdm_jax.core import chain as chains
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.methods import classifier_guidance
+from vdm_jax.runtime import memory
 
 # w of the only guidable condition, or of several by name; numbers or [count]
 Weights = float | np.ndarray | Mapping[str, float | np.ndarray]
@@ -65,6 +66,8 @@ def samples(
     config, method, params = model
     if method.sample is None:
         raise UserError(f"a model of method {config.method!r} draws no samples")
+    steps = config.sampling.num_steps
+    memory.check_samples("count", count, tuple(config.data.shape), steps if trajectory else 0)
     conditions, draw = method.conditions, method.sample
     if guide is not None:
         scale = arguments.for_each("classifier_scale", guide.scale, count)
@@ -75,7 +78,6 @@ def samples(
         passed = {**requested, **{k: v for k, v in passed.items() if v is not None}}
     values = conditioning.from_user(conditions, passed, count, method.encode)
     cond: Any = conditioning.guided(conditions, values, guidance_weight, count)
-    steps = config.sampling.num_steps
     program = programs.sampler(draw, steps, tuple(range(steps)) if trajectory else ())
     rows = {"cond": cond if guide is None else (cond, scale)}
     [(drawn, path, *evaluations)] = batches.run(program, params, [jax.random.key(seed)], rows, count, how)

@@ -9,7 +9,7 @@ from vdm_jax import frozen, weights
 from vdm_jax.api import programs
 from vdm_jax.api.model import Model
 from vdm_jax.errors import UserError
-from vdm_jax.runtime import workdir
+from vdm_jax.runtime import backends, workdir
 
 
 def load(path: str, config: ConfigDict | str | None = None) -> Model:
@@ -21,7 +21,7 @@ def load(path: str, config: ConfigDict | str | None = None) -> Model:
         'configs/cifar10.py'.
 
     Raises:
-      UserError: there is no config, or the weights do not fit it.
+      UserError: there is no config, the weights do not fit it, or JAX cannot start.
     """
     if isinstance(config, str):
         config = configs.load(config)
@@ -32,6 +32,7 @@ def load(path: str, config: ConfigDict | str | None = None) -> Model:
             raise UserError(f"{path} holds no config.json; pass its config, e.g. config='configs/cifar10.py'")
         config = configs.from_saved(saved)
     configs.check(config)
+    backends.start()
     method = programs.method_of(FrozenConfigDict(config))
     params, step = weights.load(path, config, method)
     return Model(config, method, {**frozen.load_parts(method, training=False), **params}, step)

@@ -26,13 +26,14 @@ from vdm_jax.config.parts import (
     with_variant,
 )
 from vdm_jax.config.registry import active, field_table, nearest_field
-from vdm_jax.config.saved import differences, flatten
+from vdm_jax.config.saved import brief, differences, flatten
 from vdm_jax.fields import Field, nearest, value
 
 __all__ = [
     "Field",
     "active",
     "base",
+    "brief",
     "check",
     "check_names",
     "choose",

@@ -7,7 +7,8 @@ import inspect
 import pathlib
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import SequenceMatcher
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,8 +18,9 @@ from vdm_jax.config.parts import check_names, choose
 from vdm_jax.config.registry import SECTIONS, active, field_table
 from vdm_jax.config.saved import flatten
 from vdm_jax.errors import UserError
-from vdm_jax.fields import nearest
+from vdm_jax.fields import most_similar, nearest
 
+_SIMILAR = 0.7  # similarity of names above which one is suggested
 _PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -42,7 +44,7 @@ def load(name: str) -> ConfigDict:
     if not file.is_file():
         known = packaged()
         if path not in known:
-            raise UserError(f"no config file at {path!r}; {nearest(path, known)}")
+            raise UserError(f"no config file at {path!r}; {_suggested(file, known)}")
         file = known[path]
     file = file.resolve()
     try:
@@ -52,12 +54,38 @@ def load(name: str) -> ConfigDict:
         config = get_config(variant) if variant else get_config()
         if not isinstance(config, ConfigDict):
             raise UserError("get_config does not return a ConfigDict; start from vdm_jax.config.base() and return it")
+        if variant and _ignores(get_config, variant, config):
+            raise UserError(
+                f"get_config ignores the variant {variant!r}; leave it out, or use vdm_jax.config.with_variant"
+            )
         _settle(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except Exception as error:  # a config file is a program, and may fail in any way
+    except (Exception, SystemExit) as error:  # a config file is a program, and may fail in any way
         raise UserError(f"{path}: {_what_failed(error, file)}") from error
     return config.lock()
+
+
+def _suggested(file: pathlib.Path, known: Iterable[str]) -> str:
+    """Suggest the packaged config whose name, without folder and suffix, is similar to that of a file."""
+    stems = {pathlib.Path(name).stem: name for name in known}
+    if not stems:
+        return "write one, starting from vdm_jax.config.base()"
+    best, _ = most_similar(file.stem, list(stems))
+    if SequenceMatcher(None, file.stem, best).ratio() >= _SIMILAR:
+        return f"did you mean {stems[best]!r}?"
+    return f"give its path, or one of the package's: {', '.join(stems)} (as in {stems[best]!r})"
+
+
+def _ignores(get_config: Callable[..., Any], variant: str, config: ConfigDict) -> bool:
+    """Return whether a config is the same without its variant, and a variant of another name is not refused."""
+    if config.to_dict() != get_config().to_dict():
+        return False
+    try:
+        get_config(f"not_{variant}")
+    except Exception:  # of any kind; it knows its variants
+        return False
+    return True
 
 
 def _settle(config: ConfigDict) -> None:
@@ -90,7 +118,7 @@ def _get_config(file: pathlib.Path) -> Callable[..., Any]:
     return module.get_config
 
 
-def _what_failed(error: Exception, file: pathlib.Path) -> str:
+def _what_failed(error: BaseException, file: pathlib.Path) -> str:
     """Describe an exception of a config file with its line, and suggest the nearest name for an unknown field."""
     unknown = re.match(r"['\"]*Key \"(\w+)\" does not exist", str(error))
     if unknown:
@@ -101,6 +129,8 @@ def _what_failed(error: Exception, file: pathlib.Path) -> str:
             if named
             else f"unknown config field {unknown[1]!r}; {nearest(unknown[1], dict.fromkeys([*leaves, *SECTIONS]))}"
         )
+    elif isinstance(error, SystemExit):
+        what = f"it ends the program (exit status {error.code}); let get_config return a config instead"
     else:
         what = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]

@@ -63,6 +63,12 @@ def apply(config: ConfigDict, overrides: Sequence[str]) -> None:
     configs.choose(config, {name: new[name] for name in names})
 
 
+def fields(overrides: Sequence[str]) -> list[str]:
+    """Return the fields 'section.field' that overrides set, by their current names."""
+    matches = [_OVERRIDE.match(_renamed(argument)) for argument in overrides]
+    return [matched[2] for matched in matches if matched]
+
+
 def _renamed(argument: str) -> str:
     """The argument with the current name of its field."""
     matched = _OVERRIDE.match(argument)

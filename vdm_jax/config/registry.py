@@ -79,9 +79,12 @@ def check_field(name: str, value: Any, field: Field, given: Mapping[str, Any]) -
     if field.choices and all(item in field.choices or item in elsewhere for item in items):
         for item in items:
             if item not in field.choices:
+                paper = common_fields.PAPERS.get(given.get("method", ""))
+                whole = name in ("schedule.kind", "model.network") and paper
                 raise UserError(
-                    f"config.{name}={item!r} does not go with {_chosen_by(name, given)}; "
-                    f"it takes {' or '.join(map(repr, field.choices))}"
+                    f"config.{name}={item!r} does not go with {_chosen_by(name, given)}; it takes "
+                    f"{' or '.join(map(repr, field.choices))}"
+                    + (f"; --config={paper} has all settings of the paper" if whole else "")
                 )
     check_value(name, value, field)
 

@@ -6,7 +6,7 @@ they have that version's default, or may change on resume. Otherwise the config 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 from vdm_jax.config import layouts, registry
 from vdm_jax.errors import UserError
 from vdm_jax.fields import Field, check_value
+
+_SHOWN, _LONGEST = 3, 80  # differences that a message lists, and characters of each
 
 
 def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -74,6 +76,13 @@ def _choices(name: str) -> tuple[Any, ...]:
     """Return the choices of a field in any component; `check` uses those of the selected component."""
     parts = [component.fields[name].choices for component in registry.COMPONENTS if name in component.fields]
     return tuple(dict.fromkeys(choice for choices in parts for choice in choices))
+
+
+def brief(changed: Sequence[str]) -> str:
+    """Join the differences of two configs: the first three, each shortened, and the number of the others."""
+    shown = [d if len(d) <= _LONGEST else f"{d[: _LONGEST - 1]}…" for d in changed[:_SHOWN]]
+    more = len(changed) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more field{'s' * (more > 1)}" if more else "")
 
 
 def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:

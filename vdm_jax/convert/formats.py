@@ -46,6 +46,8 @@ REFUSED = {
     "cut_short": "a zip archive that is cut short or damaged; copy it again",
     "zip": "a zip archive, but neither PyTorch's nor numpy's; if it was packed for transfer, unpack it",
     "samples": "samples that a model drew, not weights; give the working directory of that model, or published weights",
+    "data": "a data set of images, not weights; name it in config.data.path, and give a working directory or published "
+    "weights here",
     "directory": "a directory without a checkpoint in it; give a working directory, or the file of weights itself "
     "(….pt, ….npz, ckpt-N.flax or checkpoint_N)",
     "unknown": "not in a supported format of weights: PyTorch's .pt, .safetensors, numpy's .npz, Flax's msgpack",
@@ -130,6 +132,8 @@ def _zip(stream: Any) -> str:
         return "torch_zip"
     if "samples.npy" in names or "arr_0.npy" in names:  # ours; improved-diffusion's and guided-diffusion's
         return "samples"
+    if {"x_train.npy", "x_test.npy", "x_val.npy", "images.npy", "x.npy"} & set(names):
+        return "data"
     return "npz" if names and all(name.endswith(".npy") for name in names) else "zip"
 
 
@@ -191,7 +195,7 @@ def _openai(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
 _KINDS = {
     "torch_zip": "a PyTorch file: improved-diffusion's, guided-diffusion's, NCSN's or denoising-diffusion-gan's",
     "safetensors": "a file of safetensors",
-    "npz": "an .npz file of arrays, as DDPM's TensorFlow weights are exported to",
+    "npz": "an .npz file of arrays",
     "flax_msgpack": "a Flax msgpack file",
     "clu": "a checkpoint of google-research/vdm",
 }

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.keys import example_keys
+from vdm_jax.optimizer import ema_steps
 from vdm_jax.runtime.devices import put_batch, replicated, under
 from vdm_jax.runtime.processes import placed
 
@@ -137,15 +138,18 @@ def by_level(values: dict[str, np.ndarray], names: Mapping[str, str], groups: in
     return rows
 
 
-def sentence(result: dict[str, Any]) -> str:
+def sentence(result: dict[str, Any], decay: float | None = None) -> str:
     """Return a result as 'test bits/dim 1.8312 ± 0.0121 (standard error over 297 images; …)'.
 
     The key 'headline' of the result lists the measures to report; by default 'bits_per_dim'.
+
+    Args:
+      result: the content of eval.json.
+      decay: the decay of averaged weights; None if it is not known.
     """
     error, spread, passes = (result[k] for k in ("standard_error", "monte_carlo_error", "passes"))
     name, *also = result.get("headline", ("bits_per_dim",))
     noise = "unknown from one pass" if spread is None else f"{spread:.4f} over {passes} passes"
-    source = f" of {result['weights_from']}" if "weights_from" in result else ""
     given = f" given {result['given']}" if "given" in result else ""
     more = "".join(f", {k} {result[k]:.4f}" for k in also)
     more += f", with uniform noise {result['uniform']:.4f}" if "uniform" in result else ""
@@ -153,8 +157,26 @@ def sentence(result: dict[str, Any]) -> str:
         f"{result['split']} {words(name)}{given} {result[name]:.4f} "
         f"± {float('nan') if error is None else error:.4f}{more} "
         f"(standard error over {result['examples']} images; Monte Carlo error {noise}; "
-        f"{result['estimator']}, {result['weights']} weights{source}, step {result['step']}, {result['dataset']})"
+        f"{result['estimator']}, {weights_of(result, decay)}, {result['dataset']})"
     )
+
+
+def weights_of(result: dict[str, Any], decay: float | None = None) -> str:
+    """Describe the weights of a result, such as 'averaged weights (EMA, decay 0.99, about the last 3 steps), step 20'.
+
+    Args:
+      result: the content of eval.json.
+      decay: the decay of averaged weights; None if it is not known.
+    """
+    step, source = result["step"], f" of {result['weights_from']}" if "weights_from" in result else ""
+    about = "" if decay is None or source or not step else f", decay {decay:g}, about the last {_steps(step, decay)}"
+    which = f"averaged weights (EMA{about})" if result["weights"] == "ema" else "raw weights (not averaged)"
+    return f"{which}{source}, step {step}"
+
+
+def _steps(step: int, decay: float) -> str:
+    count = round(ema_steps(step, decay))
+    return "step" if count == 1 else f"{count:,} steps"
 
 
 def words(name: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from vdm_jax import conditioning, data
 from vdm_jax.core.method import Collected, Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood
+from vdm_jax.runtime import memory, progress
 from vdm_jax.runtime.devices import round_up
 from vdm_jax.runtime.processes import agree, placed
 
@@ -47,8 +49,9 @@ def measure(
     """
     assert method.measured is not None
     section, dataset = config.evaluation, evaluated_split(config)
-    batches = _split_batches(config, method, dataset, mesh, examples)
-    values = likelihood.per_example(method, params, batches, mesh, seed=section.seed, passes=section.passes)
+    batches, number = _split_batches(config, method, dataset, mesh, examples)
+    with _running(config, batches, number * section.passes) as each:
+        values = likelihood.per_example(method, params, each, mesh, seed=section.seed, passes=section.passes)
     about = {
         "estimator": method.measured.estimator,
         "dataset": f"{dataset.name} ({dataset.version})",
@@ -63,20 +66,30 @@ def measure(
 def collect(config: ConfigDict, method: Method, evaluator: Collected, params: Any, mesh: Mesh) -> dict[str, Any]:
     """Measure all examples of the split together; equal on all processes."""
     section, dataset = config.evaluation, evaluated_split(config)
-    batches, placed_params = _split_batches(config, method, dataset, mesh), placed(params, mesh)
-    values = likelihood.one_pass(evaluator.outputs, placed_params, batches, mesh, seed=section.seed, number=0)
+    with _running(config, *_split_batches(config, method, dataset, mesh)) as each:
+        values = likelihood.one_pass(evaluator.outputs, placed(params, mesh), each, mesh, seed=section.seed, number=0)
     about = {"dataset": f"{dataset.name} ({dataset.version})", "split": dataset.split, "seed": section.seed}
     return {**evaluator.summarize(values), "examples": len(next(iter(values.values()))), **about}
 
 
 def _split_batches(
     config: ConfigDict, method: Method, dataset: data.Dataset, mesh: Mesh, examples: int = 0
-) -> likelihood.Batches:
-    """Return () → the batches of the first `examples` images of a split (0: as many as `evaluation.examples`)."""
+) -> tuple[likelihood.Batches, int]:
+    """Return () → the batches of the first `examples` images (0: `evaluation.examples` of them), and their number."""
     section = config.evaluation
     count = min(examples or section.examples or dataset.num_examples, dataset.num_examples)
     size = round_up(min(section.batch_size, count), mesh)
-    return partial(_batches, config, method, dataset, size, count)
+    return partial(_batches, config, method, dataset, size, count), -(-count // size)
+
+
+@contextlib.contextmanager
+def _running(config: ConfigDict, batches: likelihood.Batches, number: int) -> Iterator[likelihood.Batches]:
+    """Show the progress over `number` batches, and explain exhausted memory; yields the batches that are counted."""
+    with (
+        memory.explained("an evaluation", memory.when_evaluating(config)),
+        progress.shown("evaluating", number) as advance,
+    ):
+        yield lambda: progress.each(batches(), advance)
 
 
 def _given(method: Method) -> str:

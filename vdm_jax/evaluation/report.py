@@ -16,12 +16,13 @@ from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood, names, plots, results, sample_quality
 from vdm_jax.evaluation.likelihood import sentence, words
 from vdm_jax.evaluation.measure import check_data, collect, evaluated_split, first_batch, measure
-from vdm_jax.evaluation.samples import STRIP_ROWS, Drawn, sample, sample_grid, write_samples
+from vdm_jax.evaluation.samples import STRIP_ROWS, Drawn, check_samples, sample, sample_grid, write_samples
 from vdm_jax.runtime.processes import say
 
 __all__ = [
     "Drawn",
     "check_data",
+    "check_samples",
     "evaluate",
     "evaluated_split",
     "finish",
@@ -90,12 +91,13 @@ def finish(
         result = write_evaluation(config, method, params, mesh, directory, step)
     if method.sample is None:
         return result
-    began = time.monotonic()
-    written = write_samples(config, method, params, mesh, directory, step)
-    section = config.sampling
+    began, section = time.monotonic(), config.sampling
     steps = "a variable number of steps" if section.sampler == "adaptive" else f"{section.num_steps} steps"
+    count = section.num_images * len(section.get("guidance", (0.0,)))
+    say(f"sampling {count} images in {steps} (config.sampling.num_images, config.sampling.num_steps)")
+    written = write_samples(config, method, params, mesh, directory, step)
     say(
-        f"{section.num_images * len(section.get('guidance', (0.0,)))} samples ({section.sampler}, {steps}) "
+        f"{count} samples ({section.sampler}, {steps}) "
         f"in {time.monotonic() - began:.0f} s: {', '.join(map(str, written))}"
     )
     return result
@@ -151,7 +153,7 @@ def write_evaluation(
         written = results.write(directory, name, result)
         by_level = method.measured.by_level if method.measured else {}
         paths = plots.write_plots(directory, schedule, values, by_level) if schedule is not None else []
-        for line in sentences(result, method):
+        for line in sentences(result, method, config.optimizer.ema):
             say(line)
         say(f"written: {', '.join(map(str, [*written, *paths, *drawn]))}")
     return result
@@ -179,14 +181,17 @@ def _check_finite(result: dict[str, Any], values: dict[str, np.ndarray]) -> None
         )
 
 
-def sentences(result: dict[str, Any], method: Method | None = None) -> list[str]:
+def sentences(result: dict[str, Any], method: Method | None = None, decay: float | None = None) -> list[str]:
     """Return one line per evaluator of a result; raise KeyError or TypeError if it is not a valid result.
 
-    method: the method that was evaluated; without it, results of its `Collected` evaluators have no line.
+    Args:
+      result: the content of eval.json.
+      method: the method that was evaluated; without it, results of its `Collected` evaluators have no line.
+      decay: the decay of averaged weights; None if it is not known.
     """
-    lines = [sentence(result)] if "passes" in result else []
+    lines = [sentence(result, decay)] if "passes" in result else []
     if SampleSet().name in result:
-        lines.append(sample_quality.sentence(result[SampleSet().name], result))
+        lines.append(sample_quality.sentence(result[SampleSet().name], result, decay))
     for evaluator in collectors(method) if method else ():
         if evaluator.name in result:
             lines.append(evaluator.sentence(result[evaluator.name]))

@@ -18,6 +18,7 @@ from vdm_jax import data
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation.frechet import distance
+from vdm_jax.evaluation.likelihood import weights_of
 from vdm_jax.evaluation.precision_recall import precision_recall
 from vdm_jax.evaluation.samples import sample
 from vdm_jax.networks import resample
@@ -76,12 +77,12 @@ def measure(config: ConfigDict, method: Method, params: Any, mesh: Mesh, split: 
     }
 
 
-def sentence(measured: dict[str, Any], about: dict[str, Any]) -> str:
-    """Return a result as 'Fréchet distance 0.0123 ± 0.0045, precision …'."""
+def sentence(measured: dict[str, Any], about: dict[str, Any], decay: float | None = None) -> str:
+    """Return a result as 'Fréchet distance 0.0123 ± 0.0045, precision …'; arguments as for `likelihood.sentence`."""
     return (
         f"Fréchet distance {measured['frechet_distance']:.4f} ± {measured['standard_error']:.4f}, precision "
         f"{measured['precision']:.3f}, recall {measured['recall']:.3f} of {measured['samples']} samples in "
         f"{measured['features']} ({measured['sampler']}, {measured['num_steps']} steps; "
-        f"{about['weights']} weights, step {about['step']}; "
+        f"{weights_of(about, decay)}; "
         f"{measured['examples']} images of {measured['split']}, {measured['dataset']})"
     )

@@ -22,6 +22,7 @@ from vdm_jax.core.method import Method
 from vdm_jax.evaluation import grids, names, pictures
 from vdm_jax.evaluation.names import Origin
 from vdm_jax.keys import example_keys
+from vdm_jax.runtime import memory, progress
 from vdm_jax.runtime.devices import put_batch, replicated, round_up, under
 from vdm_jax.runtime.processes import placed, say
 
@@ -87,25 +88,51 @@ def sample(
     section = config.sampling
     assert method.sample is not None
     size = round_up(min(section.batch_size, count), mesh)
-    run, params = _sampler(method.sample, section.seed, section.num_steps, keep, mesh), placed(params, mesh)
-    share, requested = size // jax.process_count(), conditioning.requests(method.conditions, config, count, known)
-    parts = []
-    for first in range(0, count, size):
-        index = first + jax.process_index() * share + np.arange(share, dtype=np.int32)
-        rows = {name: value[index % count] for name, value in requested.items() if value is not None}
-        cond = conditioning.prepared(method.conditions, rows, method.encode)
-        weights = {}
-        guidance = section.get("guidance", (0.0,))
-        if any(guidance):  # one program for all weights, including 0
-            w = guidance[0] if weight is None else weight
-            weights = {c.name: np.full(share, w, np.float32) for c in method.conditions if c.guidable}
-        batch = put_batch(mesh, {"index": index, "cond": jax.tree.map(np.asarray, cond), "weights": weights})
-        parts.append(jax.device_get(run(params, batch)))
+    requested = conditioning.requests(method.conditions, config, count, known)
+    starts, parts = range(0, count, size), []
+    with (
+        memory.explained("sampling", memory.when_sampling(config)),
+        progress.shown("sampling", len(starts)) as advance,
+    ):
+        run, params = _sampler(method.sample, section.seed, section.num_steps, keep, mesh), placed(params, mesh)
+        for first in progress.each(starts, advance):
+            parts.append(jax.device_get(run(params, _batch(config, method, mesh, requested, first, size, weight))))
     images, paths, *counts = zip(*parts, strict=True)
     evaluations = np.concatenate(counts[0])[:count] if counts else None
     chains.check_solved(config.sampling.get("tolerance", 0.0), *([] if evaluations is None else [evaluations]))
     chains.check_finite(drawn := np.concatenate(images)[:count])
     return Drawn(drawn, np.concatenate(paths, axis=1)[:, :count], requested, evaluations)
+
+
+def _batch(
+    config: ConfigDict,
+    method: Method,
+    mesh: Mesh,
+    requested: Mapping[str, np.ndarray],
+    first: int,
+    size: int,
+    weight: float | None,
+) -> dict[str, Any]:
+    """Return the batch of the samples from `first` on; those past the last one, which pad it, are dropped later."""
+    share, guidance = size // jax.process_count(), config.sampling.get("guidance", (0.0,))
+    index = first + jax.process_index() * share + np.arange(share, dtype=np.int32)
+    rows = {name: value[index % len(value)] for name, value in requested.items() if value is not None}
+    cond = conditioning.prepared(method.conditions, rows, method.encode)
+    weights = {}
+    if any(guidance):  # one program for all weights, including 0
+        w = guidance[0] if weight is None else weight
+        weights = {c.name: np.full(share, w, np.float32) for c in method.conditions if c.guidable}
+    return put_batch(mesh, {"index": index, "cond": jax.tree.map(np.asarray, cond), "weights": weights})
+
+
+def check_samples(config: ConfigDict, method: Method) -> None:
+    """Raise UserError if the samples that a config asks for do not fit in the memory of this machine."""
+    if method.sample is None:
+        return
+    section, shape = config.sampling, tuple(config.data.shape)
+    guided = len(section.get("guidance", (0.0,)))
+    memory.check_samples("config.sampling.num_images", section.num_images, shape, guided * (STRIP_STATES + 1) - 1)
+    memory.check_samples("config.evaluation.num_samples", config.evaluation.get("num_samples", 0), shape)
 
 
 def sample_grid(

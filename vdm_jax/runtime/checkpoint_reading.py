@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from typing import Any
 
 import jax
@@ -29,14 +30,16 @@ class Damage(Exception):
 # Transient errors of disk, network or memory: the checkpoint is not considered damaged.
 _PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EMFILE)
 _PASSING_WORDS = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "Out of memory")
+_CODES = ("DATA_LOSS", "OUT_OF_RANGE", "NOT_FOUND", "FAILED_PRECONDITION")  # of TensorStore
 
 
 def trouble(place: epath.Path, what: str, error: Exception) -> Exception:
     """Return Damage, or a UserError if `error` is transient and the checkpoint may be intact."""
     passing = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _PASSING)
-    if passing or any(word in str(error) for word in _PASSING_WORDS):
+    said = f"{error} {error.__cause__ or ''}"
+    if passing or any(word in said for word in _PASSING_WORDS):
         return UserError(f"the checkpoint {place} cannot be read now ({reason(error)}); nothing was changed, try again")
-    return Damage(f"{what} cannot be read: {reason(error)}")
+    return Damage(f"{what} cannot be read: {_damage(error)}")
 
 
 def read(place: epath.Path, like: Any) -> tuple[Any, Any, bool]:
@@ -90,10 +93,22 @@ def read_part(place: epath.Path, which: str, like: Any) -> Any:
     return tree[which]
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return type and first line of an error, shortened: messages of Orbax and TensorStore can fill pages."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}".rstrip(".: ")
+
+
+def _damage(error: BaseException) -> str:
+    """Describe an error of reading in a few words, with the leaf that TensorStore names."""
+    if "TensorStore details" in str(error) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON, {error}"
+    code, leaf = re.match(r"([A-Z_]+): ", str(error)), re.search(r'(?:reading|at) "([\w./-]+)/[\w.]+"', str(error))
+    if not code or code[1] not in _CODES:
+        return reason(error)
+    return "files are missing, cut short or changed" + (f", of {leaf[1]}" if leaf else "")
 
 
 def _changes(saved: dict[str, Any], tree: Any) -> str:

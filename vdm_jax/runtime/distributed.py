@@ -85,5 +85,8 @@ def check() -> None:
 
 
 def first() -> bool:
-    """Return whether this is process 0, which runs the coordinator."""
-    return jax.process_index() == 0
+    """Return whether this is process 0, which runs the coordinator; False if no backend can start."""
+    try:
+        return jax.process_index() == 0
+    except (RuntimeError, AssertionError):
+        return False

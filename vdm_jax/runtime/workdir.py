@@ -14,7 +14,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vdm_jax.config import differences
+from vdm_jax.config import brief, differences
 from vdm_jax.data import difference
 from vdm_jax.errors import UserError
 
@@ -69,7 +69,7 @@ def check_same(workdir: epath.Path, config: ConfigDict) -> None:
     changed = differences(saved, config)
     if changed and _has_results(workdir):
         raise UserError(
-            f"{workdir} belongs to another config ({'; '.join(changed)}); use a new --workdir, or set these fields back"
+            f"{workdir} belongs to another config ({brief(changed)}); use a new --workdir, or set these fields back"
         )
 
 

@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 
 from vdm_jax.data import Dataset
 from vdm_jax.networks.sharing import FSDP
+from vdm_jax.presets import papers
+from vdm_jax.runtime import backends
 from vdm_jax.training.program import Program
 from vdm_jax.training.state import num_parameters
 
@@ -34,15 +36,19 @@ def banner(
     parts = f" in {section.accumulate} parts" if section.accumulate > 1 else ""
     memory = bytes_per_device(program.abstract, program.shardings) / 2**20
     names = [f"{label} {name}" for label, name in dataset.class_names.items()]
+    idle = [f"            {sentence}"] if (sentence := backends.unused()) else []
+    mixed = [f"note        {sentence}"] if (sentence := papers.departure(config)) else []
     classes = [f"classes     {', '.join(names[:20])}{', …' * (len(names) > 20)}"] if names else []
     return "\n".join(
         [
             f"devices     {count} × {device.device_kind} ({device.platform}){hosts}, {section.parallelism}{shared}",
+            *idle,
             f"batch       {size}, {size // count} a device{parts}",
             f"data        {dataset.name} {dataset.split}, {dataset.num_examples:,} examples ({dataset.version})",
             *classes,
             f"parameters  {num_parameters(program.abstract.params):,}; {memory:,.0f} MiB of state a device",
             f"steps       {section.num_steps:,}, "
             f"{section.num_steps * size / max(dataset.num_examples, 1):,.1f} epochs; {begin}",
+            *mixed,
         ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -15,8 +16,9 @@ from ml_collections import ConfigDict
 
 from vdm_jax import conditioning, data, methods
 from vdm_jax.evaluation import report
-from vdm_jax.runtime import checkpoints, chips, devices, lock, workdir
+from vdm_jax.runtime import checkpoints, chips, devices, lock, memory, workdir
 from vdm_jax.runtime.preemption import Preempted, Preemption
+from vdm_jax.runtime.progress import duration
 from vdm_jax.training.banner import banner
 from vdm_jax.training.health import Health
 from vdm_jax.training.metrics import TRAIN, MetricsWriter, Progress, Stopwatch, summary
@@ -81,6 +83,7 @@ def _train(
     # a GAN uses the training split only
     if method.measured is not None or any(c.needs_evaluation_data for c in method.conditions):
         report.check_data(config, method)
+    report.check_samples(config, method)
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp)
     check_parallelism(config, mesh)
     iterator = data.train_iterator(
@@ -95,6 +98,7 @@ def _train(
     )
     section = config.training
     with contextlib.ExitStack() as stack:
+        stack.enter_context(memory.explained("training", memory.when_training(config, mesh.size)))
         close = lambda thing: stack.enter_context(contextlib.closing(thing))
         stack.enter_context(lock.hold(directory))
         saver = close(checkpoints.manager(directory, section.keep, section.keep_every))
@@ -144,11 +148,16 @@ def _steps(run: Run, state: TrainState, start: int, watch: Stopwatch) -> TrainSt
         profile.before(number, count)
         with watch.waiting():
             batches = tuple(program.put(_batch(run)) for _ in range(count))
+        new, began = (count, variant) not in compiled, time.monotonic()
+        if new:
+            run.progress.say("compiling the training step …")
         state, newest = program.variants(variant)(state, batches, _halt(run), *frozen)
         number += count
         run.progress.advance(count)
-        if (count, variant) not in compiled:
+        if new:
             jax.block_until_ready(state)
+            taken = "the first step" if count == 1 else f"the first {count} steps"
+            run.progress.say(f"compiled, and took {taken}, in {duration(time.monotonic() - began)}")
             run.preemption.steps_begin()
             watch.restart(number)
             compiled.add((count, variant))

@@ -18,6 +18,7 @@ from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from vdm_jax.runtime.progress import duration
 from vdm_jax.training.step import BINS, COUNT, COUNT_BY_T, LOSS_BY_T, REPLACED, SKIPPED
 
 # Split names of training lines and of evaluations on the training split.
@@ -239,12 +240,3 @@ class Progress:
     def close(self) -> None:
         """Close the bar and leave it on the screen."""
         self._bar.close()
-
-
-def duration(seconds: float) -> str:
-    """Format a duration as '1h02m', '3m20s' or '12s'."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

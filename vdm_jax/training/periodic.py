@@ -70,7 +70,7 @@ def evaluate(run: Run, weights: Any, number: int) -> None:
         config, run.method, weights, run.mesh, number, config.evaluation.weights, config.training.eval_examples
     )
     run.writer.write(number, metrics_split(result), report.scalars(result))
-    run.progress.say(report.sentence(result))
+    run.progress.say(report.sentence(result, config.optimizer.ema))
 
 
 def metrics_split(result: dict[str, Any]) -> str:
