@@ -572,14 +572,21 @@ def test_the_choice_of_a_part_is_the_difference_between_configs() -> None:
 def test_a_method_is_known_by_its_earlier_spelling() -> None:
     """In saved configs and on the command line."""
     new = choose(base(), {"method": "dequantizer", "schedule.kind": "vp_sde", "schedule.t_min": 1e-3})
-    saved = new.to_dict() | {"method": "dequantizer"}
+    saved = new.to_dict() | {"method": "dequantiser"}
     assert from_saved(saved) == new and differences(saved, new) == []
     made = base()
-    overrides.apply(made, ["--config.method=dequantizer", "--config.schedule.kind=vp_sde"])
+    overrides.apply(made, ["--config.method=dequantiser", "--config.schedule.kind=vp_sde"])
     assert made.method == "dequantizer"
     made = base()
-    overrides.apply(made, ["--config.schedule.minimize_variance=True", "--config.schedule.kind=learned_monotone"])
+    overrides.apply(made, ["--config.schedule.minimise_variance=True", "--config.schedule.kind=learned_monotone"])
     assert made.schedule.minimize_variance
+
+
+def test_a_saved_time_input_is_known_by_its_earlier_name() -> None:
+    new = choose(base(), {"method": "sde", "schedule.kind": "vp_sde", "model.time_input": "index"})
+    saved = new.to_dict()
+    saved["model"]["told"] = saved["model"].pop("time_input")
+    assert from_saved(saved) == new and differences(saved, new) == []
 
 
 def test_renamed_fields_are_known_by_both_names(monkeypatch: pytest.MonkeyPatch) -> None:
