@@ -23,6 +23,8 @@ class ViT:
       patch: pixels on a side of a patch.
       levels: noise levels of the tower's own schedule, whose vectors take the place of the class token (GLIDE's noised
         CLIP); 0 for a tower of clean images.
+      stem: 'patches' for a linear map of each patch, or 'convolutions' for 3 × 3 convolutions of stride 2 (Xiao et al.
+        2021, arXiv:2106.14881, without batch norms), which small towers learn more from.
     """
 
     size: int
@@ -31,10 +33,15 @@ class ViT:
     depth: int
     heads: int
     levels: int = 0
+    stem: str = "patches"
 
     def __post_init__(self) -> None:
         if self.size % self.patch:
             raise ValueError(f"patches of {self.patch} pixels do not fill an image of {self.size}")
+        if self.stem not in ("patches", "convolutions"):
+            raise ValueError(f"stem={self.stem!r} is unknown; take 'patches' or 'convolutions'")
+        if self.stem == "convolutions" and self.patch & (self.patch - 1):
+            raise ValueError(f"convolutions halve the image, so patch={self.patch} must be a power of 2")
 
 
 @dataclass(frozen=True)
