@@ -165,7 +165,7 @@ def test_a_table_with_too_few_rows_is_refused() -> None:
 
 def test_a_missing_tokenizer_is_one_sentence() -> None:
     condition = Text(context=8, vocabulary=49408, kind="clip", path="/nowhere/bpe.txt.gz")
-    with pytest.raises(UserError, match="bpe_simple_vocab_16e6.txt.gz of github.com/openai/CLIP"):
+    with pytest.raises(UserError, match=r"bpe_simple_vocab_16e6.txt.gz of github.com/openai/CLIP"):
         condition.ids(["a"])
 
 
