@@ -145,7 +145,7 @@ ILLEGAL: list[tuple[str, Any, str]] = [
     (
         "method",
         "ddpmm",
-        r"'ddpmm' is not one of 'vdm', 'ddpm', .*'flow_matching', 'classifier', 'ddgan'; did you mean 'ddpm'\?$",
+        r"'ddpmm' is not one of 'vdm', 'ddpm', .*'classifier', 'ddgan', 'clip'; did you mean 'ddpm'\?$",
     ),
     ("data.shape", (8, 0, 1), r"config.data.shape=\(8, 0, 1\) must be at least 1"),
     ("data.shape", (8, "a", 1), r"config.data.shape=.* is not a tuple of int"),
@@ -456,7 +456,7 @@ def test_fields_of_other_parts_are_refused_with_the_part_that_has_them() -> None
     held = set(dict(flatten(config)))
     others = {name: field for name, field in field_table().items() if name not in held}
     never = {name for name in others if not any(name in configs.active(values) for values in vdms())}
-    assert (len(others), len(never)) == (69, 46)  # of 146
+    assert (len(others), len(never)) == (88, 65)  # of 146
     for name, field in others.items():
         value = field.default or {int: 3, float: 0.5, str: "x", bool: True, tuple: "('flip',)"}[type(field.default)]
         with pytest.raises(UserError) as raised:
@@ -529,7 +529,8 @@ def test_parts_of_all_methods_are_declared_alike() -> None:
         known = [name for name in component.when if name in field_table()]
         assert known == list(component.when)
     for method in field_table()["method"].choices:
-        assert {"model.network", "schedule.kind"} <= configs.active({"method": method}).keys()
+        required = {"model.network"} if method == "clip" else {"model.network", "schedule.kind"}
+        assert required <= configs.active({"method": method}).keys()
 
 
 def test_checking_configs_starts_no_backend() -> None:
@@ -590,14 +591,21 @@ def test_the_choice_of_a_part_is_the_difference_between_configs() -> None:
 def test_a_method_is_known_by_its_earlier_spelling() -> None:
     """In saved configs and on the command line."""
     new = choose(base(), {"method": "dequantizer", "schedule.kind": "vp_sde", "schedule.t_min": 1e-3})
-    saved = new.to_dict() | {"method": "dequantizer"}
+    saved = new.to_dict() | {"method": "dequantiser"}
     assert from_saved(saved) == new and differences(saved, new) == []
     made = base()
-    overrides.apply(made, ["--config.method=dequantizer", "--config.schedule.kind=vp_sde"])
+    overrides.apply(made, ["--config.method=dequantiser", "--config.schedule.kind=vp_sde"])
     assert made.method == "dequantizer"
     made = base()
-    overrides.apply(made, ["--config.schedule.minimize_variance=True", "--config.schedule.kind=learned_monotone"])
+    overrides.apply(made, ["--config.schedule.minimise_variance=True", "--config.schedule.kind=learned_monotone"])
     assert made.schedule.minimize_variance
+
+
+def test_a_saved_time_input_is_known_by_its_earlier_name() -> None:
+    new = choose(base(), {"method": "sde", "schedule.kind": "vp_sde", "model.time_input": "index"})
+    saved = new.to_dict()
+    saved["model"]["told"] = saved["model"].pop("time_input")
+    assert from_saved(saved) == new and differences(saved, new) == []
 
 
 def test_renamed_fields_are_known_by_both_names(monkeypatch: pytest.MonkeyPatch) -> None:

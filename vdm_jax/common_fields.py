@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vdm_jax.fields import ANY_TIME, Component, Field
 
-METHODS = ("vdm", "ddpm", "sde", "dequantizer", "flow_matching", "classifier", "ddgan")
+METHODS = ("vdm", "ddpm", "sde", "dequantizer", "flow_matching", "classifier", "ddgan", "clip")
 # A packaged config of each method, with the settings of its paper.
 PAPERS = {
     "vdm": "configs/cifar10.py",
@@ -14,6 +14,7 @@ PAPERS = {
     "flow_matching": "configs/flow_matching_digits.py",
     "classifier": "configs/adm_imagenet64.py:classifier",
     "ddgan": "configs/ddgan_cifar10.py",
+    "clip": "configs/clip_vit_b32.py",
 }
 # Whose network predicts what data a latent is of; with a classifier, those that know labels.
 DENOISERS = ("vdm", "ddpm", "sde", "dequantizer", "flow_matching")
@@ -22,6 +23,8 @@ TRAINED_DENOISERS = tuple(name for name in DENOISERS if name != "dequantizer")
 # That draw samples; whose evaluation measures something.
 SAMPLED = (*DENOISERS, "ddgan")
 MEASURED = (*DENOISERS, "classifier")
+# Whose evaluation reads a split example by example.
+EVALUATED = (*MEASURED, "clip")
 
 NUM_SAMPLES = Field(
     0,
@@ -44,7 +47,7 @@ DATA = Component(
         "method": Field(
             "vdm",
             "the paper's family: VDM, DDPM and Improved DDPM, score SDEs, the dequantization of one, rectified flow, "
-            "guided diffusion's classifier, DDGAN",
+            "guided diffusion's classifier, DDGAN, CLIP",
             METHODS,
             decisive=True,
             exclusive=True,
@@ -135,10 +138,14 @@ EVALUATION = Component(
         "evaluation.examples": Field(
             0, "number of examples from the start of the split; 0 for all", low=0, resume=ANY_TIME
         ),
-        "evaluation.passes": Field(4, "number of passes with new times and noise", low=1, resume=ANY_TIME),
         "evaluation.batch_size": Field(64, "examples per batch", low=1, resume=ANY_TIME),
         "evaluation.seed": Field(0, "random seed for times and noise", low=0, high=2**32 - 1, resume=ANY_TIME),
     },
+    {"method": EVALUATED},
+)
+
+PASSES = Component(
+    {"evaluation.passes": Field(4, "number of passes with new times and noise", low=1, resume=ANY_TIME)},
     {"method": MEASURED},
 )
 

@@ -99,7 +99,7 @@ def leave(status: int) -> Any:
 
 def resolve(directory: epath.Path | None, overrides: Sequence[str] = ()) -> ConfigDict:
     """Return the config of --config, or else that of the working directory, with overrides applied and checked."""
-    from vdm_jax.runtime import workdir
+    from vdm_jax.runtime import tokenizer, workdir
 
     if _CONFIG.value is not None:
         config = configs.load(_CONFIG.value)
@@ -113,12 +113,12 @@ def resolve(directory: epath.Path | None, overrides: Sequence[str] = ()) -> Conf
     config_overrides.apply(config, overrides)
     configs.check(config)
     unused.check(config, config_overrides.fields(overrides), _MODE.value, whole=_CONFIG.value is not None)
-    return config
+    return tokenizer.located(config, directory, epath.Path(_WEIGHTS.value).expanduser() if _WEIGHTS.value else None)
 
 
 def stages() -> list[tuple[epath.Path, ConfigDict]]:
     """Return (working directory, config) of every --stage."""
-    from vdm_jax.runtime import workdir
+    from vdm_jax.runtime import tokenizer, workdir
 
     found = []
     for text in _STAGES.value:
@@ -137,7 +137,7 @@ def stages() -> list[tuple[epath.Path, ConfigDict]]:
         config_overrides.apply(config, overrides)
         configs.check(config)
         unused.check(config, config_overrides.fields(overrides), "sample", whole=False)
-        found.append((directory, config))
+        found.append((directory, tokenizer.located(config, directory)))
     return found
 
 

@@ -39,6 +39,11 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
     saved = workdir.saved_config(directory)
     path, _ = frozen.named_by(path, config, saved)
     method = methods.build(config)
+    if not method.phases:
+        raise UserError(
+            f"config.evaluation.task={config.evaluation.get('task', '')!r} is for --mode=eval; without it, "
+            f"config.method={config.method!r} can be trained"
+        )
     parts = frozen.load_parts(method)
     copies = {part.copied_to: parts[name][part.copied_to] for name, part in method.frozen.items() if part.copied_to}
     initial: Any = copies or None

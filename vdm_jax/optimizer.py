@@ -11,14 +11,14 @@ import optax
 from jax import Array
 from ml_collections import ConfigDict
 
-from vdm_jax.common_fields import MEASURED
+from vdm_jax.common_fields import EVALUATED
 from vdm_jax.fields import Component, Field
 
 _NAME = Field(
     "adamw", "optimizer of the network: AdamW, or Muon with AdamW for the first and last layers", ("adamw", "muon")
 )
 COMPONENTS = (
-    Component({"optimizer.name": _NAME}, {"method": MEASURED}),
+    Component({"optimizer.name": _NAME}, {"method": EVALUATED}),
     Component({"optimizer.name": _NAME._replace(choices=("adamw",))}, {"method": ("ddgan",)}),
     Component(
         {
@@ -81,13 +81,13 @@ def learning_rate(config: ConfigDict, peak: float) -> optax.Schedule:
     return optax.join_schedules([ramp, after], [warmup])
 
 
-def _is_kernel(params: Any) -> Any:
-    """Return the mask of weight decay: True for kernels, False for biases and the scales of norms.
+def decay_mask(params: Any, names: tuple[str, ...]) -> Any:
+    """Return the mask of weight decay: True for parameters with one of the names, such as 'kernel'.
 
     The mask depends on names, because the parameters of scanned blocks have a leading axis of depth and so their rank
-    does not distinguish them.
+    does not distinguish kernels from biases.
     """
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in names, params)
 
 
 # Layers next to the data or the time input; Adam updates their kernels even with Muon.
@@ -111,13 +111,14 @@ def muon_dimensions(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(dimensions, params)
 
 
-def _network(config: ConfigDict, peak: float) -> optax.GradientTransformation:
+def _network(config: ConfigDict, peak: float, decayed: tuple[str, ...]) -> optax.GradientTransformation:
     """Return the optimizer of a network, without clipping."""
     section = config.optimizer
     rate = learning_rate(config, peak)
     decay = section.weight_decay
     if section.name == "adamw":
-        return optax.adamw(rate, section.b1, section.b2, section.eps, weight_decay=decay, mask=_is_kernel)
+        mask = lambda params: decay_mask(params, decayed)
+        return optax.adamw(rate, section.b1, section.b2, section.eps, weight_decay=decay, mask=mask)
     # Biases, norms, and the first and last layers use Adam with Nesterov momentum and no weight decay.
     # consistent_rms gives updates of Adam's scale for any shape (Liu et al. 2025, arXiv:2502.16982).
     return optax.contrib.muon(
@@ -132,7 +133,9 @@ def _network(config: ConfigDict, peak: float) -> optax.GradientTransformation:
     )
 
 
-def optimizer(config: ConfigDict, rate_of: str = "learning_rate") -> optax.GradientTransformation:
+def optimizer(
+    config: ConfigDict, rate_of: str = "learning_rate", decayed: tuple[str, ...] = ("kernel",)
+) -> optax.GradientTransformation:
     """Return the optimizer for the parameters of a phase.
 
     The subtree 'schedule' uses Adam without weight decay and clipping. All other subtrees are networks.
@@ -141,6 +144,7 @@ def optimizer(config: ConfigDict, rate_of: str = "learning_rate") -> optax.Gradi
         config: The config.
         rate_of: The field of `config.optimizer` with the peak learning rate of the networks; if its value is 0,
             learning_rate is used.
+        decayed: The names of the parameters that weight decay applies to; Muon decays only what it updates.
     """
     section = config.optimizer
     peak = section[rate_of] or section.learning_rate
@@ -148,7 +152,7 @@ def optimizer(config: ConfigDict, rate_of: str = "learning_rate") -> optax.Gradi
     rate = section.get("schedule_learning_rate", 0.0) or section.learning_rate
     schedule = optax.adam(learning_rate(config, rate), section.b1, section.b2, section.eps)
     labels = lambda params: {name: "schedule" if name == "schedule" else "network" for name in params}
-    parts = {"network": optax.chain(clip, _network(config, peak)), "schedule": schedule}
+    parts = {"network": optax.chain(clip, _network(config, peak, decayed)), "schedule": schedule}
     return promoting(optax.multi_transform(parts, labels))
 
 

@@ -83,7 +83,27 @@ LARGE: Changes = {
 }
 
 # name: changes to the defaults, which are those of 8 × 8 digits
+CLIP: Changes = {
+    "method": "clip",
+    "model.network": "vit",
+    "data.shape": (32, 32, 3),
+    "data.vocabulary": 256,
+    "model.width": 8,
+    "model.depth": 2,
+    "model.heads": 2,
+    "model.patch": 16,
+    "model.embedding": 4,
+    "model.text_width": 8,
+    "model.text_depth": 1,
+    "model.text_heads": 2,
+    "model.context": 8,
+    "model.vocabulary": 300,
+}
+
 CONFIGS: dict[str, Changes] = {
+    "clip_vit": CLIP,
+    "clip_noised_vit": {**CLIP, "model.noised": True, "model.stem": "convolutions", "model.key_bias": False},
+    "clip_resnet": {**CLIP, "model.network": "resnet", "model.depths": (1, 1, 1, 2)},
     "vdm_unet": UNET,
     "vdm_unet_without_features": {**UNET, "model.fourier": (), "model.attention": True, "schedule.kind": "linear"},
     "vdm_unet_classes": {**UNET, **CLASSES},

@@ -1,6 +1,6 @@
 """Twenty steps of one config, run in every way the trainer knows; prints how far apart they end.
 
-    python -m tests.training.agreement points|images|levels|gan|gan_images float32|float64
+    python -m tests.training.agreement points|images|levels|gan|gan_images|clip|noised_clip|clip_resnet float32|float64
 
 Eight virtual devices. Prints {way: largest difference to one device, relative to the largest entry of a leaf}.
 """
@@ -33,13 +33,18 @@ WAYS: dict[str, dict[str, Any]] = {
     "pmap, calls of five steps": {"devices": 8, "parallelism": "pmap", "steps_per_call": 5},
 }
 
+FOUR: dict[str, dict[str, Any]] = {
+    "jit, 4 devices": {"devices": 4},
+    "pmap, 4 devices": {"devices": 4, "parallelism": "pmap"},
+}
+
 
 def batches(config: Any) -> Iterator[dict[str, Any]]:
     dataset = data.load(config.data.name, "train")
     iterator = data.train_iterator(
         dataset, seed=1, batch_size=config.data.batch_size, augment=tuple(config.data.augment)
     )
-    conditions = conditioning.build(config)
+    conditions = methods.build(config).conditions
     return (conditioning.batch_of(conditions, batch) for batch in iterator)
 
 
@@ -126,7 +131,7 @@ def main(which: str, dtype: str, names: list[str]) -> None:
         config.model.width = 64
     if config.method == "ddgan":
         config.training.r1_every = 1  # calls of five steps are of one variant
-    ways = {name: way for name, way in WAYS.items() if name in names} if names else WAYS
+    ways = {name: way for name, way in (WAYS | FOUR).items() if name in names} if names else WAYS
     print(json.dumps(compare(config, dtype, {k: v for k, v in ways.items() if k != "one"})))
 
 

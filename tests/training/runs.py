@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax import config as configs
-from vdm_jax import methods
+from vdm_jax import methods, text
 from vdm_jax.presets.gan import ddgan as ddgan_settings
 from vdm_jax.runtime import devices
 from vdm_jax.training import program
@@ -98,5 +100,44 @@ def gan_images() -> ConfigDict:
     config.model.multipliers, config.model.attention_at, config.model.latent_width = (1.0, 2.0), (4,), 8
     config.model.mapping_depth, config.model.discriminator_width, config.model.discriminator_time = 1, 4, 8
     config.training.r1_every = 1
+    configs.check(config)
+    return config
+
+
+def clip() -> ConfigDict:
+    """A CLIP on `shapes` whose tokenizer is trained on eight captions."""
+    parts = {"method": "clip", "model.network": "vit", "data.name": "shapes", "data.shape": (32, 32, 3)}
+    config = configs.choose(configs.base(), {**parts, "data.vocabulary": 256})
+    config.data.batch_size, config.training.mask_same_captions = BATCH, True
+    config.model.depth, config.model.heads, config.model.patch, config.model.embedding = 2, 2, 16, 8
+    config.model.text_width, config.model.text_depth, config.model.text_heads = 16, 1, 2
+    config.model.context, config.model.vocabulary, config.model.width = 12, 300, 16
+    config.data.tokenizer_path = tokenizer()
+    config.optimizer.learning_rate = 1e-3
+    configs.check(config)
+    return config
+
+
+@functools.cache
+def tokenizer() -> str:
+    """The path of a byte-pair encoding of a few captions."""
+    path = Path(tempfile.mkdtemp()) / "tokenizer.json"
+    captions = ["a small red circle at the left", "there is a large blue square above a small green cross"]
+    text.train_bpe(captions, 290).save(str(path))
+    return str(path)
+
+
+def noised_clip() -> ConfigDict:
+    """The same of noised images, with convolutions before its transformer."""
+    config = configs.choose(clip(), {"model.noised": True, "model.stem": "convolutions"})
+    config.schedule.kind, config.schedule.num_timesteps = "ddpm_linear", 50
+    configs.check(config)
+    return config
+
+
+def clip_resnet() -> ConfigDict:
+    """The same with a ResNet, whose batch statistics are those of the global batch."""
+    config = configs.choose(clip(), {"model.network": "resnet"})
+    config.model.width, config.model.depths = 8, (1, 1, 1, 1)
     configs.check(config)
     return config

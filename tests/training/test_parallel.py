@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from tests.training.agreement import WAYS
+from tests.training.agreement import FOUR, WAYS
 from tests.training.runs import images
 from vdm_jax import methods
 from vdm_jax.errors import UserError
 from vdm_jax.networks.sharing import kernel_spec
 from vdm_jax.runtime import devices
+from vdm_jax.training.gradients import strided, unstrided
 from vdm_jax.training.loop import next_stop
 from vdm_jax.training.program import abstract_batch, check_parallelism, functions
-from vdm_jax.training.step import strided, unstrided
 
 QUICK = ["fsdp, accumulated", "pmap, calls of five steps"]
 
@@ -73,6 +73,20 @@ def test_groups_of_a_minibatch_are_the_same_everywhere() -> None:
 def test_all_ways_agree_for_the_unet(which: str, dtype: str, tolerance: float) -> None:
     ways = [way for way in WAYS if way != "one"]
     assert_agree(agreement(which, dtype, ways), ways, tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["clip", "noised_clip"])
+def test_a_loss_that_couples_its_batch_agrees_on_all_devices(which: str) -> None:
+    """CLIP: the candidates are those of the global batch, also where embeddings are cached for accumulation."""
+    ways = ["jit", "fsdp", "pmap", *FOUR, "one, accumulated", "fsdp, accumulated", "pmap, accumulated"]
+    assert_agree(agreement(which, "float64", ways), ways, 1e-10)
+
+
+@pytest.mark.slow
+def test_batch_statistics_of_a_resnet_are_those_of_the_global_batch() -> None:
+    ways = ["jit", "fsdp", "pmap"]
+    assert_agree(agreement("clip_resnet", "float64", ways), ways, 1e-10)
 
 
 def test_microbatches_are_strided_rows() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from vdm_jax.conditioning import augmentation, label, low_resolution
+from vdm_jax.conditioning import augmentation, label, low_resolution, text
 from vdm_jax.conditioning.base import (
     Cond,
     Condition,
@@ -47,6 +47,7 @@ FROM_CONFIG: tuple[Callable[[ConfigDict], Condition | None], ...] = (
     low_resolution.from_config,
     label.from_config,
     augmentation.from_config,
+    text.from_config,
 )
 
 

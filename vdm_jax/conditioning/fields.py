@@ -50,7 +50,30 @@ def _check_low_resolution(given: Given) -> None:
     )
 
 
+TEXT = ("clip",)  # methods with a text condition
+
 COMPONENTS = (
+    Component(
+        {
+            "data.tokenizer": Field(
+                "bpe",
+                "tokenizer of captions: CLIP's, GPT-2's as GLIDE uses it, or a byte-pair encoding trained on the "
+                "captions of the run",
+                ("bpe", "clip", "gpt2"),
+                decisive=True,
+            ),
+            "data.tokenizer_path": Field(
+                "",
+                "path of the tokenizer's vocabulary; '' for the tokenizer.json of the working directory, for 'bpe'",
+                resume=ANY_TIME,
+            ),
+            "model.context": Field(
+                77, "number of tokens of a caption; longer ones are truncated", low=3, decisive=True
+            ),
+            "model.vocabulary": Field(49_408, "number of rows of the table of tokens", low=258, decisive=True),
+        },
+        {"method": TEXT},
+    ),
     Component(
         {
             "model.num_classes": Field(

@@ -6,11 +6,11 @@ from typing import Any
 
 # The new name of each renamed field, in saved configs and on the command line.
 ALIASES: dict[str, str] = {
-    "model.time_input": "model.time_input",
-    "schedule.minimize_variance": "schedule.minimize_variance",
+    "model.told": "model.time_input",
+    "schedule.minimise_variance": "schedule.minimize_variance",
 }
 # field → old value → new
-VALUES: dict[str, dict[str, str]] = {"method": {"dequantizer": "dequantizer"}}
+VALUES: dict[str, dict[str, str]] = {"method": {"dequantiser": "dequantizer"}}
 
 # The defaults of that layout.
 DEFAULTS: dict[str, Any] = {

@@ -12,13 +12,13 @@ from vdm_jax.diffusion import likelihood, samplers, schedules, sde_schedules, sd
 from vdm_jax.errors import UserError
 from vdm_jax.fields import Component, Field, check_value, most_similar
 from vdm_jax.gaussian import adaptive, networks
-from vdm_jax.methods import classifier, ddgan, ddpm, distill, flow_matching, sde, vdm
+from vdm_jax.methods import classifier, clip, ddgan, ddpm, distill, flow_matching, sde, vdm
 from vdm_jax.networks import coupling, discriminator, families, mlp, vdm_unet
 
 # A component comes after those that declare the fields that select it.
 COMPONENTS: tuple[Component, ...] = (
     common_fields.DATA,
-    *(c for paper in (vdm, ddpm, sde, flow_matching, classifier, ddgan, distill) for c in paper.COMPONENTS),
+    *(c for paper in (vdm, ddpm, sde, flow_matching, classifier, ddgan, distill, clip) for c in paper.COMPONENTS),
     *(c for room in (networks, vdm_unet, mlp, families, discriminator, coupling) for c in room.COMPONENTS),
     *(c for room in (schedules, tables, sde_schedules) for c in room.COMPONENTS),
     *conditioning_fields.COMPONENTS,
@@ -28,6 +28,7 @@ COMPONENTS: tuple[Component, ...] = (
     *(c for room in (samplers, sde_steps, adaptive) for c in room.COMPONENTS),
     common_fields.PERCENTILE,
     common_fields.EVALUATION,
+    common_fields.PASSES,
     common_fields.SAMPLE_SETS,
     *likelihood.COMPONENTS,
     *consistency.RULES,

@@ -18,6 +18,7 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vdm_jax.convert import state_dict
@@ -32,6 +33,7 @@ from vdm_jax.networks.clip import CLIP, ResNet, Settings, Text, ViT
 _DROPPED = re.compile(
     r"^(input_resolution|context_length|vocab_size)$|(^|\.)(attn_mask|num_batches_tracked|position_ids)$"
 )
+_TOWERS = ("image-enc", "text-enc")  # in the names of GLIDE's files
 HEAD = 64  # channels of a head, in all that were published
 GLIDE_LOG_SCALE = np.asarray(math.log(100), np.float32)  # of its configuration; in no file
 _LOG_SCALE = "params/log_scale"
@@ -54,6 +56,16 @@ def read_glide(image: str, text: str) -> Flat:
     """Both files of GLIDE's noised CLIP, image-enc and text-enc, as one: image_encoder.…, text_encoder.…"""
     towers = {"image_encoder": image, "text_encoder": text}
     return {f"{tower}.{name}": leaf for tower, path in towers.items() for name, leaf in state_dict.read(path).items()}
+
+
+def glide_files(folder: str) -> tuple[str, str] | None:
+    """Return the paths of image-enc and text-enc of GLIDE's noised CLIP in a folder, or None if it lacks either."""
+    names = sorted(file.name for file in epath.Path(folder).expanduser().iterdir())
+    found = [next((name for name in names if tower in name and name.endswith(".pt")), "") for tower in _TOWERS]
+    if not all(found):
+        return None
+    image, text = (str(epath.Path(folder).expanduser() / name) for name in found)
+    return image, text
 
 
 def _parameters(flat: Flat) -> Flat:
@@ -136,7 +148,8 @@ def load(path: str, s: Settings) -> Tree:
     Raises UserError if `read` or `from_original` does.
     """
     try:
-        made = from_original(read(path), s)
+        files = glide_files(path) if epath.Path(path).expanduser().is_dir() else None
+        made = from_original(read_glide(*files) if files else read(path), s)
     except UserError as error:
         raise error if path in str(error) else UserError(f"{path}: {error}") from None
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), made)

@@ -18,6 +18,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vdm_jax.convert import (
+    clip,
     clu,
     ddgan,
     ddpm_tf,
@@ -33,6 +34,7 @@ from vdm_jax.convert import (
 )
 from vdm_jax.convert.untrusted import DAMAGED
 from vdm_jax.errors import UserError
+from vdm_jax.methods import clip as clip_method
 
 # Formats that are recognized but not read: the end of an error sentence, with the remedy.
 REFUSED = {
@@ -95,6 +97,8 @@ def _beside(place: epath.Path, end: str) -> epath.Path:
 
 
 def _directory(place: epath.Path) -> str:
+    if clip.glide_files(str(place)):
+        return "glide_clip"
     if clu.find(str(place)):
         return "clu"
     if score_sde.find(str(place)):
@@ -192,7 +196,14 @@ def _openai(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
     return unet_tables.load(path, {"params": flat, "ema_params": flat}, improved_diffusion.from_original, config, like)
 
 
+def _clip(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
+    """Load a CLIP of OpenAI's, open_clip's or Hugging Face's layout, or the folder of GLIDE's noised one."""
+    made = clip.load(path, clip_method.settings(config))
+    return {"network": made["params"], **{k: v for k, v in made.items() if k == "batch_stats"}}, 0
+
+
 _KINDS = {
+    "glide_clip": "a folder with the two files of GLIDE's noised CLIP",
     "torch_zip": "a PyTorch file: improved-diffusion's, guided-diffusion's, NCSN's or denoising-diffusion-gan's",
     "safetensors": "a file of safetensors",
     "npz": "an .npz file of arrays",
@@ -206,6 +217,7 @@ _READERS: dict[str, dict[str, Callable[[str, ConfigDict, Any], tuple[Any, int]]]
     "dequantizer": {},
     "classifier": {"torch_zip": guided_diffusion.load},
     "ddgan": {"torch_zip": ddgan.load},
+    "clip": {"torch_zip": _clip, "glide_clip": _clip},
 }
 for _readers in _READERS.values():  # the same tensors by the same names
     if "torch_zip" in _readers:

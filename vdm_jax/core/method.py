@@ -20,6 +20,8 @@ Extra = Any
 Batch = dict[str, Any]
 Terms = dict[str, Array]
 LIKELIHOOD = "bits_per_dim"  # the name of the evaluator of likelihoods
+PREPARED = "prepared"  # the key in params of what `Collected.prepare` returns
+STATE = "state"  # the entry of a loss's aux that `Phase.project` receives; it is neither per example nor logged
 
 
 class Context(NamedTuple):
@@ -31,6 +33,7 @@ class Context(NamedTuple):
         index: Positions in the global batch, int [b].
         total: The size of the global batch.
         gather: [b, …] → [total, …], the identity under jit and an all-gather under pmap.
+        axis: The name of the axis that pmap maps over; None under jit.
         variant: The variant of the step, see `Method`.
     """
 
@@ -39,6 +42,7 @@ class Context(NamedTuple):
     index: Array  # type: ignore[assignment]  # hides tuple.index
     total: int
     gather: Callable[[Array], Array] = lambda a: a
+    axis: str | None = None
     variant: Hashable = None
 
 
@@ -52,7 +56,12 @@ class Phase(NamedTuple):
         rate: The field of config.optimizer with the learning rate; if that is 0, `learning_rate` is used.
         averaged: Whether an exponential moving average of the weights is kept; else the average equals the weights.
         couples_batch: Whether the loss of an example depends on the rest of its batch, as a contrastive loss does.
-            Gradient accumulation is then refused, since microbatches have fewer negatives.
+            Microbatches would have fewer negatives, so gradients are accumulated through `coupling`, or accumulation
+            is refused if there is none.
+        coupling: The two halves of a loss that couples its batch, or None.
+        project: (params, aux[STATE]) → params, applied after the update: a projection to a constraint, or running
+            statistics of the batch.
+        decayed: The names of parameters that weight decay applies to.
     """
 
     name: str
@@ -61,6 +70,25 @@ class Phase(NamedTuple):
     rate: str = "learning_rate"
     averaged: bool = True
     couples_batch: bool = False
+    coupling: Coupling | None = None
+    project: Callable[[Params, Any], Params] = lambda params, state: params
+    decayed: tuple[str, ...] = ("kernel",)
+
+
+class Coupling(NamedTuple):
+    """A loss that couples its batch, as a function of embeddings that each depend on one example.
+
+    Attributes:
+        embed: (params, extra, batch, context) → a pytree of embeddings [b, …].
+        loss: (params, extra, embeddings, batch, context) → (loss [b], aux), as `Phase.loss`. It calls no network.
+    """
+
+    embed: Callable[[Params, Extra, Batch, Context], Any]
+    loss: Callable[[Params, Extra, Any, Batch, Context], tuple[Array, Terms]]
+
+    def whole(self, params: Params, extra: Extra, batch: Batch, context: Context) -> tuple[Array, Terms]:
+        """Return the loss of a batch that is embedded at once."""
+        return self.loss(params, extra, self.embed(params, extra, batch, context), batch, context)
 
 
 class PerExample(NamedTuple):
@@ -98,6 +126,8 @@ class Collected(NamedTuple):
     Attributes:
         name: The name of its entry in results.
         outputs: (params, batch, keys [b]) → named arrays [b, …] of every example, computed on the devices.
+        prepare: params → arrays that do not depend on the examples, such as embeddings of class names; `outputs` finds
+            them in params under PREPARED. None if there are none.
         summarize: Named arrays [N, …] of all examples in the order of the split → its entry in results: numbers with
             their errors. It runs on the host.
         sentence: Its entry in results → one line to print.
@@ -107,6 +137,7 @@ class Collected(NamedTuple):
     outputs: Callable[[Params, Batch, Array], Terms]
     summarize: Callable[[dict[str, np.ndarray]], dict[str, Any]]
     sentence: Callable[[dict[str, Any]], str]
+    prepare: Callable[[Params], Any] | None = None
 
 
 Evaluator = PerExample | SampleSet | Collected
@@ -186,6 +217,11 @@ class Method(NamedTuple):
     pictures: Callable[[Params, Batch, Array], dict[str, Array]] | None = None
     describe: Callable[[Params], Terms] = lambda params: {}
     conditions: Conditions = ()
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether an evaluator reads a split example by example, unlike one of samples."""
+        return any(isinstance(e, PerExample | Collected) for e in self.evaluators)
 
     @property
     def measured(self) -> PerExample | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vdm_jax.data.sources import Record, Source, labels_of
+from vdm_jax.data.sources import Arrays, Record, Source, first_decodable, labels_of, trait
 from vdm_jax.errors import UserError
 
 Texts = tuple[str, ...]
@@ -45,6 +45,22 @@ def captioned(source: Source, texts: Sequence[Texts]) -> Captioned:
     if len(source) != len(texts):
         raise ValueError(f"{len(texts)} records of text for {len(source)} images")
     return Captioned(source, texts, any(len(each) > 1 for each in texts))
+
+
+def texts_of(source: Source, indices: Sequence[int]) -> list[Texts]:
+    """Return all captions of some records; images are decoded only if the source does not know its captions."""
+    known = trait(source, "texts", None)
+    if known is not None:
+        return [known[index] for index in indices if index < len(known)]
+    records = [source[index] for index in indices]
+    return [record.get("captions", (record["caption"],)) for record in records]
+
+
+def has_captions(source: Source) -> bool:
+    """Return whether the records have captions."""
+    if trait(source, "texts", None) is not None:
+        return True
+    return not isinstance(source, Arrays) and "caption" in first_decodable(source.__getitem__, len(source))
 
 
 def draw(texts: Sequence[Texts], uniform: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from vdm_jax.data import label_check, messages, resize
+from vdm_jax.data.captioning import has_captions
 from vdm_jax.data.datasets import BYTES, Dataset, croppable
 from vdm_jax.data.decode import sizes
 from vdm_jax.data.replace import allowed
@@ -26,6 +27,7 @@ def check(
     vocabulary: int | None,
     *,
     classes: int = 0,
+    captions: bool = False,
     every: bool = False,
     crops: bool = False,
     examples: int = 0,
@@ -43,6 +45,7 @@ def check(
         vocabulary: data.vocabulary; None or 0 for continuous points.
         classes: The number of classes; labels must be 0 … classes − 1, and training needs every class. 0 skips the
             labels.
+        captions: Whether the records need captions.
         every: Whether every image counts, as in evaluation, so that a single undecodable record is an error.
         crops: Whether images may be squares larger than `shape`, to be cropped.
         examples: Check only the first `examples` records; 0 for all.
@@ -59,6 +62,11 @@ def check(
         raise UserError(
             f"data.vocabulary={vocabulary or 0} but {dataset.what} has vocabulary {dataset.vocabulary or 0}"
             f"{_eight_bits(dataset)}; set --config.data.vocabulary={dataset.vocabulary or 0} or choose other data"
+        )
+    if captions and not has_captions(dataset.source):
+        raise UserError(
+            f"{dataset.what} has no captions, which config.method needs; set config.data.name to 'shapes', 'emoji', or "
+            "'captions' with your images and texts"
         )
     if isinstance(dataset.source, Arrays):
         _check_values(dataset, dataset.source.images, "")

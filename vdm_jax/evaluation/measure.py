@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vdm_jax import conditioning, data
-from vdm_jax.core.method import Collected, Method
+from vdm_jax.core.method import PREPARED, Collected, Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import likelihood
 from vdm_jax.runtime import memory, progress
@@ -63,11 +63,16 @@ def measure(
     return values, about
 
 
-def collect(config: ConfigDict, method: Method, evaluator: Collected, params: Any, mesh: Mesh) -> dict[str, Any]:
-    """Measure all examples of the split together; equal on all processes."""
+def collect(
+    config: ConfigDict, method: Method, evaluator: Collected, params: Any, mesh: Mesh, examples: int = 0
+) -> dict[str, Any]:
+    """Measure the first `examples` examples (0: as `evaluation.examples`) together; equal on all processes."""
     section, dataset = config.evaluation, evaluated_split(config)
-    with _running(config, *_split_batches(config, method, dataset, mesh)) as each:
-        values = likelihood.one_pass(evaluator.outputs, placed(params, mesh), each, mesh, seed=section.seed, number=0)
+    placed_params = placed(params, mesh)
+    if evaluator.prepare is not None:
+        placed_params = {**placed_params, PREPARED: jax.jit(evaluator.prepare)(placed_params)}
+    with _running(config, *_split_batches(config, method, dataset, mesh, examples)) as each:
+        values = likelihood.one_pass(evaluator.outputs, placed_params, each, mesh, seed=section.seed, number=0)
     about = {"dataset": f"{dataset.name} ({dataset.version})", "split": dataset.split, "seed": section.seed}
     return {**evaluator.summarize(values), "examples": len(next(iter(values.values()))), **about}
 

@@ -63,7 +63,22 @@ def evaluate(
 def _evaluated(
     config: ConfigDict, method: Method, params: Any, mesh: Mesh, step: int, weights: str, examples: int = 0
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the content of eval.json and the terms per example."""
+    """Return the content of eval.json and the terms per example of a `PerExample` evaluator, if there is one."""
+    result: dict[str, Any] = {"step": step, "weights": weights}
+    values: dict[str, np.ndarray] = {}
+    if method.measured is not None:
+        of_examples, values = _per_example(config, method, params, mesh, step, weights, examples)
+        _check_finite(of_examples, values)
+        result |= of_examples
+    for collected in collectors(method):
+        entry = collect(config, method, collected, params, mesh, examples)
+        result = {"split": entry["split"], **result, collected.name: entry}
+    return result, values
+
+
+def _per_example(
+    config: ConfigDict, method: Method, params: Any, mesh: Mesh, step: int, weights: str, examples: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     values, about = measure(config, method, params, mesh, examples)
     about |= {"step": step, "weights": weights}
     assert method.measured is not None
@@ -75,8 +90,14 @@ def _evaluated(
 
 
 def scalars(result: dict[str, Any]) -> dict[str, float]:
-    """Return the scalar metrics of a result."""
-    return {k: float(v) for k, v in result.items() if isinstance(v, int | float) and k not in ("step", "seed")}
+    """Return the scalar metrics of a result, those of an evaluator's own entry as 'entry/metric'."""
+    found: dict[str, float] = {}
+    for name, value in result.items():
+        if isinstance(value, dict):
+            found |= {f"{name}/{k}": v for k, v in scalars(value).items()}
+        elif isinstance(value, int | float) and name not in ("step", "seed"):
+            found[name] = float(value)
+    return found
 
 
 def finish(
@@ -87,7 +108,7 @@ def finish(
     The files are written to the working directory `directory`.
     """
     result = None
-    if method.measured is not None or collectors(method):
+    if method.evaluates:
         result = write_evaluation(config, method, params, mesh, directory, step)
     if method.sample is None:
         return result
@@ -130,18 +151,11 @@ def write_evaluation(
     Raises:
       UserError: the result is not finite.
     """
-    result: dict[str, Any] = {}
-    values: dict[str, np.ndarray] = {}
-    if method.measured is not None:
-        result, values = _evaluated(config, method, params, mesh, step, config.evaluation.weights)
-        _check_finite(result, values)
-    about = {"step": step, "weights": config.evaluation.weights}
-    for collected in collectors(method):
-        result = {**about, **result, collected.name: collect(config, method, collected, params, mesh)}
+    result, values = _evaluated(config, method, params, mesh, step, config.evaluation.weights)
     drawn_sets = sample_sets(config, method) if sets else []
     for evaluator in drawn_sets:
         split = evaluated_split(config)
-        result = {**about, **result, evaluator.name: sample_quality.measure(config, method, params, mesh, split)}
+        result[evaluator.name] = sample_quality.measure(config, method, params, mesh, split)
     if source:
         result["weights_from"] = source
     result["made_by"] = names.made_evaluation(config, bool(drawn_sets), source)

@@ -36,6 +36,21 @@ class Purposes(NamedTuple):
     path: int
 
 
+def uniform_levels(kind: str, context: Context, purpose: int, count: int) -> Array:
+    """Draw the index of one of `count` levels for each example, int [b], all equally likely.
+
+    Args:
+        kind: 'stratified' over the global batch, or 'independent'.
+        context: The keys and positions of the examples.
+        purpose: The number that keys are folded with.
+        count: The number of levels.
+    """
+    if kind == "stratified":
+        u = jax.random.uniform(jax.random.fold_in(context.key, purpose))
+        return times.to_level(times.stratified(u, context.index, context.total), count)
+    return times.to_level(times.independent(fold(context.keys, purpose)), count)
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Discrete(Gaussian):
     """A diffusion on T noise levels. Its parameters are {'network': …}.
@@ -110,12 +125,7 @@ class Discrete(Gaussian):
             p = times.importance(history)
             index = times.draw_levels(fold(context.keys, purpose), p)
             return index, 1 / (count * p[index])
-        if self.times == "stratified":
-            u = jax.random.uniform(jax.random.fold_in(context.key, purpose))
-            t = times.stratified(u, context.index, context.total)
-        else:
-            t = times.independent(fold(context.keys, purpose))
-        return times.to_level(t, count), jnp.ones_like(t)
+        return uniform_levels(self.times, context, purpose, count), jnp.ones(len(context.index))
 
     def spaced(self, spacing: str) -> tables.Table:
         """Return the table of the levels that `spacing` selects, such as '250', 'ddim50' or 'even8'."""

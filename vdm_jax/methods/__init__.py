@@ -5,7 +5,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from vdm_jax.core.method import Method
-from vdm_jax.methods import classifier, ddgan, ddpm, dequantizer, flow_matching, sde, vdm
+from vdm_jax.methods import classifier, clip, ddgan, ddpm, dequantizer, flow_matching, sde, vdm
 
 _BUILDERS = {
     "vdm": vdm.build,
@@ -15,6 +15,7 @@ _BUILDERS = {
     "dequantizer": dequantizer.build,
     "classifier": classifier.build,
     "ddgan": ddgan.build,
+    "clip": clip.build,
 }
 
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from vdm_jax.config import brief, differences
 from vdm_jax.data import difference
 from vdm_jax.errors import UserError
+from vdm_jax.runtime import tokenizer
 
 PACKAGES = ("vdm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -139,7 +140,8 @@ def claim(workdir: epath.Path, config: ConfigDict, data: dict[str, Any] | None =
     except OSError as error:
         raise UserError(f"the working directory {workdir} cannot be created ({error.strerror}); use another") from error
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    record = {"config": config.to_dict(), "command": command(), "versions": versions}
+    saved = tokenizer.unlocated(config, workdir)
+    record = {"config": saved.to_dict(), "command": command(), "versions": versions}
     if data:
         record["data"] = data
     write_json(workdir / "config.json", record)

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import conditioning, data, methods
 from vdm_jax.evaluation import report
-from vdm_jax.runtime import checkpoints, chips, devices, lock, memory, workdir
+from vdm_jax.runtime import checkpoints, chips, devices, lock, memory, tokenizer, workdir
 from vdm_jax.runtime.preemption import Preempted, Preemption
 from vdm_jax.runtime.progress import duration
 from vdm_jax.training.banner import banner
@@ -81,7 +81,7 @@ def _train(
     )
     workdir.check_resume(directory, config, dataset.identity)
     # a GAN uses the training split only
-    if method.measured is not None or any(c.needs_evaluation_data for c in method.conditions):
+    if method.evaluates or any(c.needs_evaluation_data for c in method.conditions):
         report.check_data(config, method)
     report.check_samples(config, method)
     mesh = devices.make_mesh(config.data.batch_size, config.training.fsdp)
@@ -103,6 +103,7 @@ def _train(
         stack.enter_context(lock.hold(directory))
         saver = close(checkpoints.manager(directory, section.keep, section.keep_every))
         writer, progress = close(MetricsWriter(directory)), close(Progress(section.num_steps))
+        words = tokenizer.ensure(config, dataset, directory)
         program = functions(config, method, mesh)
         health = Health(config, dataset.num_examples)
         run = Run(
@@ -116,6 +117,8 @@ def _train(
         writer.begin(start, finished=finish and finished)
         progress.begin(start)
         progress.say(banner(config, dataset, program, mesh, start, directory))
+        if words:
+            progress.say(words)
         state = _steps(run, state, start, stopwatch(config, mesh, flops_of))
         preemption.steps_pause(lambda: checkpoints.finish(saver))
         checkpoints.finish(saver)

@@ -19,7 +19,7 @@ def due_results(run: Run, number: int) -> tuple[bool, bool]:
     """Return whether (an evaluation, a sample grid) is due after step `number`, ignoring existing results."""
     section = run.config.training
     inner = 0 < number < section.num_steps
-    evaluating = inner and run.method.measured is not None and due(section.get("eval_every", 0), number)
+    evaluating = inner and run.method.evaluates and due(section.get("eval_every", 0), number)
     return evaluating, inner and run.method.sample is not None and due(section.get("sample_every", 0), number)
 
 
@@ -70,7 +70,8 @@ def evaluate(run: Run, weights: Any, number: int) -> None:
         config, run.method, weights, run.mesh, number, config.evaluation.weights, config.training.eval_examples
     )
     run.writer.write(number, metrics_split(result), report.scalars(result))
-    run.progress.say(report.sentence(result, config.optimizer.ema))
+    for line in report.sentences(result, run.method, config.optimizer.ema):
+        run.progress.say(line)
 
 
 def metrics_split(result: dict[str, Any]) -> str:

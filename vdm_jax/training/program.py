@@ -55,7 +55,7 @@ def functions(config: ConfigDict, method: Method, mesh: Mesh, compiler_options: 
     """Return the program of a config, compiled on first use, for `training.parallelism` 'jit' or 'pmap'."""
     section, total = config.training, config.data.batch_size
     check_coupling(config, method)
-    optimizers = {phase.name: optimizer(config, phase.rate) for phase in method.phases}
+    optimizers = {phase.name: optimizer(config, phase.rate, phase.decayed) for phase in method.phases}
     metrics = metric_shapes(method, abstract_batch(config, method), total)
     first = lambda: init_state(method, optimizers, metrics, section.seed)
     abstract = jax.eval_shape(first)
@@ -152,7 +152,7 @@ def _mapped(
 
 def check_coupling(config: ConfigDict, method: Method) -> None:
     """Raise UserError if a loss that couples the examples of a batch would be accumulated over microbatches."""
-    parts, coupled = config.training.accumulate, [phase.name for phase in method.phases if phase.couples_batch]
+    parts, coupled = config.training.accumulate, [p.name for p in method.phases if p.couples_batch and not p.coupling]
     if parts > 1 and coupled:
         raise UserError(
             f"config.training.accumulate={parts} would split the batch, but the loss of {coupled[0]!r} compares all "

@@ -18,6 +18,7 @@ from jax import Array
 from vdm_jax.core.method import Batch, Context, Method, Phase
 from vdm_jax.keys import example_keys
 from vdm_jax.optimizer import ema_update
+from vdm_jax.training.gradients import Gradients, accumulated, loss_of
 from vdm_jax.training.state import TrainState, trained
 
 # Metrics that are not means over the window: the number of applied steps in it (log_every may change when a
@@ -61,67 +62,8 @@ def context_for(seed: int, step: Array, phase: int, total: int, axis: str | None
         index = jax.lax.axis_index(axis) * rows + jnp.arange(rows)
     example_key, batch_key = jax.random.split(key)
     context = Context(example_keys(example_key, index), batch_key, index, total)
-    return context._replace(gather=lambda a: jax.lax.all_gather(a, axis, tiled=True)) if axis else context
-
-
-def strided(tree: Any, parts: int) -> Any:
-    """Reshape leaves [b, …] to [parts, b / parts, …], where part j has the rows j, j + parts, ….
-
-    Adjacent rows stay on their device, so this moves no data of a sharded batch.
-    """
-    return jax.tree.map(lambda a: a.reshape(a.shape[0] // parts, parts, *a.shape[1:]).swapaxes(0, 1), tree)
-
-
-def unstrided(tree: Any) -> Any:
-    """Invert `strided`: reshape leaves [parts, b / parts, …] to [b, …]."""
-    return jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(-1, *a.shape[2:]), tree)
-
-
-class Gradients(NamedTuple):
-    """The loss and gradients of one phase.
-
-    Attributes:
-      loss: the sum over these rows divided by the size of the global batch, [].
-      per_example: the loss of each row, [b].
-      aux: auxiliary values of each row, [b] each.
-      grads: the gradients of `loss`.
-    """
-
-    loss: Array
-    per_example: Array
-    aux: dict[str, Array]
-    grads: Any
-
-
-def _gradients(phase: Phase, params: Any, extra: Any, batch: Batch, context: Context) -> Gradients:
-    def scalar(part: Any) -> tuple[Array, tuple[Array, dict[str, Array]]]:
-        merged = {**jax.lax.stop_gradient(params), **part}
-        per_example, aux = phase.loss(merged, extra, batch, context)
-        return jnp.sum(per_example) / context.total, (per_example, aux)
-
-    (loss, (per_example, aux)), grads = jax.value_and_grad(scalar, has_aux=True)(trained(phase, params))
-    return Gradients(loss, per_example, aux, grads)
-
-
-def accumulated(phase: Phase, params: Any, extra: Any, batch: Batch, context: Context, parts: int) -> Gradients:
-    """Return the gradients of a batch, accumulated over `parts` microbatches."""
-    if parts == 1:
-        return _gradients(phase, params, extra, batch, context)
-
-    def of_part(part: tuple[Batch, Array, Array]) -> Gradients:
-        rows, keys, index = part
-        return _gradients(phase, params, extra, rows, context._replace(keys=keys, index=index))
-
-    def add(total: Any, part: tuple[Batch, Array, Array]) -> tuple[Any, tuple[Array, dict[str, Array]]]:
-        new = of_part(part)
-        return jax.tree.map(jnp.add, total, (new.loss, new.grads)), (new.per_example, new.aux)
-
-    pieces = strided((batch, context.keys, context.index), parts)
-    shapes = jax.eval_shape(of_part, jax.tree.map(lambda a: a[0], pieces))
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (shapes.loss, shapes.grads))
-    (loss, grads), examples = jax.lax.scan(add, zeros, pieces)
-    per_example, aux = unstrided(examples)
-    return Gradients(loss, per_example, aux, grads)
+    gather = lambda a: jax.lax.all_gather(a, axis, tiled=True)
+    return context._replace(gather=gather, axis=axis) if axis else context
 
 
 def make_train_step(
@@ -178,6 +120,7 @@ def make_train_step(
                 grads, opt_state[phase.name], trained(phase, params)
             )
             params = {**params, **optax.apply_updates(trained(phase, params), updates)}
+            params = phase.project(params, result.state)
             extra = method.update_extra(extra, jax.tree.map(context.gather, result.aux))
             metrics |= named(phase, {"loss": loss, **norms(grads), **means(sums, total)}, len(method.phases))
         metrics |= method.describe(params)
@@ -283,8 +226,8 @@ def metric_shapes(method: Method, batch: Any, total: int) -> dict[str, jax.Shape
         metrics: dict[str, Array] = {}
         for number, phase in enumerate(method.phases):
             context = context_for(0, jnp.zeros((), jnp.int32), number, total)
-            per_example, aux = phase.loss(params, method.init_extra(params), batch, context)
-            result = Gradients(jnp.mean(per_example), per_example, aux, trained(phase, params))
+            per_example, aux, state = loss_of(phase, params, method.init_extra(params), batch, context)
+            result = Gradients(jnp.mean(per_example), per_example, aux, trained(phase, params), state)
             values = {"loss": result.loss, **norms(result.grads), **means(metric_sums(result), total)}
             metrics |= named(phase, values, len(method.phases))
         return metrics | method.describe(params) | {name: jnp.zeros(()) for name in (COUNT, SKIPPED, REPLACED)}

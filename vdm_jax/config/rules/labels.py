@@ -16,12 +16,12 @@ def check_classes(given: Given) -> None:
 
 
 def check_crops(given: Given) -> None:
-    """Check that only classifiers train on crops: a generative model would learn to generate crops."""
+    """Check that only classifiers and CLIP train on crops: a generative model would learn to generate crops."""
     augment, (height, *rest) = tuple(given["data.augment"]), given["data.shape"]
     demand(
-        "crop" not in augment or given["method"] == "classifier",
-        f"config.data.augment={augment} has 'crop', which is for config.method='classifier': a generative model "
-        "would learn to generate crops; leave it out",
+        "crop" not in augment or given["method"] in ("classifier", "clip"),
+        f"config.data.augment={augment} has 'crop', which is for config.method='classifier' or 'clip': a generative "
+        "model would learn to generate crops; leave it out",
     )
     demand(
         "crop" not in augment or (given["data.vocabulary"] > 0 and rest[:1] == [height]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,11 @@ class Shapes:
             "scene": scene.number,
         }
 
+    @property
+    def texts(self) -> AllCaptions:
+        """The captions of all records, which need no pictures."""
+        return AllCaptions(self)
+
     def scene(self, index: int) -> Scene:
         """What record `index` shows."""
         return _scene(self._rng(index), self.split == "held_out")
@@ -74,6 +80,21 @@ class Shapes:
         if not 0 <= index < self.count:
             raise IndexError(index)
         return np.random.default_rng([self.seed, _STREAMS[self.split], index])
+
+
+class AllCaptions(Sequence[tuple[str, ...]]):
+    """The captions of every record of `shapes`, computed when they are read."""
+
+    def __init__(self, shapes: Shapes):
+        self._shapes = shapes
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        return captions(self._shapes.scene(int(index)))
 
 
 def _scene(rng: np.random.Generator, held_out: bool) -> Scene:

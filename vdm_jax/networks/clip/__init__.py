@@ -1,6 +1,6 @@
 """CLIP (Radford et al. 2021): two networks that embed images and captions in a common space."""
 
-from vdm_jax.networks.clip.model import CLIP, Embeddings, standardized
+from vdm_jax.networks.clip.model import CLIP, Embeddings, normalized, standardized
 from vdm_jax.networks.clip.resnet import ModifiedResNet
 from vdm_jax.networks.clip.settings import PUBLISHED, ResNet, Settings, Text, ViT, published
 from vdm_jax.networks.clip.text import TextOutput, TextTower
@@ -18,6 +18,7 @@ __all__ = [
     "TextTower",
     "ViT",
     "VisionTransformer",
+    "normalized",
     "published",
     "standardized",
 ]

@@ -24,9 +24,11 @@ class ViT:
         heads: Number of attention heads; it divides the width.
         levels: Number of noise levels of a noised tower (GLIDE), whose learned embeddings replace the class token; 0
             for a tower of images without noise.
+        stem: 'patches' for a linear map of each patch, or 'convolutions' for 3 × 3 convolutions of stride 2 (Xiao et
+            al. 2021, arXiv:2106.14881, without batch norms), with which small towers learn more.
 
     Raises:
-        ValueError: The size is not a multiple of `patch`.
+        ValueError: The size is not a multiple of `patch`, or the stem is unknown or does not fit it.
     """
 
     size: int
@@ -35,10 +37,15 @@ class ViT:
     depth: int
     heads: int
     levels: int = 0
+    stem: str = "patches"
 
     def __post_init__(self) -> None:
         if self.size % self.patch:
             raise ValueError(f"patches of {self.patch} pixels do not fill an image of {self.size}")
+        if self.stem not in ("patches", "convolutions"):
+            raise ValueError(f"stem={self.stem!r} is unknown; take 'patches' or 'convolutions'")
+        if self.stem == "convolutions" and self.patch & (self.patch - 1):
+            raise ValueError(f"convolutions halve the image, so patch={self.patch} must be a power of 2")
 
 
 @dataclass(frozen=True)

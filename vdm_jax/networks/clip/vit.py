@@ -16,8 +16,10 @@ import numpy as np
 from jax import Array
 
 from vdm_jax.networks.clip.settings import Settings, ViT
+from vdm_jax.networks.conv import Conv
 from vdm_jax.networks.layers import Dense
 from vdm_jax.networks.transformer import Transformer, layer_norm
+from vdm_jax.networks.transformer.settings import gelu
 
 
 def patches(x: Array, side: int) -> Array:
@@ -25,6 +27,30 @@ def patches(x: Array, side: int) -> Array:
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // side, side, width // side, side, channels)
     return x.swapaxes(2, 3).reshape(batch, -1, side * side * channels)
+
+
+class ConvolutionalStem(nn.Module):
+    """3 × 3 convolutions of stride 2 with GELU, then a linear map (Xiao et al. 2021, without batch norms).
+
+    Attributes:
+        width: The number of channels of the output; each convolution before the last has half of the next one's.
+        patch: The factor by which the image gets smaller, a power of 2.
+        dtype: The dtype of the computation.
+    """
+
+    width: int
+    patch: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Map images [B, H, W, C] to [B, (H/patch) (W/patch), width]."""
+        halvings = self.patch.bit_length() - 1
+        h = x.astype(self.dtype)
+        for number in range(halvings):
+            features = max(self.width >> (halvings - 1 - number), 1)
+            h = gelu(Conv(features, stride=2, padding=1, dtype=self.dtype, name=f"conv{number}")(h))
+        return Dense(self.width, dtype=self.dtype, name="out")(h.reshape(len(h), -1, h.shape[-1]))
 
 
 class VisionTransformer(nn.Module):
@@ -55,9 +81,12 @@ class VisionTransformer(nn.Module):
         if (level is None) != (tower.levels == 0):
             raise ValueError("a noised image tower takes the level of each image, another one takes none")
         spread = nn.initializers.normal(tower.width**-0.5)
-        start = nn.initializers.normal((2 / (tower.width * tower.patch**2)) ** 0.5)
-        cut = patches(x, tower.patch).astype(s.dtype)
-        h = Dense(tower.width, use_bias=False, kernel_init=start, dtype=s.dtype, name="patches")(cut)
+        if tower.stem == "convolutions":
+            h = ConvolutionalStem(tower.width, tower.patch, s.dtype, name="stem")(x)
+        else:
+            start = nn.initializers.normal((2 / (tower.width * tower.patch**2)) ** 0.5)
+            cut = patches(x, tower.patch).astype(s.dtype)
+            h = Dense(tower.width, use_bias=False, kernel_init=start, dtype=s.dtype, name="patches")(cut)
         if level is None:
             first = self.param("class_token", spread, (tower.width,))[None]
         else:

@@ -1,0 +1,26 @@
+"""CLIP on `shapes`: pictures of one or two colored shapes with captions, which the package draws. No download.
+
+    python -m vdm_jax.main --config=configs/clip_shapes.py --workdir=runs/clip_shapes
+
+Not a result of a paper; small-scale. RESULT
+
+Variants: `held_out` evaluates pictures with combinations of shape and color that training never shows. `noised` trains
+a CLIP that guides diffusions, and measures it by noise level. `smoke` runs for a minute.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vdm_jax.config import with_variant
+from vdm_jax.presets.clip import NOISED, SMOKE, small_clip
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "smoke": SMOKE,
+    "held_out": {"data.name": "shapes_held_out"},
+    "noised": NOISED,
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    return with_variant(small_clip("shapes", 32), variant, VARIANTS)
