@@ -102,7 +102,13 @@ CLIP: Changes = {
 
 CONFIGS: dict[str, Changes] = {
     "clip_vit": CLIP,
-    "clip_noised_vit": {**CLIP, "model.noised": True, "model.stem": "convolutions", "model.key_bias": False},
+    "clip_noised_vit": {
+        **CLIP,
+        "model.noised": True,
+        "schedule.kind": "ddpm_linear",
+        "model.stem": "convolutions",
+        "model.key_bias": False,
+    },
     "clip_resnet": {**CLIP, "model.network": "resnet", "model.depths": (1, 1, 1, 2)},
     "vdm_unet": UNET,
     "vdm_unet_without_features": {**UNET, "model.fourier": (), "model.attention": True, "schedule.kind": "linear"},
