@@ -177,12 +177,12 @@ def in_eps(network: Network, net: networks.Module, levels: ScoreLevels, config: 
 
     A network designed for VP sees z/√(α² + σ²), the VP latent of the same SNR, so x̂ does not depend on the process:
     under VE, where α = 1, x̂_VE(z, γ) = x̂_VP(α_VP z, γ). The v of the VP latent is v/√(α² + σ²), so the output is
-    multiplied by that root. With `model.residual`='pixel' the output is added to the exact ε̂ of Gaussian pixels (see
-    `diffusion.baseline`).
+    multiplied by that root. Multiscale U-Nets under sub-VP see z itself, as in the original code. With
+    `model.residual`='pixel' the output is added to the exact ε̂ of Gaussian pixels (see `diffusion.baseline`).
     """
     if levels.gives_score:
         return lambda params, keys, z, level, cond: levels.eps_of_score(network(params, keys, z, level, cond), level)
-    if isinstance(net, UNet):
+    if isinstance(net, UNet) and not levels.ve:
         return network
     predicts_v = config.model.prediction == "v"
     residual, variance = config.model.get("residual", "z"), config.model.data_variance
