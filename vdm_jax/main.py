@@ -110,10 +110,16 @@ def resolve(directory: epath.Path | None, overrides: Sequence[str] = ()) -> Conf
                 "--config is missing, and the working directory has no config.json; set e.g. --config=configs/digits.py"
             )
         config = configs.from_saved(saved)
+    config = overridden(config, overrides, whole=_CONFIG.value is not None)
+    return tokenizer.located(config, directory, epath.Path(_WEIGHTS.value).expanduser() if _WEIGHTS.value else None)
+
+
+def overridden(config: ConfigDict, overrides: Sequence[str], whole: bool) -> ConfigDict:
+    """Apply the overrides to the config, check it and return it; for `whole`, see `unused.check`."""
     config_overrides.apply(config, overrides)
     configs.check(config)
-    unused.check(config, config_overrides.fields(overrides), _MODE.value, whole=_CONFIG.value is not None)
-    return tokenizer.located(config, directory, epath.Path(_WEIGHTS.value).expanduser() if _WEIGHTS.value else None)
+    unused.check(config, config_overrides.fields(overrides), _MODE.value, whole)
+    return config
 
 
 def stages() -> list[tuple[epath.Path, ConfigDict]]:
@@ -133,10 +139,7 @@ def stages() -> list[tuple[epath.Path, ConfigDict]]:
         saved = workdir.saved_config(directory)
         if saved is None:
             raise UserError(f"--stage={place} holds no config.json; give the working directory of a trained model")
-        config = configs.from_saved(saved)
-        config_overrides.apply(config, overrides)
-        configs.check(config)
-        unused.check(config, config_overrides.fields(overrides), "sample", whole=False)
+        config = overridden(configs.from_saved(saved), overrides, whole=False)
         found.append((directory, tokenizer.located(config, directory)))
     return found
 

@@ -90,6 +90,20 @@ def test_training_s_estimate_of_the_bound_is_right_however_t_is_drawn(times: str
     assert abs(found.mean() - nats) < 4 * found.std() / math.sqrt(count) + 0.01 * nats
 
 
+@pytest.mark.parametrize("times", ["stratified", "independent", "logit_normal"])
+def test_losses_are_reported_with_the_t_of_the_flow_and_networks_are_told_it_in_their_units(times: str) -> None:
+    images = {"data__shape": (4, 4, 1), "model__network": "multiscale", "model__attention_at": (4,)}
+    small = {"model__multipliers": (1.0,), "model__width": 8, "model__groups": 4}
+    for units, changes in ((1, {}), (1000, images | small)):
+        model = flow_matching.model(settings(training__times=times, **changes))
+        schedule, keys = model.schedule({}), context_of(400).keys
+        for draw in (model.draw(schedule, context_of(400)), model.draw_evaluation(schedule, keys)):
+            t = np.asarray(draw.t, np.float64)
+            assert t.min() > 0.02 - 1e-6 and t.max() < 0.98 + 1e-6 and t.max() - t.min() > 0.5
+            np.testing.assert_allclose(draw.gamma, 2 * np.log(t / (1 - t)), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(model.level_of(draw.gamma).t, units * t, rtol=1e-5)
+
+
 @pytest.mark.parametrize("sampler", ["euler", "heun", "ddim"])
 def test_samples_have_the_variance_of_the_flow(sampler: str) -> None:
     """z_0 = z_1 √(Var z_0/Var z_1): the latents of pure noise come out with the data's variance at t_min."""

@@ -179,8 +179,11 @@ def test_ncsnpp_s_output_is_the_score_of_data_in_0_1():
     assert np.abs(ours).max() > 1e-3
 
 
+MULTISCALE = {"model__network": "multiscale", "model__multipliers": (1.0,), "model__attention_at": (2,)}
+
+
 @pytest.mark.parametrize("prediction", ["eps", "x", "v"])
-@pytest.mark.parametrize("changes", [{"model__network": "mlp"}])
+@pytest.mark.parametrize("changes", [{"model__network": "mlp"}, MULTISCALE | {"model__family": "ddpmpp"}])
 def test_the_other_networks_see_the_vp_latent(changes, prediction):
     """x̂_VE(z, γ) = x̂_VP(α z, γ)."""
     shape = (2,) if changes["model__network"] == "mlp" else SHAPE

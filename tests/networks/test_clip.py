@@ -95,7 +95,7 @@ def test_batch_norm_sees_the_global_batch_and_moves_its_statistics(axis_name: st
     """Under pmap over two devices as in one piece; frozen, it takes the running ones and leaves them."""
     x = np.random.default_rng(1).normal(3, 2, (4, 5, 5, 3))
     mean, var = moments(x)
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # Flax mixes its float32 with the data
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # Flax's norms mix float32 with the data
         train, frozen = (batch_norm(RESNET, train, axis_name, "bn") for train in (True, False))
         old = {"mean": jnp.asarray([1.0, 2, 3]), "var": jnp.asarray([1.0, 4, 9])}
         params = {"scale": jnp.asarray([1.0, 2, 3]), "bias": jnp.asarray([0.0, 1, 2])}
@@ -125,7 +125,7 @@ def random_resnet(s: Settings, x: np.ndarray) -> Any:
 def test_a_resnet_trains_on_two_devices_as_on_one_and_with_its_blocks_computed_again() -> None:
     """Embeddings, gradients and statistics, in float64."""
     x = np.random.default_rng(3).standard_normal((4, 32, 32, 3))
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # of Flax's norms
         variables = random_resnet(RESNET, x)
 
         def step(x: jax.Array, s: Settings = RESNET, axis_name: str | None = None) -> Any:
@@ -176,7 +176,7 @@ def test_parameters_in_parts_on_two_devices_have_the_gradients_of_one(tower: str
         both = jax.nn.log_softmax(logits, 0) + jax.nn.log_softmax(logits, 1)
         return -jnp.diagonal(both).mean() / 2
 
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # of Flax's norms
         like = jax.eval_shape(CLIP(s).init, jax.random.key(0), x, IDS)
         rng = np.random.default_rng(5)
         params = jax.tree.map(lambda leaf: 0.3 * rng.standard_normal(leaf.shape), like["params"])

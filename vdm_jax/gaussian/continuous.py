@@ -70,7 +70,7 @@ class Continuous(Gaussian):
         draw_evaluation: (γ(t), keys [B]) → the noise levels of the evaluated bound.
         objective: (terms, draw) → the training loss per example, [B].
         init_schedule: key → params of the schedule; None if it is fixed.
-        control: draw → a control variate of the bound, of mean 0, [B] in nats.
+        control: draw → a control variate of the bound, [B] in nats; its mean over draws in continuous time is 0.
         divergence: The divergence estimator of the flow, 'auto', 'exact' or 'hutchinson'.
         tolerance: The tolerance of the ODE solver for likelihoods.
         steps: The time grid of the sampler.

@@ -62,7 +62,10 @@ def build(config: ConfigDict) -> Method:
 
 
 def model(config: ConfigDict) -> Continuous:
-    """Build the diffusion that `build` turns into a method. Its parameters are {'network': …}."""
+    """Build the diffusion that `build` turns into a method. Its parameters are {'network': …}.
+
+    The network's time input is t = σ, or 1000 t for a multiscale network. Losses are reported with t itself.
+    """
     common, section = from_config.common(config), config.schedule
     schedule = rectified_flow.schedule(section.t_min, section.t_max)
     units = 1000 if config.model.network == "multiscale" else 1
@@ -96,14 +99,15 @@ def velocity_error(terms: Mapping[str, Array], draw: Draw) -> Array:
 
 
 def training_draw(config: ConfigDict, schedule: schedules.Schedule, context: Context) -> Draw:
-    """Draw t by `training.times`, uniform or logit-normal.
+    """Draw t = σ by `training.times`, uniform on [t_min, t_max] or logit-normal.
 
     The weight ½ (dγ/dt) / p(t) makes the diffusion term of the bound unbiased for either distribution.
     """
     section = config.training
     if section.times != "logit_normal":
         t = sample_times(section.times, context, TIME)
-        return Draw(t, schedule.gamma(t), losses.continuous_weight(schedule.dgamma(t)))
+        gamma = schedule.gamma(t)
+        return Draw(rectified_flow.FLOW.sigma(gamma), gamma, losses.continuous_weight(schedule.dgamma(t)))
     law = section.logit_mean, section.logit_deviation, schedule.gamma_0, schedule.gamma_1
     gamma = rectified_flow.logit_normal(sample_times("stratified", context, TIME), *law)
     weight = 0.5 / rectified_flow.logit_normal_density(gamma, *law)

@@ -177,12 +177,12 @@ def in_eps(network: Network, net: networks.Module, levels: ScoreLevels, config: 
 
     A network designed for VP sees z/√(α² + σ²), the VP latent of the same SNR, so x̂ does not depend on the process:
     under VE, where α = 1, x̂_VE(z, γ) = x̂_VP(α_VP z, γ). The v of the VP latent is v/√(α² + σ²), so the output is
-    multiplied by that root. With `model.residual`='pixel' the output is added to the exact ε̂ of Gaussian pixels (see
-    `diffusion.baseline`).
+    multiplied by that root. Multiscale U-Nets under sub-VP see z itself, as in the original code. With
+    `model.residual`='pixel' the output is added to the exact ε̂ of Gaussian pixels (see `diffusion.baseline`).
     """
     if levels.gives_score:
         return lambda params, keys, z, level, cond: levels.eps_of_score(network(params, keys, z, level, cond), level)
-    if isinstance(net, UNet):
+    if isinstance(net, UNet) and not levels.ve:
         return network
     predicts_v = config.model.prediction == "v"
     residual, variance = config.model.get("residual", "z"), config.model.data_variance
@@ -202,10 +202,12 @@ def in_eps(network: Network, net: networks.Module, levels: ScoreLevels, config: 
 
 
 def training_draw(config: ConfigDict, levels: ScoreLevels, context: Context) -> Draw:
-    """Draw noise levels for training, with the weights ½ (dγ/dt) / p(t) that keep the estimate of L_∞ unbiased.
+    """Draw noise levels for training, with the weights ½ (dγ/dt) / p(t) of the diffusion term.
 
-    'importance' draws p(t) ∝ γ′(t) = g²/σ², so γ is uniform (Song, Durkan, Murray & Ermon 2021, §5.1), here stratified
-    over the global batch. With `training.num_timesteps`, t is rounded to one of that many levels (`score_levels`).
+    In continuous time the weighted term is an unbiased estimate of L_∞. 'importance' draws p(t) ∝ γ′(t) = g²/σ², so γ
+    is uniform (Song, Durkan, Murray & Ermon 2021, §5.1), here stratified over the global batch. With
+    `training.num_timesteps`, t is rounded to one of that many levels (`score_levels`), and the mean of the weighted
+    term is a sum over the levels, which only approximates L_∞.
     """
     section, schedule = config.training, levels.schedule
     if section.times == "importance":
@@ -229,12 +231,15 @@ def _draw(levels: ScoreLevels, gamma: Array, weight: Array) -> Draw:
 
 
 def control(draw: Draw, schedule: schedules.Schedule, variance: float, dimensions: int) -> Array:
-    """Compute a control variate of the diffusion term: mean 0 over draws of t, [B] in nats.
+    """Compute a control variate of the diffusion term, [B] in nats.
 
         D (½ ∫ m dγ − ½ γ′ m(γ)),      m = sigmoid(log s² − γ) = E(ε − ε̂)², s² = `model.data_variance`
 
     This is the total loss of the optimal denoiser for N(0, s²) data minus its loss at t. Most of the variance of
     `diffusion` comes from the draw of t, so the control variate reduces the Monte Carlo error. It has no gradient.
+
+    Its mean over t in continuous time is 0. If training draws t from N levels, its mean is the integral minus the sum
+    over the levels, so adding it also corrects the error of that sum for the optimal denoiser.
     """
     log_variance = math.log(variance)
     ends = jax.nn.softplus(log_variance - schedule.gamma_0) - jax.nn.softplus(log_variance - schedule.gamma_1)
