@@ -16,7 +16,7 @@ SEEDS = (0, 2**32 - 1)
 def whole(name: str, given: Any, low: int, high: int | None = None) -> int:
     """Return an integer within bounds; UserError for another value."""
     try:
-        number = operator.index(given)
+        number = None if isinstance(given, bool) else operator.index(given)
     except TypeError:
         number = None
     if number is None or number < low or (high is not None and number > high):

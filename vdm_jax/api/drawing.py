@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vdm_jax import arguments, conditioning, frozen
+from vdm_jax import config as configs
 from vdm_jax.api import batches, inputs, outputs, programs
 from vdm_jax.api.batches import Batching
 from vdm_jax.conditioning import Conditions
@@ -44,9 +45,12 @@ def changed(model: Settings, changes: Mapping[str, Any]) -> Settings:
     chosen = tuple((name, value) for name, value in changes.items() if value is not None)
     if not chosen:
         return model
+    table = configs.field_table()
     for name, value in chosen:
-        if not isinstance(value, int | str | np.integer):
-            raise UserError(f"{name.split('.')[-1]}={value!r} must be an integer or a name, as in config.{name}")
+        named = isinstance(table[name].default, str)
+        if not isinstance(value, str if named else int | np.integer) or isinstance(value, bool):
+            kind = "a name" if named else "an integer"
+            raise UserError(f"{name.split('.')[-1]}={value!r} must be {kind}, as in config.{name}")
     old = FrozenConfigDict(model.config)
     new = programs.changed(old, tuple((name, v if isinstance(v, str) else int(v)) for name, v in chosen))
     return model if new == old else Settings(ConfigDict(new), programs.method_of(new, model.method.init), model.params)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from vdm_jax import config as configs
@@ -13,7 +15,7 @@ from vdm_jax.errors import UserError
 from vdm_jax.runtime import backends, tokenizer, workdir
 
 
-def load(path: str, config: ConfigDict | str | None = None) -> Model | ClipModel:
+def load(path: str | os.PathLike[str], config: ConfigDict | str | None = None) -> Model | ClipModel:
     """Load a model: a `ClipModel` of a CLIP, a `Model` of everything else.
 
     Args:
@@ -24,9 +26,18 @@ def load(path: str, config: ConfigDict | str | None = None) -> Model | ClipModel
     Raises:
       UserError: there is no config, the weights do not fit it, or JAX cannot start.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"path={path!r} must be the path of a working directory, of a checkpoint or of weights")
     chosen = configs.load(config) if isinstance(config, str) else config
+    if not isinstance(chosen, ConfigDict | None):
+        raise UserError(f"config={config!r} must be a ConfigDict or a name, such as 'configs/cifar10.py'")
+    path = os.fspath(path)
     if chosen is None:
         owner, _ = weights.place(path)
+        if not workdir.exists(owner) or not path:
+            raise UserError(
+                f"there is nothing at {path!r}; pass a working directory, a checkpoint or a file of weights"
+            )
         saved = workdir.saved_config(owner) if owner.is_dir() else None
         if saved is None:
             raise UserError(f"{path} holds no config.json; pass its config, e.g. config='configs/cifar10.py'")

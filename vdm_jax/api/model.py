@@ -81,7 +81,7 @@ class Model(NamedTuple):
         """
         count, seed = arguments.whole("count", count, 1), _seed(seed)
         model = self._with({"sampling.sampler": sampler, "sampling.num_steps": num_steps})
-        guide = None if classifier is None else Guide(classifier._with({}), classifier_scale)
+        guide = _guide(classifier, classifier_scale)
         how = self._batching("sampling", batch_size, progress)
         drawn, path = drawing.samples(model, count, seed, guidance_weight, guide, trajectory, conditions, how)
         return (drawn, path) if trajectory else drawn
@@ -237,6 +237,17 @@ class Model(NamedTuple):
     def _with(self, changes: Mapping[str, Any]) -> Settings:
         """Return this model with other settings of sampling and evaluation; None leaves a field unchanged."""
         return drawing.changed(Settings(self.config, self.method, self.params), changes)
+
+
+def _guide(classifier: Any, scale: Any) -> Guide | None:
+    """Return the classifier with its scale; UserError for what is no model, and for a scale without a classifier."""
+    if classifier is None:
+        if np.any(np.asarray(scale) != 1):
+            raise UserError("classifier_scale has no effect without a classifier; pass classifier=vdm_jax.load(…)")
+        return None
+    if not isinstance(classifier, Model):
+        raise UserError(f"classifier must be a model, not {type(classifier).__name__}; pass vdm_jax.load(…)")
+    return Guide(classifier._with({}), scale)
 
 
 def _seed(given: Any) -> int:
