@@ -209,12 +209,19 @@ def problems(results: Any) -> list[str]:
 
 def arguments(name: str, about: str) -> argparse.Namespace:
     """Parse --mini, --seeds, --workdir and --results."""
-    parser = argparse.ArgumentParser(f"python -m experiments.{name}", description=about)
+    parser = argparse.ArgumentParser(f"python -m {module(name)}", description=about)
     parser.add_argument("--mini", action="store_true", help="small version: minutes on two cores")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, starting at 1 (default 3)")
     parser.add_argument("--workdir", default=str(HERE / "workdirs"), help="directory of trained models")
     parser.add_argument("--results", default=str(HERE / "results"), help="directory of JSON, table and figure")
     return parser.parse_args()
+
+
+def module(name: str) -> str:
+    """Return the module that runs, such as 'experiments.ddpm.iddpm_nll', or that of a name outside a command line."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    running = spec.name.removesuffix(".__main__") if spec else ""
+    return running if running.startswith("experiments.") else f"experiments.{name}"
 
 
 def hardware() -> str:
@@ -261,7 +268,7 @@ def main(experiment: Experiment, batch_size: int = 64) -> None:
             "hardware": hardware(),
             "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
             "data": experiment.data(scale),
-            "command": f"python -m experiments.{experiment.name}{' --mini' * flags.mini} --seeds={flags.seeds}",
+            "command": f"python -m {module(experiment.name)}{' --mini' * flags.mini} --seeds={flags.seeds}",
         }
         measure = lambda row, seed: experiment.measure(row, seed, workdir)
         results = fill(path, about, experiment.rows(scale), flags.seeds, measure)

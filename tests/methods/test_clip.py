@@ -95,6 +95,19 @@ def test_what_stands_behind_the_end_does_not_change_an_embedding() -> None:
     np.testing.assert_allclose(encode({"network": network}, ids).embedding, found.embedding, atol=1e-5)
 
 
+def test_the_mean_of_embeddings_does_not_know_the_order_of_tokens_and_the_transformer_does() -> None:
+    for depth, equal in ((0, True), (1, False)):
+        config = configs.choose(runs.clip(), {"model.text_depth": depth})
+        made = clip.model(config)
+        params, ids = jax.jit(made.init)(jax.random.key(0)), batch_of(config)["cond"]["text"]
+        turned, length = ids.copy(), int(np.sum(ids[2] >= 0))
+        turned[2, 1 : length - 1] = ids[2, 1 : length - 1][::-1]
+        assert not np.array_equal(turned, ids)
+        encode = jax.jit(made.text_states)
+        found = np.abs(encode(params, ids).embedding - encode(params, turned).embedding).max()
+        assert (found < 1e-5) == equal
+
+
 @pytest.mark.slow
 def test_statistics_of_a_resnet_are_those_of_the_batch_and_move_by_a_tenth() -> None:
     config = runs.clip_resnet()

@@ -61,7 +61,9 @@ COMPONENTS = (
             ),
             "model.embedding": Field(512, "number of dimensions of the common space", low=1, decisive=True),
             "model.text_width": Field(512, "width of the text tower", low=1, decisive=True),
-            "model.text_depth": Field(12, "blocks of the text tower", low=1, decisive=True),
+            "model.text_depth": Field(
+                12, "blocks of the text tower; 0 for the mean of the embeddings of the tokens", low=0, decisive=True
+            ),
             "model.text_heads": Field(8, "attention heads of the text tower", low=1, decisive=True),
             "model.gelu": Field(
                 "quick",

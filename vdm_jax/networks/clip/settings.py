@@ -80,7 +80,7 @@ class Text:
 
     Attributes:
         width: Size of the states.
-        depth: Number of blocks.
+        depth: Number of blocks; 0 for the mean of the embeddings of the tokens, without their order.
         heads: Number of attention heads; it divides the width.
         vocabulary: Number of tokens.
         context: Length of the longest sequence.

@@ -51,10 +51,15 @@ class TextTower(nn.Module):
         s = self.settings
         ends = jnp.argmax(ids, axis=1) if lengths is None else lengths - 1
         embedding = TokenEmbedding(s.text.vocabulary, s.text.context, s.text.width, dtype=s.dtype, name="embedding")
-        h = Transformer(s.transformer_of(s.text), name="transformer")(embedding(ids))
+        mask = jnp.arange(ids.shape[1])[None] <= ends[:, None]
+        h = embedding(ids)
+        if s.text.depth:
+            h = Transformer(s.transformer_of(s.text), name="transformer")(h)
+        else:
+            # The positions add a function of the length only, so the mean does not know the order of the tokens.
+            h = jnp.broadcast_to(jnp.mean(h, axis=1, where=mask[..., None], keepdims=True), h.shape)
         h = layer_norm(s.epsilon, s.dtype, "norm_out")(h)
         last = jnp.take_along_axis(h, ends[:, None, None], axis=1)[:, 0]
         start = nn.initializers.normal(s.text.width**-0.5)
         projected = Dense(s.embedding, use_bias=False, kernel_init=start, dtype=s.dtype, name="proj")(last)
-        mask = jnp.arange(ids.shape[1])[None] <= ends[:, None]
         return TextOutput(projected.astype(np.promote_types(s.dtype, np.float32)), Tokens(h, mask))
