@@ -456,7 +456,7 @@ def test_fields_of_other_parts_are_refused_with_the_part_that_has_them() -> None
     held = set(dict(flatten(config)))
     others = {name: field for name, field in field_table().items() if name not in held}
     never = {name for name in others if not any(name in configs.active(values) for values in vdms())}
-    assert (len(others), len(never)) == (88, 65)  # of 146
+    assert (len(others), len(never)) == (90, 67)  # of 146
     for name, field in others.items():
         value = field.default or {int: 3, float: 0.5, str: "x", bool: True, tuple: "('flip',)"}[type(field.default)]
         with pytest.raises(UserError) as raised:

@@ -15,8 +15,8 @@ from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.fields import value
 from vdm_jax.gaussian import networks
-from vdm_jax.methods import ddpm
-from vdm_jax.runtime import workdir
+from vdm_jax.methods import classifier_guidance, clip_guidance, ddpm, guided
+from vdm_jax.runtime import tokenizer, workdir
 from vdm_jax.weights import load, place
 
 
@@ -69,6 +69,64 @@ def named_by(path: str | None, config: ConfigDict, saved: Mapping[str, Any] | No
     return path, False
 
 
+def guides_of(config: ConfigDict) -> list[guided.Guide]:
+    """Return the guides of samples that a config names: a classifier, a noised CLIP, or both.
+
+    Raises:
+        UserError: The config of a guide is not known, or it cannot guide the model.
+    """
+    classifier, clip = classifier_of(config), clip_of(config)
+    return [
+        *([classifier_guidance.of_classifier(config, classifier)] if classifier is not None else []),
+        *([clip_guidance.of_clip(config, clip)] if clip is not None else []),
+    ]
+
+
+def clip_of(config: ConfigDict) -> ConfigDict | None:
+    """Return the config of the noised CLIP that guides sampling, or None without one.
+
+    Raises:
+        UserError: The config of the CLIP is not known, or the CLIP cannot guide the model.
+    """
+    path = configs.value(config, "sampling.clip_model", "")
+    if not path:
+        return None
+    clip = _guide_config(path, config.sampling.clip_config, "clip_model", "configs/clip_glide.py")
+    check_clip(config, clip, path)
+    return clip
+
+
+def check_clip(config: ConfigDict, guide: ConfigDict, path: str) -> None:
+    """Check that a CLIP can guide the model of a config.
+
+    Args:
+        config: The config of the model.
+        guide: The config of the CLIP.
+        path: The path of the CLIP, for error messages.
+
+    Raises:
+        UserError: The CLIP cannot guide the model; names the field.
+    """
+    if config.method not in guided.METHODS:
+        raise UserError(f"config.method={config.method!r} cannot be guided by a CLIP; {', '.join(guided.METHODS)} can")
+    if guide.method != "clip" or not guide.model.get("noised", False):
+        raise UserError(
+            f"config.sampling.clip_model={path!r} is no CLIP of noised images; train one with config.method='clip' and "
+            "config.model.noised=True"
+        )
+    for name in ("data.shape", "data.vocabulary"):
+        ours, theirs = value(config, name, None), value(guide, name, None)
+        if tuple(np.atleast_1d(ours)) != tuple(np.atleast_1d(theirs)):
+            raise UserError(
+                f"config.{name}={ours!r}, but the CLIP {path!r} was trained with {theirs!r}; use a CLIP of such images"
+            )
+    if config.sampling.sampler == "adaptive":
+        raise UserError(
+            "config.sampling.sampler='adaptive' solves the flow of the model alone; set another sampler for guidance "
+            "by a CLIP"
+        )
+
+
 def classifier_of(config: ConfigDict) -> ConfigDict | None:
     """Return the config of the classifier that guides sampling, or None without classifier guidance.
 
@@ -79,16 +137,23 @@ def classifier_of(config: ConfigDict) -> ConfigDict | None:
     if not path:
         return None
     named = config.sampling.classifier_config
-    saved = None if named else workdir.saved_config(place(path)[0])
-    if not named and saved is None:
-        raise UserError(
-            f"config.sampling.classifier={path!r} is not a working directory; for published weights set their config, "
-            "such as --config.sampling.classifier_config=configs/adm_imagenet64.py:classifier"
-        )
-    classifier = configs.load(named) if saved is None else configs.from_saved(saved)
-    configs.check(classifier)
+    classifier = _guide_config(path, named, "classifier", "configs/adm_imagenet64.py:classifier")
     check_classifier(config, classifier, path)
     return classifier
+
+
+def _guide_config(path: str, named: str, field: str, example: str) -> ConfigDict:
+    """Return the checked config of a guide: the one that is named, or that of its working directory."""
+    directory = place(path)[0]
+    saved = None if named else workdir.saved_config(directory)
+    if not named and saved is None:
+        raise UserError(
+            f"config.sampling.{field}={path!r} is not a working directory; for published weights set their config, "
+            f"such as --config.sampling.{field.removesuffix('_model')}_config={example}"
+        )
+    config = configs.load(named) if saved is None else configs.from_saved(saved)
+    configs.check(config)
+    return tokenizer.located(config, directory)
 
 
 def check_classifier(config: ConfigDict, guide: ConfigDict, path: str) -> None:

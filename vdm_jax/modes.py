@@ -14,7 +14,7 @@ from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
 from vdm_jax.evaluation import report
 from vdm_jax.evaluation.names import Origin
-from vdm_jax.methods import classifier_guidance
+from vdm_jax.methods import clip_guidance, guided
 from vdm_jax.plan import programs
 from vdm_jax.runtime import checkpoints, devices, workdir
 from vdm_jax.training.loop import train
@@ -57,7 +57,7 @@ def run_train(config: ConfigDict, directory: epath.Path, path: str | None) -> No
 
 def _for_samples_alone(config: ConfigDict, what: str) -> None:
     """Raise UserError for fields that only --mode=sample uses."""
-    for name in ("classifier", "low_resolution"):
+    for name in ("classifier", "clip_model", "low_resolution"):
         if config.sampling.get(name):
             raise UserError(f"config.sampling.{name} is used only by --mode=sample; leave it out of {what}")
 
@@ -110,6 +110,12 @@ def run_sample(config: ConfigDict, directory: epath.Path, path: str | None, earl
     stages = [_loaded(stage) for stage in stages]
     origin = Origin(path or "", tuple(stage.origin for stage in stages))
     params, step, mesh = _prepare(config, directory, path, method)
+    if (guide := frozen.clip_of(config)) is not None and method.chain is not None:
+        cond = conditioning.prepared(
+            method.conditions, conditioning.requests(method.conditions, config, 1), method.encode
+        )
+        if beyond := clip_guidance.clamped(method.chain(params, cond, config.sampling.num_steps), guide):
+            report.say(beyond)
     known = pipelines.draw(stages, method, mesh, config.sampling.num_images, config.sampling.seed)
     config = pipelines.seeded(config, config.sampling.seed + len(stages))
     written = report.write_samples(config, method, params, mesh, directory, step, known, origin)
@@ -123,13 +129,13 @@ def _loaded(stage: pipelines.Stage) -> pipelines.Stage:
 
 
 def _sampled(config: ConfigDict, directory: epath.Path) -> Method:
-    """The method that samples are drawn from, with the classifier that guides them, if one does."""
+    """The method that samples are drawn from, with the guides that guide them, if any do."""
     if (method := methods.build(config)).sample is None:
         raise UserError(f"config.method={config.method!r} draws no samples; use --mode=eval")
     report.check_samples(config, method)
     frozen.named_by(None, config, workdir.saved_config(directory))
-    classifier = frozen.classifier_of(config)
-    return method if classifier is None else classifier_guidance.build(config, classifier)
+    guides = frozen.guides_of(config)
+    return guided.build(config, guides) if guides else method
 
 
 RUN: dict[str, Callable[..., None]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,6 @@ from vdm_jax.conditioning import Conditions
 from vdm_jax.core import chain as chains
 from vdm_jax.core.method import Method
 from vdm_jax.errors import UserError
-from vdm_jax.methods import classifier_guidance
 from vdm_jax.runtime import memory
 
 # w of the only guidable condition, or of several by name; numbers or [count]
@@ -34,9 +33,10 @@ class Settings(NamedTuple):
 
 
 class Guide(NamedTuple):
-    """A guiding classifier and the scale of its gradient, a number or [count]."""
+    """A guiding model, its key in `programs.GUIDES`, and the scale of its gradient, a number or [count]."""
 
-    classifier: Settings
+    key: str
+    model: Settings
     scale: Any
 
 
@@ -61,7 +61,7 @@ def samples(
     count: int,
     seed: int,
     guidance_weight: Weights,
-    guide: Guide | None,
+    guides: Sequence[Guide],
     trajectory: bool,
     passed: Mapping[str, Any],
     how: Batching,
@@ -73,17 +73,18 @@ def samples(
     steps = config.sampling.num_steps
     memory.check_samples("count", count, tuple(config.data.shape), steps if trajectory else 0)
     conditions, draw = method.conditions, method.sample
-    if guide is not None:
-        scale = arguments.for_each("classifier_scale", guide.scale, count)
-        conditions, draw = _guided(model, guide.classifier)
-        params = {**params, classifier_guidance.CLASSIFIER: guide.classifier.params}
+    scales = {guide.key: arguments.for_each(f"{guide.key}_scale", guide.scale, count) for guide in guides}
+    if guides:
+        conditions, draw = _guided(model, guides)
+        params = {**params, **{guide.key: guide.model.params for guide in guides}}
     if not any(c.needs_evaluation_data for c in conditions):  # they have values of their own
-        requested = conditioning.defaults(conditions, config, count)
+        left = [c for c in conditions if passed.get(c.name) is None]
+        requested = conditioning.defaults(left, config, count)
         passed = {**requested, **{k: v for k, v in passed.items() if v is not None}}
     values = conditioning.from_user(conditions, passed, count, method.encode)
     cond: Any = conditioning.guided(conditions, values, guidance_weight, count)
     program = programs.sampler(draw, steps, tuple(range(steps)) if trajectory else ())
-    rows = {"cond": cond if guide is None else (cond, scale)}
+    rows = {"cond": (cond, scales) if guides else cond}
     [(drawn, path, *evaluations)] = batches.run(program, params, [jax.random.key(seed)], rows, count, how)
     chains.check_solved(config.sampling.get("tolerance", 0.0), *evaluations)
     chains.check_finite(drawn)
@@ -114,8 +115,11 @@ def edited(
     return outputs.images(config, drawn if known is None else np.where(known, images, drawn))
 
 
-def _guided(model: Settings, classifier: Settings) -> tuple[Conditions, Any]:
-    """Return the conditions and the sampler of a model that is guided by a classifier."""
-    frozen.check_classifier(model.config, classifier.config, "that was passed")
-    configs = FrozenConfigDict(model.config), FrozenConfigDict(classifier.config)
-    return programs.guided(*configs, (model.method.init, classifier.method.init))
+def _guided(model: Settings, guides: Sequence[Guide]) -> tuple[Conditions, Any]:
+    """Return the conditions and the sampler of a model that is guided."""
+    check = {"classifier": frozen.check_classifier, "clip": frozen.check_clip}
+    for guide in guides:
+        check[guide.key](model.config, guide.model.config, "that was passed")
+    named = tuple((guide.key, FrozenConfigDict(guide.model.config)) for guide in guides)
+    inits = (model.method.init, *(guide.model.method.init for guide in guides))
+    return programs.guided(FrozenConfigDict(model.config), named, inits)

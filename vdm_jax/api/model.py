@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import arguments
 from vdm_jax.api import batches, drawing, inputs, measuring, outputs, programs
+from vdm_jax.api.clip import ClipModel
 from vdm_jax.api.drawing import Guide, Settings, Weights
 from vdm_jax.core.method import Method
 from vdm_jax.diffusion.prediction import Prediction
@@ -50,6 +51,8 @@ class Model(NamedTuple):
         guidance_weight: Weights = 0.0,
         classifier: Model | None = None,
         classifier_scale: float | np.ndarray = 1.0,
+        clip: ClipModel | None = None,
+        clip_scale: float | np.ndarray = 1.0,
         trajectory: bool = False,
         batch_size: int | None = None,
         progress: bool = True,
@@ -66,6 +69,8 @@ class Model(NamedTuple):
             s is w = s − 1. For a model with several guidable conditions, a mapping from their names.
           classifier: a classifier of noisy images, of the same data and noise levels. Its ∇ log p(label|z) times
             `classifier_scale` (one number or [count]) is added to the score.
+          clip: a CLIP of noised images of the same size. The gradient of its logit of the caption times `clip_scale`
+            (one number or [count]) is added to the score; pass caption='…' or a list of [count] captions.
           trajectory: also return the latents z_s [num_steps, count, …].
           batch_size: the most examples that are computed at once; None for that of the config (sampling.batch_size).
           progress: show a progress bar when there are several batches.
@@ -81,9 +86,12 @@ class Model(NamedTuple):
         """
         count, seed = arguments.whole("count", count, 1), _seed(seed)
         model = self._with({"sampling.sampler": sampler, "sampling.num_steps": num_steps})
-        guide = _guide(classifier, classifier_scale)
+        guides = [
+            *_guide("classifier", Model, classifier, classifier_scale),
+            *_guide("clip", ClipModel, clip, clip_scale),
+        ]
         how = self._batching("sampling", batch_size, progress)
-        drawn, path = drawing.samples(model, count, seed, guidance_weight, guide, trajectory, conditions, how)
+        drawn, path = drawing.samples(model, count, seed, guidance_weight, guides, trajectory, conditions, how)
         return (drawn, path) if trajectory else drawn
 
     def inpaint(
@@ -239,15 +247,15 @@ class Model(NamedTuple):
         return drawing.changed(Settings(self.config, self.method, self.params), changes)
 
 
-def _guide(classifier: Any, scale: Any) -> Guide | None:
-    """Return the classifier with its scale; UserError for what is no model, and for a scale without a classifier."""
-    if classifier is None:
+def _guide(key: str, kind: type[Any], given: Any, scale: Any) -> list[Guide]:
+    """Return the guide with its scale, if there is one; UserError for another type, and for a scale without a guide."""
+    if given is None:
         if np.any(np.asarray(scale) != 1):
-            raise UserError("classifier_scale has no effect without a classifier; pass classifier=vdm_jax.load(…)")
-        return None
-    if not isinstance(classifier, Model):
-        raise UserError(f"classifier must be a model, not {type(classifier).__name__}; pass vdm_jax.load(…)")
-    return Guide(classifier._with({}), scale)
+            raise UserError(f"{key}_scale has no effect without a {key}; pass {key}=vdm_jax.load(…)")
+        return []
+    if not isinstance(given, kind):
+        raise UserError(f"{key} must be a model, not {type(given).__name__}; pass vdm_jax.load(…)")
+    return [Guide(key, Settings(given.config, given.method, given.params), scale)]
 
 
 def _seed(given: Any) -> int:

@@ -8,7 +8,7 @@ not keep them in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -25,7 +25,8 @@ from vdm_jax.diffusion import editing, likelihood, samplers
 from vdm_jax.diffusion.prediction import Prediction
 from vdm_jax.diffusion.process import q_sample
 from vdm_jax.keys import example_keys
-from vdm_jax.methods import classifier_guidance
+from vdm_jax.methods import classifier_guidance, clip_guidance
+from vdm_jax.methods import guided as guiding
 
 PROGRAMS = 16  # the number of recently used programs, and of settings, that are kept
 
@@ -50,29 +51,35 @@ def changed(config: FrozenConfigDict, changes: tuple[tuple[str, Any], ...]) -> F
     return FrozenConfigDict(copy)
 
 
+GUIDES = {classifier_guidance.CLASSIFIER: classifier_guidance.of_classifier, clip_guidance.CLIP: clip_guidance.of_clip}
+
+
 @lru_cache(maxsize=PROGRAMS)
 def guided(
-    config: FrozenConfigDict, classifier: FrozenConfigDict, init: tuple[Init, Init]
+    config: FrozenConfigDict, guides: tuple[tuple[str, FrozenConfigDict], ...], init: tuple[Init, ...]
 ) -> tuple[Conditions, Callable[..., Any]]:
-    """Return conditions and `Method.sample` of a model guided by a classifier.
+    """Return conditions and `Method.sample` of a model guided by other models.
 
     Args:
         config: The config of the model.
-        classifier: The config of the classifier.
-        init: `Method.init` of both.
+        guides: The key in GUIDES and the config of each guide.
+        init: `Method.init` of the model and of the guides.
 
     Returns:
-        The conditions, and a sampler whose `cond` is (values of conditions, scale [b]).
+        The conditions, and a sampler whose `cond` is (values of conditions, scales [b] by the key of the guide).
     """
-    build = lambda scale: classifier_guidance.build(ConfigDict(config), ConfigDict(classifier), scale)
+
+    def build(scales: Mapping[str, Array]) -> Method:
+        made = [GUIDES[key](ConfigDict(config), ConfigDict(guide), scales.get(key)) for key, guide in guides]
+        return guiding.build(ConfigDict(config), made)
 
     def draw(params: Any, keys: Array, cond: Any, num_steps: int, keep: tuple[int, ...]) -> Any:
-        values, scale = cond
-        sample = build(scale).sample
+        values, scales = cond
+        sample = build(scales).sample
         assert sample is not None
         return sample(params, keys, values, num_steps, keep)
 
-    return build(None).conditions, draw
+    return build({}).conditions, draw
 
 
 @lru_cache(maxsize=PROGRAMS)

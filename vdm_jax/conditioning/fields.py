@@ -152,6 +152,32 @@ COMPONENTS = (
     ),
     Component(
         {
+            "sampling.clip_model": Field(
+                "", "a noised CLIP that guides samples: its working directory or weights", resume=ANY_TIME
+            ),
+            "sampling.clip_scale": Field(
+                1.0,
+                "guidance scale s of s grad exp(log_scale) cos(image, caption) of the CLIP",
+                low=0.0,
+                high=1000.0,
+                resume=ANY_TIME,
+            ),
+        },
+        {"method": TRAINED_DENOISERS},
+    ),
+    Component(
+        {
+            "sampling.caption": Field(
+                "", "caption of the samples; several, separated by '|', are taken in turn", resume=ANY_TIME
+            ),
+            "sampling.clip_config": Field(
+                "", "config of the CLIP, for published weights; '' for that of its directory", resume=ANY_TIME
+            ),
+        },
+        {"sampling.clip_model": SET},
+    ),
+    Component(
+        {
             "sampling.label": _LABEL,
             "sampling.classifier_config": Field(
                 "", "config of the classifier, for published weights; '' for that of its directory", resume=ANY_TIME

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from vdm_jax import text as tokenizers
 from vdm_jax.conditioning.base import Condition, Encode
+from vdm_jax.conditioning.label import COLUMNS
 from vdm_jax.errors import UserError
 from vdm_jax.keys import CONDITIONS
 
@@ -58,12 +59,33 @@ class Text(Condition):
         encoded = self.tokenizer.encode(captions, self.context)
         return np.where(encoded.mask, encoded.ids, PADDING).astype(np.int32)
 
+    def request(self, config: ConfigDict, count: int, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the captions of `sampling.caption`, which several of them, separated by '|', have in turn."""
+        if self.name in known:
+            return {self.name: known[self.name]}
+        self.check_request(config)
+        captions = captions_of(config.sampling.caption)
+        return {self.name: self.ids([captions[k % len(captions)] for k in range(count)])}
+
+    def check_request(self, config: ConfigDict) -> None:
+        if not captions_of(config.sampling.get("caption", "")):
+            raise UserError(
+                "config.sampling.caption='' leaves the samples without a text; set it to a caption, or to several "
+                "separated by '|'"
+            )
+
+    def columns(self, config: ConfigDict) -> int | None:
+        count = len(captions_of(config.sampling.get("caption", "")))
+        return count if 1 < count <= COLUMNS else None
+
     def from_user(self, given: Any, count: int, encode: Encode) -> Array:
-        """Encode one caption for all images, or a sequence of [count] captions.
+        """Encode one caption for all images, or a sequence of [count] captions; token ids are returned as they are.
 
         Raises:
             UserError: The captions are missing or invalid.
         """
+        if isinstance(given, np.ndarray) and given.dtype == np.int32 and given.shape == (count, self.context):
+            return jnp.asarray(given)
         captions = [given] * count if isinstance(given, str) else given
         if captions is None or len(captions) != count or not all(isinstance(each, str) for each in captions):
             raise UserError(f"{self.name} must be one caption or a list of {count} captions")
@@ -75,6 +97,11 @@ class Text(Condition):
     @property
     def description(self) -> str:
         return "the caption"
+
+
+def captions_of(given: str) -> list[str]:
+    """Return the captions of `sampling.caption`, which are separated by '|'."""
+    return [caption.strip() for caption in given.split("|") if caption.strip()]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

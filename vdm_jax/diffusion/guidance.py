@@ -40,6 +40,7 @@ from vdm_jax.diffusion.prediction import Denoise, Prediction
 from vdm_jax.diffusion.process import Noise, expand
 from vdm_jax.diffusion.reverse import Reverse
 from vdm_jax.diffusion.samplers import Predict, Transition, predictor, spread
+from vdm_jax.diffusion.tables import Table
 
 # A number, [B], or level → number or [B]
 Weight = float | Array | Callable[[Noise], Array]
@@ -152,6 +153,31 @@ def class_gradient(logits: Callable[[Array, Noise], Array], labels: Array) -> Gr
         return jnp.take_along_axis(jax.nn.log_softmax(logits(z, level)), labels[:, None], axis=1)[:, 0]
 
     return gradient_of(log_p)
+
+
+def matched(z: Array, level: Noise, table: Table) -> tuple[Array, Array]:
+    """Match latents to the noise levels of another table by their SNR.
+
+    z/α = x + (σ/α) ε depends on the SNR α²/σ² alone, so the latent of the table's level ℓ nearest in γ = −log SNR is
+    (α_ℓ/α) z, whatever the process is. Levels beyond the table are clamped to its ends.
+
+    Args:
+        z: Latents [B, …].
+        level: Their noise level, with fields [B] or [].
+        table: The noise levels of the other model, with γ ascending.
+
+    Returns:
+        The index of the level, int [B], and the rescaled latents [B, …].
+    """
+    gamma = jnp.broadcast_to(level.gamma, z.shape[:1])
+    index = jnp.argmin(jnp.abs(table.gamma[None] - gamma[:, None]), axis=1)
+    ratio = table.level(index).alpha / jnp.broadcast_to(level.alpha, z.shape[:1])
+    return index, expand(ratio, z.ndim) * z
+
+
+def scaled(gradient: Gradient, scale: Weight, z: Array, level: Noise) -> Array:
+    """Return s ∇ log p(c|z), [B, …]."""
+    return _weight(scale, z, level) * _gradient(gradient, z, level)
 
 
 def classifier(predict: Predict, gradient: Gradient, *, classifier_scale: Weight) -> Predict:

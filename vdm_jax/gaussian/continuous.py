@@ -18,7 +18,7 @@ from jax import Array
 
 from vdm_jax.core.chain import Chain
 from vdm_jax.core.method import Batch, Context, Evaluator, Method, Params, PerExample, Phase, Terms
-from vdm_jax.diffusion import likelihood, losses, samplers, schedules, times
+from vdm_jax.diffusion import guidance, likelihood, losses, samplers, schedules, times
 from vdm_jax.diffusion.process import Noise, Process, q_sample
 from vdm_jax.gaussian import adaptive, sampling
 from vdm_jax.gaussian.base import Gaussian
@@ -165,10 +165,22 @@ class Continuous(Gaussian):
         evaluations = nats.pop("evaluations")
         return {**self.in_bits(nats), "evaluations": evaluations}
 
-    def chain(self, params: Params, cond: Any, num_steps: int) -> Chain:
-        """Return the sampler from γ(1) down to the last level, with steps that are uniform in t or in γ."""
+    def chain(
+        self,
+        params: Params,
+        cond: Any,
+        num_steps: int,
+        gradient: guidance.Gradient | None = None,
+        scale: guidance.Weight = 0.0,
+    ) -> Chain:
+        """Return the sampler from γ(1) down to the last level, with steps that are uniform in t or in γ.
+
+        The gradient ∇ log p(c|z) of a guide, times `scale`, shifts the score.
+        """
         schedule = self.schedule(params)
         predict = self.predictor(self.denoise(params), cond)
+        if gradient is not None:
+            predict = guidance.classifier(predict, gradient, classifier_scale=scale)
         steps, grid = self.steps.transitions(self.sampler.name, schedule, self.level_of, num_steps)
         last = self.level_of(schedule.gamma(jnp.asarray(self.steps.end)))
         return Chain(
