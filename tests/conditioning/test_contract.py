@@ -13,6 +13,7 @@ from jax import Array
 
 from vdm_jax import conditioning
 from vdm_jax.conditioning import Condition, Guided
+from vdm_jax.conditioning import text as text_conditions
 from vdm_jax.conditioning.augmentation import Augmented
 from vdm_jax.conditioning.label import Label
 from vdm_jax.conditioning.low_resolution import LowResolution
@@ -67,8 +68,9 @@ def test_conditions_of_purposes_of_their_own_are_dropped_independently() -> None
 
 def test_every_condition_has_a_purpose_of_its_own() -> None:
     low = LowResolution(side=2, channels=1, vocabulary=0)
-    purposes = [c.purpose for c in (Label(num_classes=3), Augmented(), low)]
-    assert len(set(purposes)) == len(conditioning.FROM_CONFIG) == 3 and min(purposes) == CONDITIONS
+    captions = text_conditions.Text(context=8, vocabulary=300, kind="bpe", path="")
+    purposes = [c.purpose for c in (Label(num_classes=3), Augmented(), low, captions, text_conditions.SameCaption())]
+    assert len(set(purposes)) == len(conditioning.FROM_CONFIG) + 1 == 5 and min(purposes) == CONDITIONS
     assert Label(num_classes=3).purpose == CONDITIONS  # that of version 0.1.0, whose runs resume with the same labels
 
 
