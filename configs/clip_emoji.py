@@ -6,6 +6,8 @@
 Not a result of a paper; small-scale. RESULT
 
 Variants: `noised` trains a CLIP that guides diffusions. `smoke` runs for a minute.
+
+Slices: not yet planned.
 """
 
 from typing import Any

@@ -9,6 +9,8 @@ with image-enc.pt and text-enc.pt. Its training was not published: batch, rate a
 unverified, and so is its schedule, for which we take the linear one of GLIDE's upsampler. Ours: none.
 
 Variants: `mini` is a small model of `shapes` for two CPU cores.
+
+Slices: not yet planned.
 """
 
 from ml_collections import ConfigDict

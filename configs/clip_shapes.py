@@ -6,6 +6,8 @@ Not a result of a paper; small-scale. RESULT
 
 Variants: `held_out` evaluates pictures with combinations of shape and color that training never shows. `noised` trains
 a CLIP that guides diffusions, and measures it by noise level. `smoke` runs for a minute.
+
+Slices: not yet planned.
 """
 
 from typing import Any

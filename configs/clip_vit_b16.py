@@ -10,6 +10,8 @@ open_clip and Hugging Face as safetensors. Ours: none.
 The data is a folder, shards or an `.npz` of images with captions (`captions`). `--mode=eval --weights=ViT-B-16.pt`
 measures retrieval on it; with `--config.evaluation.task=zero_shot --config.evaluation.prompts=prompts.json` and a
 labeled data set, zero-shot accuracy. Variants: `mini` is a small model of `shapes` for two CPU cores.
+
+Slices: not yet planned.
 """
 
 from ml_collections import ConfigDict

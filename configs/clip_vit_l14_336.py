@@ -14,6 +14,8 @@ The data is a folder, shards or an `.npz` of images with captions (`captions`). 
 --weights=ViT-L-14-336px.pt` measures retrieval on it; with `--config.evaluation.task=zero_shot
 --config.evaluation.prompts=prompts.json` and a labeled data set, zero-shot accuracy. Variants: `mini` is a small model
 of `shapes` for two CPU cores.
+
+Slices: not yet planned.
 """
 
 from ml_collections import ConfigDict

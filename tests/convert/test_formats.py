@@ -175,7 +175,7 @@ def test_advice_is_python() -> None:
 def test_a_file_for_another_method_names_the_method(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(FILES["flax_msgpack"][0])
     assert "'vdm', 'ddpm' and 'sde' can" in refused(tmp_path / "weights", "classifier")
-    assert "'ddpm', 'sde', 'classifier' and 'ddgan' can" in refused(GOLDENS / "torch" / "state_dict.pt", "vdm")
+    assert "'ddpm', 'sde', 'classifier', 'ddgan' and 'clip' can" in refused(GOLDENS / "torch" / "state_dict.pt", "vdm")
     assert "'ddpm' can" in refused(GOLDENS / "ddpm_tf.npz", "vdm")
 
 

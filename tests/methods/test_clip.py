@@ -231,6 +231,7 @@ def test_retrieval_of_embeddings_that_agree_is_complete() -> None:
     assert found["candidates"] == 4 and found["draws"] == 3 and found["chance_at_1"] == 0.25
 
 
+@pytest.mark.slow
 def test_a_noised_clip_is_measured_by_level() -> None:
     config = configs.choose(runs.noised_clip(), {"evaluation.levels": 3, "evaluation.candidates": 4})
     method = methods.build(config)

@@ -22,6 +22,7 @@ IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 3)).astype(np.float32
 IDS = np.array([[9, 1, 2, 10, 0, 0], [9, 3, 10, 0, 0, 0], [9, 4, 5, 6, 7, 10], [9, 10, 0, 0, 0, 0]])
 
 
+@pytest.mark.slow
 def test_a_text_is_read_at_its_end_and_what_follows_changes_nothing(key: jax.Array) -> None:
     tower = TextTower(PICTURE)
     params = tower.init(key, IDS)

@@ -72,6 +72,7 @@ def test_attention_over_pixels_and_tokens_is_the_formula() -> None:
     np.testing.assert_allclose(out.reshape(2, 6, 4), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sequence_that_is_masked_everywhere_is_none_and_its_gradient_is_zero() -> None:
     module = attention()
     params = module.init(jax.random.key(2), X, Tokens(STATES, MASK))["params"]
@@ -100,6 +101,7 @@ def test_sequences_of_two_conditions_follow_each_other() -> None:
         Entry().apply({}, {"a": a, "b": draw(4, 2, 1, 6)})
 
 
+@pytest.mark.slow
 def test_every_attention_block_of_a_multiscale_network_attends_to_the_tokens() -> None:
     settings = families.settings(
         "improved", width=8, depth=2, multipliers=(1, 2), attention_at=(4,), heads=2, encoders=(Sequence("text", 3, 5),)

@@ -79,6 +79,7 @@ def test_initial_output_is_z(key):
     np.testing.assert_array_equal(jit(mlp.apply)(variables, points, t[:1].repeat(3), {}), points)
 
 
+@pytest.mark.slow
 def test_output_depends_on_time_conditioning_and_every_pixel(key):
     z, t, cond = inputs(key, shape=(3, 3, 1))
     net = VDMUNet(**SMALL)

@@ -137,6 +137,7 @@ def test_muon_moves_every_matrix_of_a_stack_along_its_polar_factor() -> None:
         assert values.min() > 0.6 and values.max() < 1.3
 
 
+@pytest.mark.slow
 def test_muon_leaves_edges_biases_and_the_schedule_to_adam() -> None:
     _, updates = moved_by_muon(schedule_learning_rate=0.01)
     # Adam's first step is its rate in every direction; with Nesterov's momentum b₁/(1 + b₁) more.

@@ -204,7 +204,7 @@ def _clip(path: str, config: ConfigDict, like: Any) -> tuple[Any, int]:
 
 _KINDS = {
     "glide_clip": "a folder with the two files of GLIDE's noised CLIP",
-    "torch_zip": "a PyTorch file: improved-diffusion's, guided-diffusion's, NCSN's or denoising-diffusion-gan's",
+    "torch_zip": "a PyTorch file: of improved-diffusion, guided-diffusion, NCSN, denoising-diffusion-gan or CLIP",
     "safetensors": "a file of safetensors",
     "npz": "an .npz file of arrays",
     "flax_msgpack": "a Flax msgpack file",
