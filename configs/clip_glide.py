@@ -1,4 +1,4 @@
-"""The CLIP of noised images that guides GLIDE (Nichol et al. 2021, arXiv:2112.10741, §5.2), at 64 × 64 pixels.
+"""The CLIP of noised images that guides GLIDE (Nichol et al. 2021, arXiv:2112.10741), at 64 × 64 pixels.
 
     python -m vdm_jax.main --config=configs/clip_glide.py --workdir=runs/clip_glide --config.data.path=… \\
       --config.data.tokenizer_path=bpe_simple_vocab_16e6.txt.gz
