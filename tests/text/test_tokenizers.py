@@ -159,7 +159,7 @@ def test_published_files_are_read_compressed_or_not_and_in_their_folder(publishe
         (lambda f: f.write_bytes(f.read_bytes()[:30]), "is not a readable vocabulary .*; fetch bpe_simple_vocab"),
         (lambda f: f.write_text("#\na b\n"), "has 1 merges where clip has 3; it should be .* whole"),
         (lambda f: f.write_text("#\na b c\na b\na b\n"), "is not a readable vocabulary"),
-        (lambda f: f.write_text("#\na b\nabc d\na b\n"), "it merges 'abc' and 'd', not both of which are tokens"),
+        (lambda f: f.write_text("#\na b\nabc d\na b\n"), "it merges 'abc' and 'd', which are not both earlier tokens"),
         (lambda f: f.write_text('{"kind": "clip"}'), "is not a readable vocabulary"),
         (lambda f: f.unlink(), "the vocabulary of the clip tokenizer is not at .*; give the path to .*'openai-clip'"),
     ],
@@ -189,7 +189,7 @@ def test_a_missing_package_is_named(monkeypatch, name):
 
 
 @pytest.mark.parametrize(
-    ("texts", "message"), [([3], "not 3"), (["a\ud800"], "no valid Unicode"), ([b"a"], "not b'a'")]
+    ("texts", "message"), [([3], "not 3"), (["a\ud800"], "not valid Unicode"), ([b"a"], "not b'a'")]
 )
 def test_what_is_no_text_is_refused(texts, message):
     with pytest.raises(UserError, match=message):
@@ -237,5 +237,5 @@ def test_tables_without_room_are_refused():
     with pytest.raises(UserError, match="a tokenizer of 100 tokens is too small; it needs 258"):
         text.train_bpe(CAPTIONS, 100)
     assert text.train_bpe(CAPTIONS, 258).merges == ()
-    with pytest.raises(UserError, match="a text of 2 tokens has no room for words"):
+    with pytest.raises(UserError, match="a context of 2 tokens has no room for words"):
         Tokenizer("bpe", []).encode("a", 2)

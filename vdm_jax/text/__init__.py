@@ -1,4 +1,4 @@
-"""Text to token ids."""
+"""Tokenizers, which convert text to token ids."""
 
 from vdm_jax.text.tokenizers import Encoded, Tokenizer, load, train_bpe
 from vdm_jax.text.vocabulary import KINDS

@@ -1,13 +1,13 @@
 """Tokenizers: CLIP's, GPT-2's as GLIDE uses it, and small ones that are trained on the captions of a run.
 
-They agree token for token with their originals, whose differences are kept:
+They agree token for token with the original implementations, which differ from each other:
 
-* CLIP (Radford et al. 2021, and the CLIP trained on noised images that GLIDE brings) repairs the text with ftfy,
-  unescapes HTML twice, lower-cases, drops white space, and puts a start and an end around; what is too long is an error
-  or is cut before the end; 0 is the padding.
-* GLIDE (Nichol et al. 2022) lower-cases and does nothing else; it has neither start nor end, cuts what is too long, and
-  pads with the end, whose mask is False.
-* `bpe` is like CLIP, without ftfy and HTML.
+* CLIP (Radford et al. 2021), and the noised CLIP of GLIDE: the text is repaired with ftfy, HTML is unescaped twice, and
+  the text is converted to lower case. A start token and an end token enclose it. A text that is too long is an error,
+  or is truncated before the end token. The padding is 0.
+* GLIDE (Nichol et al. 2021): the text is only converted to lower case. There is no start token and no end token. A text
+  that is too long is truncated. The padding is the id of the end token, and its mask is False.
+* `bpe` is like CLIP, but without ftfy and HTML.
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ _LEAST = len(BYTES) + 2  # rows of a trained table
 
 
 class Encoded(NamedTuple):
-    """ids: int32 [N, L]; mask: bool [N, L], True for tokens and False for padding; truncated: texts that were cut."""
+    """Encoded texts.
+
+    Attributes:
+        ids: Token ids, int32 [N, L].
+        mask: True for tokens and False for padding, bool [N, L].
+        truncated: The number of texts that were truncated.
+    """
 
     ids: np.ndarray
     mask: np.ndarray
@@ -38,7 +44,12 @@ class Encoded(NamedTuple):
 
 
 class Tokenizer:
-    """Text to ids. kind: of vocabulary.KINDS; merges: pairs of tokens, first merged first."""
+    """A tokenizer.
+
+    Args:
+        kind: A key of `vocabulary.KINDS`.
+        merges: The pairs of tokens that are merged, in the order of their priority.
+    """
 
     def __init__(self, kind: str, merges: Sequence[Merge]):
         self.kind, self.merges = kind, tuple(merges)
@@ -54,32 +65,32 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """How many ids there are; a table of embeddings needs so many rows or more."""
+        """The number of ids; a table of embeddings needs at least as many rows."""
         return len(self._ids)
 
     @property
     def start(self) -> int | None:
-        """The id before each text, if there is one."""
+        """The id of the start token, or None if the kind has none."""
         return self._ids[START] if self._framed else None
 
     @property
     def end(self) -> int:
-        """The id of the end, the highest of all; GLIDE's pads with it."""
+        """The id of the end token, which is the highest id. GLIDE pads with it."""
         return self._ids[END]
 
     @property
     def pad(self) -> int:
-        """The id of padding, which may be a token's too: the mask says which it is."""
+        """The id of padding. It may also be the id of a token; the mask distinguishes them."""
         return 0 if self._framed else self.end
 
     @property
     def digest(self) -> str:
-        """12 hex digits of what decides on the ids."""
+        """A hash of the kind and the merges, 12 hexadecimal digits."""
         lines = [self.kind, *map(" ".join, self.merges)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts of any length, without start, end and padding."""
+        """Return the ids of texts of any length, without start token, end token and padding."""
         cleaned = [_CLEAN[self.kind](_checked(text)) for text in texts]
         found: list[list[int]] = [each.ids for each in self._model.encode_batch(cleaned, add_special_tokens=False)]
         if self.kind == "clip":
@@ -89,13 +100,22 @@ class Tokenizer:
         return found
 
     def encode(self, texts: str | Sequence[str], length: int, *, truncate: bool = True) -> Encoded:
-        """Texts as rows of `length` ids. truncate: what is longer is cut, and keeps its end; else it is a UserError."""
+        """Encode texts as rows of `length` ids.
+
+        Args:
+            texts: One text or several.
+            length: The length of a row, including the start and end tokens.
+            truncate: Whether longer texts are truncated; an end token is kept.
+
+        Raises:
+            UserError: A text is not a string, or it is too long and `truncate` is False.
+        """
         texts = [texts] if isinstance(texts, str) else texts
         ids = np.full((len(texts), length), self.pad, np.int32)
         mask = np.zeros((len(texts), length), bool)
         truncated, room = 0, length - 2 * self._framed
         if room < 1:
-            raise UserError(f"a text of {length} tokens has no room for words; make it longer")
+            raise UserError(f"a context of {length} tokens has no room for words; make it longer")
         for row, tokens in enumerate(self.tokens(texts)):
             if len(tokens) > room:
                 truncated += 1
@@ -111,11 +131,14 @@ class Tokenizer:
         return Encoded(ids, mask, truncated)
 
     def save(self, path: str) -> None:
-        """Write a file that `load` reads."""
+        """Write the tokenizer to a file that `load` reads."""
         vocabulary.write(path, self.kind, self.merges)
 
     def _with_special(self, text: str) -> list[int]:
-        """CLIP's original takes the names of its special tokens for these wherever its pattern finds them."""
+        """Return the ids of a text that contains the names of special tokens.
+
+        The original implementation of CLIP converts such a name to the special token wherever its pattern matches.
+        """
         found: list[int] = []
         for piece, _ in self._model.pre_tokenizer.pre_tokenize_str(text):
             if piece in (START, END):
@@ -126,17 +149,29 @@ class Tokenizer:
 
 
 def load(path: str, kind: str) -> Tokenizer:
-    """A tokenizer of a published vocabulary file ('clip', 'gpt2') or of one that was saved, or of a folder with either.
+    """Load a tokenizer.
 
-    Raises UserError where it is not there, with where to get it, or is not whole.
+    Args:
+        path: A published vocabulary file of 'clip' or 'gpt2', a file that `Tokenizer.save` wrote, or a folder with one.
+        kind: A key of `vocabulary.KINDS`.
+
+    Raises:
+        UserError: The file is missing or incomplete; the sentence says where to get it.
     """
     return Tokenizer(kind, vocabulary.read(path, kind))
 
 
 def train_bpe(captions: Iterable[str], size: int) -> Tokenizer:
-    """A byte-level BPE of at most `size` tokens, special ones included, trained on captions."""
+    """Train a byte-level BPE on captions.
+
+    Args:
+        captions: The captions.
+        size: The largest number of tokens, including the special tokens.
+    """
     if size < _LEAST:
-        raise UserError(f"a tokenizer of {size} tokens is too small; it needs {_LEAST}, a byte each and two more")
+        raise UserError(
+            f"a tokenizer of {size} tokens is too small; it needs {_LEAST}, one for each byte and two special ones"
+        )
     library = _library("tokenizers")
     model = _bare("bpe", library.models.BPE())
     trainer = library.trainers.BpeTrainer(
@@ -148,7 +183,7 @@ def train_bpe(captions: Iterable[str], size: int) -> Tokenizer:
 
 
 def _model(kind: str, ids: dict[str, int], merges: Sequence[Merge]) -> Any:
-    """The library's tokenizer."""
+    """Return the tokenizer of the library `tokenizers`."""
     suffix = {"end_of_word_suffix": KINDS[kind].suffix} if KINDS[kind].suffix else {}
     return _bare(kind, _library("tokenizers").models.BPE(ids, list(merges), **suffix))
 
@@ -162,7 +197,7 @@ def _bare(kind: str, bpe: Any) -> Any:
 
 
 def _library(name: str) -> Any:
-    """The package of that name, of the extra [text]."""
+    """Import a package of the extra [text]; raise UserError if it is missing."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -171,11 +206,11 @@ def _library(name: str) -> Any:
 
 def _checked(text: Any) -> str:
     if not isinstance(text, str):
-        raise UserError(f"text must be a string or several, not {text!r}")
+        raise UserError(f"a text must be a string, not {text!r}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"the text {_short(text)!r} is no valid Unicode ({error.reason}); repair it") from error
+        raise UserError(f"the text {_short(text)!r} is not valid Unicode ({error.reason}); repair it") from error
     return text
 
 

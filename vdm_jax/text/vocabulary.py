@@ -1,6 +1,6 @@
-"""Vocabularies of byte-pair encodings: the merges that a file lists, and which token has which id.
+"""Vocabularies of byte-pair encodings: reading and writing of merges, and the ids of tokens.
 
-All three kinds number their tokens alike: the 256 bytes, the merges in their order, the special tokens.
+All kinds have the same order of ids: the 256 bytes, the merges, the special tokens.
 """
 
 from __future__ import annotations
@@ -24,8 +24,16 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 class Kind(NamedTuple):
-    """suffix: of a word's last token. special: their strings, last in the table. pattern: what is a word; the text
-    between words is dropped. merges: how many its published file has, 0 for any. names: of that file in a folder."""
+    """A kind of byte-pair encoding.
+
+    Attributes:
+        suffix: The suffix of the last token of a word.
+        special: The special tokens, which have the highest ids.
+        pattern: The regular expression of a word; text between words is dropped.
+        merges: The number of merges of the published file; 0 for any number.
+        names: The names of that file in a folder.
+        source: Where to get the file, for messages.
+    """
 
     suffix: str
     special: tuple[str, ...]
@@ -59,14 +67,22 @@ KINDS = {
 
 
 def table(kind: str, merges: Sequence[Merge]) -> dict[str, int]:
-    """Token → id."""
+    """Return the id of every token."""
     suffix = KINDS[kind].suffix
     tokens = [*BYTES, *(byte + suffix for byte in BYTES if suffix), *map("".join, merges), *KINDS[kind].special]
     return {token: number for number, token in enumerate(dict.fromkeys(tokens))}
 
 
 def read(path: str, kind: str) -> list[Merge]:
-    """The merges of a published file, plain or compressed, or of one that `write` wrote, or of either in a folder."""
+    """Read merges.
+
+    Args:
+        path: A published file, plain or compressed; a file that `write` wrote; or a folder with one.
+        kind: A key of KINDS.
+
+    Raises:
+        UserError: The file is missing, damaged, or of another kind.
+    """
     file = _file(path, kind)
     try:
         data = file.read_bytes()
@@ -86,7 +102,7 @@ def read(path: str, kind: str) -> list[Merge]:
 
 
 def write(path: str, kind: str, merges: Sequence[Merge]) -> None:
-    """A file that `read` reads."""
+    """Write merges to a file that `read` reads."""
     content = {"kind": kind, "merges": [" ".join(merge) for merge in merges]}
     epath.Path(path).write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n")
 
@@ -108,11 +124,11 @@ def _file(path: str, kind: str) -> epath.Path:
 
 
 def _check(kind: str, merges: Sequence[Merge]) -> None:
-    """ValueError unless each merge is of bytes and of what was merged before."""
+    """Raise ValueError unless each merge is a pair of bytes or of earlier merges."""
     known = set(table(kind, ()))
     for merge in merges:
         if not known.issuperset(merge):
-            raise ValueError(f"it merges {' and '.join(map(repr, merge))}, not both of which are tokens before")
+            raise ValueError(f"it merges {' and '.join(map(repr, merge))}, which are not both earlier tokens")
         known.add("".join(merge))
 
 
@@ -124,7 +140,7 @@ def _saved(text: str, kind: str, path: str) -> list[Merge]:
 
 
 def _published(text: str, kind: str) -> list[Merge]:
-    """One merge a line below a header. CLIP's file lists more than CLIP uses."""
+    """Read one merge per line after a header. CLIP's file has more merges than CLIP uses."""
     lines = text.split("\n")[1:]
     while lines and not lines[-1]:
         lines.pop()
