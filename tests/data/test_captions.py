@@ -131,7 +131,7 @@ def test_the_version_changes_with_a_word(folder):
         (lambda f: (f / "captions.jsonl").write_text('{"caption": "a"}'), "line 1 of .* names no image"),
         (lambda f: (f / "captions.jsonl").write_text('\n{"file_name": "a"}'), "line 2 of .* names no caption"),
         (lambda f: (f / "captions.jsonl").write_text('{"file_name": "a", "text": ""}'), "line 1 of .* is an empty"),
-        (lambda f: (f / "captions.jsonl").write_text("file_name"), "line 1 of .* is no JSON"),
+        (lambda f: (f / "captions.jsonl").write_text("file_name"), "line 1 of .* is not JSON"),
         (lambda f: (f / "captions.csv").write_text("file_name,text\na.png, \n"), "row 2 of .* is an empty caption"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tables of captions beside images: captions.jsonl, captions.csv, and metadata.… as Hugging Face calls them."""
+"""Tables of captions in a folder of images: captions.jsonl, captions.csv, and metadata.… as on Hugging Face."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from vdm_jax.data.captioning import TEXT, Texts
 from vdm_jax.errors import UserError
 
 NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
-_FILE = ("file_name", "filename", "file", "image", "path")  # what the field with the name of the image is called
+_FILE = ("file_name", "filename", "file", "image", "path")  # names of the field with the image's file name
 
 
 class Table(NamedTuple):
-    """texts: of images by their paths within the folder; where: the tables, in words."""
+    """The captions of images by their paths within the folder, and the names of the tables for messages."""
 
     texts: Mapping[str, Texts]
     where: str
 
 
 def read(root: epath.Path) -> Table | None:
-    """The tables in a folder and in its subfolders, which name images within their own; None if there are none."""
+    """Read the tables of a folder and its subfolders, whose paths are relative to the table; None if there are none."""
     files = [file for folder in [root, *_folders(root)] if (file := _table_in(folder))]
     if not files:
         return None
@@ -54,7 +54,7 @@ def _table_in(folder: epath.Path) -> epath.Path | None:
 
 
 def _rows(file: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(what a message calls a row, its fields)."""
+    """Yield each row's name for messages, and its fields."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -69,5 +69,5 @@ def _rows(file: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         try:
             content = json.loads(line)
         except ValueError as error:
-            raise UserError(f"line {number} of {file} is no JSON ({error}); write one object a line") from error
+            raise UserError(f"line {number} of {file} is not JSON ({error}); write one object per line") from error
         yield f"line {number} of {file}", content if isinstance(content, dict) else {}

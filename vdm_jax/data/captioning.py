@@ -1,4 +1,4 @@
-"""What every source of captions does: text is checked, and one of several is drawn.
+"""Captions of all sources: checking, and drawing one of several.
 
 A record has "caption", and where any image of its data set has several also "captions", a tuple with all of them.
 """
@@ -16,12 +16,12 @@ from vdm_jax.data.sources import Arrays, Record, Source, first_decodable, labels
 from vdm_jax.errors import UserError
 
 Texts = tuple[str, ...]
-TEXT = ("captions", "caption", "text")  # what fields with captions are called, best first
+TEXT = ("captions", "caption", "text")  # names of fields with captions, preferred first
 
 
 @dataclass(frozen=True, eq=False)
 class Captioned:
-    """The records of `source` with captions. texts: of each record, one or more."""
+    """The records of `source` with captions; texts: one or more captions of each record."""
 
     source: Source
     texts: Sequence[Texts]
@@ -36,12 +36,12 @@ class Captioned:
 
     @property
     def labels(self) -> np.ndarray | None:
-        """Where they are known without reading the records."""
+        """The labels, if they are known without reading the records."""
         return labels_of(self.source)
 
 
 def captioned(source: Source, texts: Sequence[Texts]) -> Captioned:
-    """texts: of each record of `source`, in its order."""
+    """Add captions to the records of a source; texts: the captions of each record, in order."""
     if len(source) != len(texts):
         raise ValueError(f"{len(texts)} records of text for {len(source)} images")
     return Captioned(source, texts, any(len(each) > 1 for each in texts))
@@ -64,7 +64,7 @@ def has_captions(source: Source) -> bool:
 
 
 def draw(texts: Sequence[Texts], uniform: np.ndarray) -> np.ndarray:
-    """One caption of each record, equally likely, as objects [b]. uniform: of [0, 1), [b], which decides on it."""
+    """Choose one caption of each record uniformly, objects [b], by numbers in [0, 1), [b]."""
     chosen = np.empty(len(texts), object)
     for row, (several, place) in enumerate(zip(texts, uniform.tolist(), strict=True)):
         chosen[row] = several[int(place * len(several))]
@@ -72,7 +72,7 @@ def draw(texts: Sequence[Texts], uniform: np.ndarray) -> np.ndarray:
 
 
 def clean(texts: Sequence[str], where: str) -> Texts:
-    """Captions, stripped. Raises UserError, naming `where`, if there is none or one is empty."""
+    """Strip captions; raise UserError, which names `where`, if there is none or one is empty."""
     found = tuple(text.strip() for text in texts)
     if not found or not all(found):
         raise UserError(f"{where} is an empty caption; write one, or leave the image out")
@@ -80,7 +80,7 @@ def clean(texts: Sequence[str], where: str) -> Texts:
 
 
 def digest(texts: Sequence[Texts]) -> str:
-    """8 hex digits of all captions in their order."""
+    """Return a checksum of all captions in order, 8 hexadecimal digits."""
     found = 0
     for several in texts:
         found = zlib.crc32("\n".join([*several, ""]).encode(), found)
@@ -88,7 +88,7 @@ def digest(texts: Sequence[Texts]) -> str:
 
 
 def of_json(content: Any) -> list[str] | None:
-    """The captions of an object of JSON or a row of a table: a string or a list of these; None if it has none."""
+    """Return the captions of a JSON object or a row of a table, which are a string or a list; None if it has none."""
     if not isinstance(content, Mapping):
         return None
     value = next((content[key] for key in TEXT if content.get(key) is not None), None)

@@ -1,4 +1,4 @@
-"""Images with captions that the user has: a folder, shards, or an `.npz` file (`data.name='captions'`)."""
+"""The user's images with captions, `data.name='captions'`: a folder, shards, or an `.npz` file."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def _read_folder(
 
 
 def _captioned(source: Source, texts: Sequence[Texts], version: str) -> tuple[Captioned, str]:
-    """Captions are a part of what the version says."""
+    """Add the captions to the images, and their hash to the version."""
     return captioning.captioned(source, texts), f"{version}, captions {captioning.digest(texts)}"
 
 
 def _of_table(table: caption_tables.Table, paths: Sequence[str], root: epath.Path) -> list[Texts]:
-    """Captions of images by their paths."""
+    """Look up the captions of images by their paths."""
     prefix = str(root).rstrip("/") + "/"
     found = [table.texts.get(path.removeprefix(prefix)) for path in paths]
     missing = [path for path, texts in zip(paths, found, strict=True) if texts is None]
@@ -71,7 +71,7 @@ def _of_table(table: caption_tables.Table, paths: Sequence[str], root: epath.Pat
 
 
 def _beside(paths: Sequence[str]) -> list[Texts]:
-    """Captions in text files beside the images."""
+    """Read the captions from a text file for each image."""
     with ThreadPoolExecutor(_READERS if "://" in paths[0] else 1) as pool:
         found = list(pool.map(_text_file, paths))
     missing = [path for path, texts in zip(paths, found, strict=True) if texts is None]
@@ -106,7 +106,7 @@ def _text_file(path: str) -> Texts | None:
 
 
 def _tars(root: epath.Path) -> list[epath.Path]:
-    """The shards of a folder, or of its subfolders, sorted by name."""
+    """Return the shards of a folder and of its subfolders, sorted by name."""
     inside = [each for pattern in ("*.tar", "*/*.tar") for each in root.glob(pattern)]
     return sorted((each for each in inside if not is_hidden(each.name)), key=str)
 
@@ -126,7 +126,7 @@ def _read_shards(
 
 
 def _order(count: int, part: str, how: str, path: str) -> tuple[np.ndarray, str]:
-    """Which of the images in the shards are the part's, in which order, and what was done, in words."""
+    """Return the indices of the images of a part in their order, and a description of how they were chosen."""
     if how:  # the last tenth of the training images is for tuning, and shards may be sorted
         shuffled = part == "train"
         return np.random.default_rng(SPLIT_SEED).permutation(count) if shuffled else np.arange(count), how
@@ -137,7 +137,7 @@ def _order(count: int, part: str, how: str, path: str) -> tuple[np.ndarray, str]
 
 
 def _part_of_shards(part: str, path: str, tars: list[epath.Path]) -> tuple[list[epath.Path], str]:
-    """The shards of a part and which these are, or all of them and ''. Their names say so, or their subfolders'."""
+    """Return the shards of a part, by their names or subfolders, and a description; or all shards and ''."""
     root = epath.Path(path).expanduser()
     if tars == [root]:
         return tars, ""
@@ -187,7 +187,7 @@ def _read_npz(part: str, path: str, file: epath.Path, shape: Sequence[int] | Non
 
 
 def _caption_array(arrays: Mapping[str, np.ndarray], part: str, name: str) -> tuple[np.ndarray, str]:
-    """(strings, the name of their array): 'captions_train' and its like if the images are split, else 'captions'."""
+    """Return the strings and the name of their array, 'captions_train' or similar for split images, else 'captions'."""
     stems = ("captions", "caption")
     for key in arrays:
         stem, _, of = key.lower().partition("_")

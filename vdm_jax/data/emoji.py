@@ -1,4 +1,4 @@
-"""Emoji and their names: real pictures with captions, from the Noto color font."""
+"""The data set `emoji`: pictures of the Noto color font, with their names as captions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PEOPLE = frozenset(("man", "woman", "men", "women", "person", "people", "and"))
 
 
 class Emoji(NamedTuple):
-    """points: its code points; name: as Unicode calls it, such as 'waving hand: light skin tone'."""
+    """An emoji: its code points and its Unicode name, such as 'waving hand: light skin tone'."""
 
     points: tuple[int, ...]
     name: str
@@ -41,7 +41,7 @@ class Emoji(NamedTuple):
 
     @property
     def base(self) -> str:
-        """What all forms of it share: no skin tone, hair or gender. Flags and keys are each their own."""
+        """The base that all its forms share, without skin tone, hair and gender. Each flag and key is its own base."""
         if self.name.startswith(("flag:", "keycap:")):
             return self.name
         name = self.name.partition(":")[0]
@@ -50,7 +50,7 @@ class Emoji(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pictures(Captioned):
-    """Records {"image", "caption", "flag": 0 or 1}. emoji: of each record."""
+    """The records {"image", "caption", "flag": 0 or 1}, and their emoji."""
 
     emoji: Sequence[Emoji] = ()
     falsified_by = ("flip", "rot90", "channels")  # an arrow to the left, a red heart
@@ -60,7 +60,7 @@ class Pictures(Captioned):
 
 
 def names() -> list[Emoji]:
-    """The 3,655 emoji of Unicode 15.0, from a table in the package: the same whatever the font is."""
+    """Return the 3,655 emoji of Unicode 15.0 from a table of the package, which does not depend on the font."""
     with importlib.resources.files("vdm_jax.data").joinpath("emoji_names.txt.gz").open("rb") as file:
         lines = gzip.decompress(file.read()).decode().splitlines()
     rows = [line.partition(";") for line in lines if not line.startswith("#")]
@@ -93,7 +93,7 @@ def read(part: str, path: str, shape: Sequence[int] | None) -> tuple[Pictures, s
 
 
 def held_out() -> frozenset[str]:
-    """The bases for testing: every tenth of them, and of the flags, by a fixed seed."""
+    """Return the bases for testing: a tenth of the flags and of the others, chosen with a fixed seed."""
     rng, found, emoji = np.random.default_rng(SPLIT_SEED), list[str](), names()
     for flags in (False, True):
         bases = sorted({each.base for each in emoji if each.flag == flags})
@@ -102,7 +102,7 @@ def held_out() -> frozenset[str]:
 
 
 def picture(data: bytes, side: int) -> np.ndarray:
-    """A PNG with transparency, in the middle of a white square → uint8 [side, side, 3]."""
+    """Decode a PNG with transparency and center it on a white square, uint8 [side, side, 3]."""
     image = Image.open(io.BytesIO(data)).convert("RGBA")
     edge = max(image.size)
     square = Image.new("RGBA", (edge, edge), (255, 255, 255, 255))
@@ -121,7 +121,7 @@ def _installed() -> str:
 
 
 def _strikes(file: epath.Path, path: str) -> Any:
-    """Code points → the PNG of their glyph, or None. The font's ligatures are looked up, no text is shaped."""
+    """Return the function code points → PNG of their glyph, or None. It looks up ligatures and shapes no text."""
     try:
         fonts = importlib.import_module("fontTools.ttLib")
     except ImportError as error:
@@ -147,7 +147,7 @@ def _strikes(file: epath.Path, path: str) -> Any:
 
 
 def _ligatures(font: Any) -> Mapping[tuple[str, ...], str]:
-    """Glyphs that stand for several: skin tones, families, flags."""
+    """Return the ligatures of the font: glyphs for skin tones, families and flags."""
     found: dict[tuple[str, ...], str] = {}
     for lookup in font["GSUB"].table.LookupList.Lookup:
         for table in lookup.SubTable:

@@ -31,7 +31,7 @@ _BLOCK = 512  # bytes of a tar
 
 
 class Shard(NamedTuple):
-    """One tar. offsets, sizes: int64 [N] of the images; texts: [N]; keys: their names without suffixes, [N]."""
+    """The index of a tar: offsets and sizes of the images, int64 [N], their captions and their keys, [N]."""
 
     path: str
     offsets: np.ndarray
@@ -42,7 +42,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """The images of several tars, in their order. shard: int32 [N], which of `paths`; offsets, sizes: int64 [N]."""
+    """The images of several tars: the index of the tar in `paths`, int32 [N], and offsets and sizes, int64 [N]."""
 
     paths: Sequence[str]
     shard: np.ndarray
@@ -59,11 +59,11 @@ class Shards:
         return {"image": decode_sized(data, self.shape, where, self.resize)}
 
     def read(self, index: int) -> bytes:
-        """The bytes of an image file."""
+        """Return the bytes of an image file."""
         return Archive(self._path(index), self.offsets, self.sizes, ()).read(index)
 
     def name(self, index: int) -> str:
-        """How messages call it."""
+        """Return the name of an image for messages."""
         return f"the image at byte {int(self.offsets[index]):,} of {self._path(index)}"
 
     def _path(self, index: int) -> str:
@@ -73,7 +73,7 @@ class Shards:
 def open_shards(
     paths: Sequence[epath.Path], channels: int, resize: Resize | None = None
 ) -> tuple[Shards, list[Texts], list[str]]:
-    """(images, captions of each, their names). Raises UserError for a shard that was cut short."""
+    """Return the images, their captions and their names; raise UserError for a truncated shard."""
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(walk, paths))
     counts = [len(shard.texts) for shard in found]
@@ -92,7 +92,7 @@ def open_shards(
 
 
 def walk(path: epath.Path) -> Shard:
-    """Index one tar by its headers, and read its captions. Raises UserError, naming what is wrong with it."""
+    """Index a tar by its headers and read its captions; raise UserError if it is damaged."""
     images: dict[str, tuple[int, int]] = {}
     texts: dict[str, Texts] = {}
     try:
@@ -123,14 +123,14 @@ def walk(path: epath.Path) -> Shard:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """(key, suffix) as webdataset takes them: a name up to the first dot behind its folders, and the rest."""
+    """Split a name into (key, suffix) as webdataset does: at the first dot after the folders."""
     folder, slash, rest = name.rpartition("/")
     stem, _, suffix = rest.partition(".")
     return folder + slash + stem, suffix.lower()
 
 
 def _text(data: bytes, suffix: str, where: str) -> Texts | None:
-    """The captions of a file; None if a JSON file has none. White space, such as new lines, becomes a space."""
+    """Return the captions of a file, or None if a JSON file has none. White space becomes a single space."""
     try:
         text = data.decode("utf-8-sig")
         content = json.loads(text) if suffix == "json" else text
@@ -141,13 +141,13 @@ def _text(data: bytes, suffix: str, where: str) -> Texts | None:
 
 
 def _check_end(file: Any, offset: int) -> None:
-    """A tar ends with blocks of zeros; one that was cut between two files only lacks these."""
+    """Check that a tar ends with blocks of zeros, which a tar that is truncated between two files lacks."""
     file.seek(offset)
     if file.read(_BLOCK) != bytes(_BLOCK):
         raise tarfile.ReadError("it ends without the mark of its end")
 
 
 def part_in_name(name: str) -> str:
-    """'train' or 'test' where a part of a shard's name says so, as in 'train-000012.tar' and 'cc3m_val_07.tar'."""
+    """Return the part that the name of a shard contains, as in 'train-000012.tar' and 'cc3m_val_07.tar'."""
     words = re.split(r"[-_.]", name)[:-1]
     return next((part for word in words if (part := layout.part_of(word))), "")

@@ -1,4 +1,4 @@
-"""Pictures of colored shapes with captions, made here, and their parser."""
+"""Pictures of colored shapes with captions, rendered by the package, and a parser of such pictures."""
 
 from vdm_jax.data.shapes.parse import LEAST_SIDE, parse
 from vdm_jax.data.shapes.render import Drawn, draw

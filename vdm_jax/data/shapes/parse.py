@@ -27,7 +27,7 @@ _EIGHT = np.ones((3, 3), bool)
 
 
 class _Piece(NamedTuple):
-    """A recognized thing and its middle, in fractions of the side."""
+    """A recognized thing and its center, as fractions of the side."""
 
     thing: Thing
     x: float
@@ -35,7 +35,7 @@ class _Piece(NamedTuple):
 
 
 def parse(image: np.ndarray) -> Scene | None:
-    """uint8 [S, S, 3], S ≥ LEAST_SIDE → its scene; None if it shows none."""
+    """Recognize the scene of an image, uint8 [S, S, 3] with S ≥ LEAST_SIDE; return None if it shows no scene."""
     if image.ndim != 3 or image.shape[0] != image.shape[1] or image.shape[2] != 3 or len(image) < LEAST_SIDE:
         raise ValueError(f"the parser takes square RGB images of {LEAST_SIDE} pixels or more, not {image.shape}")
     depth = BACKGROUND - image.astype(np.float64)
@@ -49,7 +49,7 @@ def parse(image: np.ndarray) -> Scene | None:
 
 
 def _recognize(depth: np.ndarray, piece: np.ndarray) -> _Piece | None:
-    """depth: how much darker than the background, [S, S, 3]; piece: bool [S, S]."""
+    """Recognize one piece, bool [S, S]; depth: the background minus the image, [S, S, 3]."""
     side = len(depth)
     region = ndimage.binary_dilation(piece, _EIGHT)
     fits = []

@@ -1,4 +1,4 @@
-"""A scene as a picture: anti-aliased shapes on white."""
+"""Rendering of scenes: anti-aliased shapes on white."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FORMS = {
 
 
 class Drawn(NamedTuple):
-    """A shape and where it is drawn, in fractions of the side: its middle and its radius, half of its width."""
+    """A shape with its center and its radius (half of its width), as fractions of the side."""
 
     shape: str
     color: str
@@ -57,7 +57,7 @@ class Drawn(NamedTuple):
 
 
 def coverage(shape: str, x: float, y: float, radius: float, side: int) -> np.ndarray:
-    """The share of each pixel inside a shape, float64 [side, side]. x, y, radius: in pixels."""
+    """Return the share of each pixel that is inside a shape, float64 [side, side]; x, y and radius are in pixels."""
     found = np.zeros((side, side))
     left, top = max(int(np.floor(x - radius)), 0), max(int(np.floor(y - radius)), 0)
     right, bottom = min(int(np.ceil(x + radius)), side), min(int(np.ceil(y + radius)), side)
@@ -70,12 +70,12 @@ def coverage(shape: str, x: float, y: float, radius: float, side: int) -> np.nda
 
 
 def _samples(start: int, stop: int, middle: float, radius: float) -> np.ndarray:
-    """Where the pixels start … stop − 1 are sampled, in units of the radius from the middle."""
+    """Return the sample points of the pixels start … stop − 1, relative to the center, in units of the radius."""
     return (start + (np.arange((stop - start) * SAMPLES) + 0.5) / SAMPLES - middle) / radius
 
 
 def draw(things: Sequence[Drawn], side: int) -> np.ndarray:
-    """uint8 [side, side, 3]; later ones over earlier ones."""
+    """Render shapes as uint8 [side, side, 3]; later shapes cover earlier ones."""
     image = np.full((side, side, 3), float(BACKGROUND))
     for thing in things:
         share = coverage(thing.shape, thing.x * side, thing.y * side, thing.radius * side, side)[..., None]

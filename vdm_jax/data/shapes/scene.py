@@ -1,6 +1,6 @@
-"""What there is in a picture of `shapes`: one object at a position, or two and their relation.
+"""Scenes of `shapes`: one object at a position, or two objects with a relation.
 
-A scene is kept in one canonical form: of two objects the left or upper one comes first, so that "a left of b" and "b
+A scene has one canonical form. The left or upper one of two objects comes first, so that "a left of b" and "b
 right of a" are one scene. Coordinates are fractions of the side of the picture, x to the right and y downwards.
 """
 
@@ -32,7 +32,7 @@ CONVERSE = {"left of": "right of", "above": "below"}
 
 
 class Thing(NamedTuple):
-    """One object. shape: of SHAPES; color: of COLORS; size: of RADII."""
+    """An object: its shape (of SHAPES), its color (of COLORS) and its size (of RADII)."""
 
     shape: str
     color: str
@@ -40,25 +40,25 @@ class Thing(NamedTuple):
 
     @property
     def number(self) -> int:
-        """0 … THINGS − 1."""
+        """The number of the object, 0 … THINGS − 1."""
         place = SHAPES.index(self.shape) * len(COLORS) + list(COLORS).index(self.color)
         return place * len(RADII) + list(RADII).index(self.size)
 
     @property
     def held_out(self) -> bool:
-        """Whether its shape is never of its color in training: of each shape one color, of no color more than one."""
+        """Whether training never shows this shape in this color. This is one color for each shape, and all differ."""
         return list(COLORS).index(self.color) == SHAPES.index(self.shape)
 
 
 class Scene(NamedTuple):
-    """things: one or two. where: of one thing its place among POSITIONS, of two their relation among RELATIONS."""
+    """One object with its place (of POSITIONS), or two objects with their relation (of RELATIONS)."""
 
     things: tuple[Thing, ...]
     where: str
 
     @property
     def number(self) -> int:
-        """The same for the same scene only, 0 … SCENES − 1: what tells a caption's scene from the others of a batch."""
+        """The number of the scene, 0 … SCENES − 1. Two captions describe the same scene if their numbers are equal."""
         if len(self.things) == 1:
             return self.things[0].number * PLACES + _PLACES.index(self.where)
         first, second = (thing.number for thing in self.things)
@@ -66,7 +66,7 @@ class Scene(NamedTuple):
 
     @property
     def held_out(self) -> bool:
-        """Whether a thing of it is."""
+        """Whether one of its objects is held out of training."""
         return any(thing.held_out for thing in self.things)
 
 
@@ -77,19 +77,19 @@ SCENES = THINGS * PLACES + THINGS * THINGS * len(RELATIONS)
 
 
 def single(thing: Thing, column: int, row: int) -> Scene:
-    """One thing in that column and row, 0 … 2 each."""
+    """Return the scene of one object in a column and a row, 0 … 2 each."""
     return Scene((thing,), POSITIONS[row][column])
 
 
 def pair(first: Thing, relation: str, second: Thing) -> Scene:
-    """`first` is left of, right of, above or below `second`."""
+    """Return the scene in which `first` is left of, right of, above or below `second`."""
     if relation in RELATIONS:
         return Scene((first, second), relation)
     return Scene((second, first), next(base for base, other in CONVERSE.items() if other == relation))
 
 
 def swapped(scene: Scene) -> Scene:
-    """Two things with their places exchanged, which a model that ignores the order of words takes for the same."""
+    """Return the scene with the two objects exchanged. A model that ignores word order cannot distinguish the two."""
     return scene._replace(things=scene.things[::-1])
 
 

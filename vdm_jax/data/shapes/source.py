@@ -1,4 +1,4 @@
-"""Pictures of scenes with captions as a data set: record k of a seed is the same everywhere, without any file."""
+"""The data set `shapes`: pictures of scenes with captions. Record k of a seed is the same on every machine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Shapes:
 
     @property
     def cost(self) -> int:
-        """Values computed for a record: each pixel is sampled often."""
+        """The number of values computed for a record; each pixel has several samples."""
         return SAMPLES**2 * 3 * self.side**2
 
     def __getitem__(self, index: int) -> Record:
@@ -73,7 +73,7 @@ class Shapes:
         return AllCaptions(self)
 
     def scene(self, index: int) -> Scene:
-        """What record `index` shows."""
+        """Return the scene of a record."""
         return _scene(self._rng(index), self.split == "held_out")
 
     def _rng(self, index: int) -> np.random.Generator:
@@ -98,7 +98,7 @@ class AllCaptions(Sequence[tuple[str, ...]]):
 
 
 def _scene(rng: np.random.Generator, held_out: bool) -> Scene:
-    """A scene by chance, with or without a combination that is held out."""
+    """Draw a scene that has, or does not have, a held-out combination."""
     while True:
         if rng.random() < _PAIRS:
             first, second = _thing(rng), _thing(rng)
@@ -117,7 +117,7 @@ def _thing(rng: np.random.Generator) -> Thing:
 
 
 def _place(rng: np.random.Generator, scene: Scene) -> list[Drawn]:
-    """Where the things of a scene are drawn, by chance; two are never nearer than a twelfth of the side."""
+    """Draw the places of the objects of a scene; two objects are at least a twelfth of the side apart."""
     radii = [rng.uniform(*RADII[thing.size]) for thing in scene.things]
     if len(scene.things) == 1:
         place = next(place for place in _CENTERS if place[0] == scene.where)

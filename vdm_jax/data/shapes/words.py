@@ -1,4 +1,4 @@
-"""Captions of scenes, and back: every template says all of a scene."""
+"""Captions of scenes, and their parser. Every template describes the scene completely."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BASE = {other: base for base, other in CONVERSE.items()}
 
 
 def captions(scene: Scene) -> tuple[str, ...]:
-    """All captions of a scene, the plainest first."""
+    """Return all captions of a scene, the plainest first."""
     if len(scene.things) == 1:
         return _of_one(_phrase(scene.things[0]), scene.where)
     first, second = (_phrase(thing) for thing in scene.things)
@@ -34,7 +34,7 @@ def _of_one(phrase: str, place: str) -> tuple[str, ...]:
 
 
 def read_caption(caption: str) -> Scene | None:
-    """The scene that a caption describes; None if it is no caption of a scene."""
+    """Return the scene that a caption describes, or None if it is not a caption of a scene."""
     text = " ".join(caption.lower().split())
     found = list(_THING.finditer(text))
     things = [Thing(shape=match[3], color=match[2], size=match[1]) for match in found]
