@@ -63,7 +63,7 @@ def test_templates_are_averaged(model: ClipModel, images: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda m, x: m.encode_image(x / 255), "),
+        (lambda m, x: m.encode_image(x / 255), "images must be integers from 0 to 255, not float64"),
         (
             lambda m, x: m.encode_image(x[:, :16]),
             "images have shape (5, 16, 32, 3), but this model takes [N, 32, 32, 3]",
