@@ -11,8 +11,8 @@ The data is a folder, shards or an `.npz` of images with captions (`captions`). 
 measures retrieval on it; with `--config.evaluation.task=zero_shot --config.evaluation.prompts=prompts.json` and a
 labeled data set, zero-shot accuracy. Variants: `mini` is a small model of `shapes` for two CPU cores.
 
-A plan for v5e:16x16 with `--config.model.remat=full`: it fits (15.3 of 16 GiB a chip), 17.2 PFLOP and an estimated 1.06 s
-a step, 29,400 chip-hours in all (see `--mode=plan` for the assumptions).
+A plan for v5e:16x16 with `--config.model.remat=full`: it fits (15.3 of 16 GiB a chip), with 17.2 PFLOP and an estimated
+1.06 s a step, 29,400 chip-hours in all (`--mode=plan` lists the assumptions).
 
 Slices: not yet planned for the table of costs.
 """
