@@ -20,7 +20,7 @@ from vdm_jax.api.clip import ClipModel
 from vdm_jax.contrastive import retrieval
 
 FILE = "configs/clip_emoji.py"
-STEPS = {"mini": 600, "paper": 6000}
+STEPS = {"mini": 300, "paper": 6000}
 TOWERS = {"transformer": {}, "mean of word embeddings": {"model.text_depth": 0}}
 METRICS = ("image_to_text_at_1", "image_to_text_at_5", "text_to_image_at_1", "text_to_image_at_5")
 SHOWN, NEAREST = 10, 3

@@ -15,7 +15,7 @@ from experiments.common import Outcome, Results, Row
 from vdm_jax.methods import clip
 
 FILE = "configs/clip_shapes.py"
-STEPS = {"mini": 600, "paper": 20_000}
+STEPS = {"mini": 300, "paper": 20_000}
 LEVELS = 12
 
 
