@@ -1,11 +1,11 @@
-"""Weights of published CLIPs ↔ ours (`networks.clip.CLIP`): OpenAI's, open_clip's, Hugging Face's, GLIDE's noised one.
+"""Conversion of published CLIPs to and from `networks.clip.CLIP`: OpenAI, open_clip, Hugging Face, and GLIDE's noised one.
 
     flat = clip.read("ViT-B-32.pt")                       # or ….safetensors, pytorch_model.bin
     s = clip.describe(flat, gelu="quick")                  # sizes from the tensors
     variables = clip.from_original(flat, s)                # {"params": …, "batch_stats": … of a ResNet}
 
-No tensor tells the GELU: OpenAI's models have the quick one, GLIDE's the exact one, of open_clip's those whose names
-end in -quickgelu the quick one, and a file of transformers has a `hidden_act` beside it.
+The GELU cannot be inferred from the tensors. OpenAI's models have the quick one and GLIDE's the exact one. Models of
+open_clip have the quick one if their names end in -quickgelu. The config.json of a Hugging Face model has `hidden_act`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ _LOG_SCALE = "params/log_scale"
 
 
 def read(path: str) -> Flat:
-    """Name → tensor of the file at `path`, without the prefixes of wrappers and without what is no parameter.
+    """Read the tensors of a file by name, without prefixes of wrappers and without buffers that are not parameters.
 
-    Raises UserError if there is no such file, or it is anything but tensors.
+    Raises:
+        UserError: The file is missing, or it does not consist of tensors.
     """
     flat = state_dict.read(path)
     if flat and all(name.startswith("module.") for name in flat):
@@ -53,7 +54,7 @@ def read(path: str) -> Flat:
 
 
 def read_glide(image: str, text: str) -> Flat:
-    """Both files of GLIDE's noised CLIP, image-enc and text-enc, as one: image_encoder.…, text_encoder.…"""
+    """Read the two files of GLIDE's noised CLIP, with the prefixes image_encoder. and text_encoder."""
     towers = {"image_encoder": image, "text_encoder": text}
     return {f"{tower}.{name}": leaf for tower, path in towers.items() for name, leaf in state_dict.read(path).items()}
 
@@ -73,9 +74,14 @@ def _parameters(flat: Flat) -> Flat:
 
 
 def describe(flat: Flat, gelu: str) -> Settings:
-    """The settings that the tensors tell, with heads of 64 channels and a GELU that they don't tell.
+    """Infer the settings from the shapes of the tensors. Heads are assumed to have 64 channels.
 
-    Raises UserError, as the end of a sentence, if they are not those of a CLIP.
+    Args:
+        flat: The tensors by name.
+        gelu: The GELU, which cannot be inferred.
+
+    Raises:
+        UserError: The tensors are not those of a CLIP. The message is the end of a sentence.
     """
     layout = layout_of(set(flat))
     name = lambda path: theirs(f"params/{path}", layout).name
@@ -108,17 +114,20 @@ def describe(flat: Flat, gelu: str) -> Settings:
 
 
 def _side(positions: Shape) -> int:
-    """Of a square of positions beside one more."""
+    """Return the side of a square of positions, which are preceded by one more position."""
     side = math.isqrt(max(positions[0] - 1, 1))
     if side * side + 1 != positions[0]:
-        raise UserError(f"the weights have {positions[0]} positions of an image, which are no square and one more")
+        raise UserError(
+            f"the weights have {positions[0]} positions of an image, which are not a square number plus one"
+        )
     return side
 
 
 def from_original(flat: Flat, s: Settings) -> Tree:
-    """Their state_dict → {'params': …} of our network, in its dtypes, and 'batch_stats' of a ResNet.
+    """Convert a state_dict to the variables of our network: {'params': …}, and 'batch_stats' of a ResNet.
 
-    Raises UserError with what the tensors and the settings disagree in and the first key that differs.
+    Raises:
+        UserError: The tensors and the settings disagree; the message names what differs and the first such key.
     """
     flat = _parameters(flat)
     layout = layout_of(set(flat))
@@ -132,7 +141,7 @@ def from_original(flat: Flat, s: Settings) -> Tree:
 
 
 def to_original(variables: Tree, s: Settings, layout: str) -> Flat:
-    """The inverse of `from_original`, bit for bit; layout: 'openai', 'hugging_face' or 'glide'."""
+    """Invert `from_original`, bit for bit; layout: 'openai', 'hugging_face' or 'glide'."""
     flat = unstack(flatten(variables))
     if first := first_difference(flat, shapes(s)):
         raise UserError(f"the parameters are not those of the network; the first leaf that differs: {first}")
@@ -143,9 +152,10 @@ def to_original(variables: Tree, s: Settings, layout: str) -> Flat:
 
 
 def load(path: str, s: Settings) -> Tree:
-    """Our variables on one device, in float32, of the file at `path`.
+    """Load the file at `path`, or the folder of GLIDE's two files, as our variables in float32 on one device.
 
-    Raises UserError if `read` or `from_original` does.
+    Raises:
+        UserError: As for `read` and `from_original`.
     """
     try:
         files = glide_files(path) if epath.Path(path).expanduser().is_dir() else None
@@ -156,7 +166,7 @@ def load(path: str, s: Settings) -> Tree:
 
 
 def _differences(found: Settings, s: Settings) -> list[str]:
-    """'image.width: 64 in the weights, 128 in the settings' for every size that they contradict."""
+    """List the sizes that differ, as in 'image.width: 64 in the weights, 128 in the settings'."""
     differing: list[str] = []
     if type(found.image) is not type(s.image):
         return [f"image: a {type(found.image).__name__} in the weights, a {type(s.image).__name__} in the settings"]
@@ -170,7 +180,7 @@ def _differences(found: Settings, s: Settings) -> list[str]:
 
 @lru_cache(maxsize=4)
 def shapes(s: Settings) -> dict[str, Shape]:
-    """Of all leaves of the network, blocks by number."""
+    """Return the shapes of all leaves of the network, with blocks by number."""
     s = replace(s, dtype=jnp.float32, remat="none")
     images = jax.ShapeDtypeStruct((1, s.image.size, s.image.size, len(s.mean)), jnp.float32)
     ids = jax.ShapeDtypeStruct((1, s.text.context), jnp.int32)
@@ -181,7 +191,7 @@ def shapes(s: Settings) -> dict[str, Shape]:
 
 
 def _table(s: Settings, layout: str) -> dict[str, Theirs]:
-    """Our leaf → where it lies in theirs. GLIDE's temperature lies nowhere."""
+    """Map each of our leaves to its tensor in a layout. GLIDE's files have no temperature."""
     paths = [path for path in shapes(s) if layout != "glide" or path != _LOG_SCALE]
     return {path: theirs(path, layout) for path in paths}
 

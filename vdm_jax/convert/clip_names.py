@@ -1,8 +1,8 @@
-"""What published CLIPs call their tensors, and how those lie in ours.
+"""Names and layouts of the tensors of published CLIPs.
 
     openai        OpenAI's archives and open_clip's files: visual.…, transformer.resblocks.…; q, k and v in one tensor
     hugging_face  transformers' CLIPModel: vision_model.…, text_model.…
-    glide         GLIDE's noised towers, behind image_encoder. and text_encoder., which are two files
+    glide         GLIDE's noised towers, with the prefixes image_encoder. and text_encoder., from two files
 
 Our leaves are named with their collection and with blocks by number: params/text/transformer/blocks/0/fc1/kernel,
 params/image/stage1/0/conv1/kernel (see `networks.clip`).
@@ -18,8 +18,13 @@ from vdm_jax.errors import UserError
 
 
 class Theirs(NamedTuple):
-    """name: of their tensor. kind: how it is laid out, see `clip.LAYOUTS`. part: which of q, k, v it holds is ours, or
-    None if all of it is."""
+    """A tensor of a layout.
+
+    Attributes:
+        name: Its name.
+        kind: Its layout, such as 'linear' for a transposed kernel; see `clip._to_ours`.
+        part: The index of our leaf among q, k and v, if the tensor contains all three; else None.
+    """
 
     name: str
     kind: str = "same"
@@ -115,7 +120,7 @@ def _glide(path: str) -> Theirs:
 
 
 def _by(rules: tuple[Rule, ...], path: str) -> tuple[str, str]:
-    """(their name without what tells the towers apart, kind) by the first rule that fits."""
+    """Return (the name without the prefix of the tower, kind) by the first rule that matches."""
     for pattern, name, kind in rules:
         if m := re.search(rf"(?:^|/){pattern}", path):
             start, _, leaf = m.expand(name).rpartition(".")
@@ -128,12 +133,12 @@ LAYOUTS: dict[str, Callable[[str], Theirs]] = {"openai": _openai, "hugging_face"
 
 
 def theirs(path: str, layout: str) -> Theirs:
-    """Where our leaf lies in a layout. Raises UserError if the layout has no place for it, as GLIDE's for a ResNet."""
+    """Return the tensor of our leaf in a layout; raise UserError if there is none, as for a ResNet in GLIDE's."""
     return LAYOUTS[layout](path.removeprefix("params/").removeprefix("batch_stats/"))
 
 
 def layout_of(names: set[str]) -> str:
-    """Which layout a state_dict has. Raises UserError, as the end of a sentence, if it is none of them."""
+    """Detect the layout of a state_dict; raise UserError, whose message ends a sentence, if it is unknown."""
     marks = {
         "openai": "visual.conv1.weight",
         "hugging_face": "vision_model.embeddings.class_embedding",

@@ -1,4 +1,4 @@
-"""Files of safetensors: tensors by name, and nothing that could run."""
+"""Reading of safetensors files, which contain tensors by name and no code."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ DTYPES = {
 
 
 def begins(start: bytes, size: int) -> bool:
-    """Whether a file of that size begins as safetensors' do: the length of a header, which is JSON."""
+    """Return whether the start of a file of `size` bytes is that of safetensors: the length of a JSON header."""
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8
 
 
 def read(path: str) -> dict[str, np.ndarray]:
-    """Name → tensor of the .safetensors file at `path`.
+    """Read the tensors of a .safetensors file by name.
 
-    Raises UserError if the library is missing, there is no such file, or it is damaged.
+    Raises:
+        UserError: The library is missing, or the file is missing or damaged.
     """
     try:
         from safetensors import SafetensorError, deserialize

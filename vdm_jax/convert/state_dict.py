@@ -1,4 +1,4 @@
-"""Tensors by name, from whichever file they lie in: PyTorch's .pt, its TorchScript, or safetensors."""
+"""Reading of tensors by name from PyTorch's .pt files, TorchScript archives, and safetensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vdm_jax.convert.vdm_layout import Flat
 
 
 def read(path: str) -> Flat:
-    """Name → tensor of the file at `path`, as `torch_zip.read` and `safe_tensors.read`."""
+    """Read the tensors of a file by name; see `torch_zip.read` and `safe_tensors.read`."""
     with opened(path, "a .pt or .safetensors file") as (stream, size):
         safe = safe_tensors.begins(stream.read(16), size)
     return safe_tensors.read(path) if safe else torch_zip.read(path)

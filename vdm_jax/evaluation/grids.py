@@ -66,7 +66,7 @@ def _labels(method: Method, requested: dict[str, np.ndarray]) -> np.ndarray | No
 def _captions(
     weights: Sequence[float], count: int, columns: int | None, labels: np.ndarray | None, in_turn: bool
 ) -> Captions:
-    """Return the texts beside a grid: w of guided rows, and the class of each column or the classes of each row.
+    """Return the labels of a grid: w of guided rows, and the class of each column or the classes of each row.
 
     Args:
       weights: the guidance weights.

@@ -63,7 +63,7 @@ def setting(field: str, value: Any) -> str:
 
 
 def _ordered(names: Mapping[str, Any]) -> list[str]:
-    """Sort dotted names of fields: the most telling ones first."""
+    """Sort dotted names of fields, the most informative ones first."""
     place = {name: k for k, name in enumerate(_FIRST)}
     leaf = lambda name: name.rpartition(".")[2]
     return sorted(names, key=lambda name: (place.get(leaf(name), len(place)), name))
