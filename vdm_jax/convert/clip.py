@@ -1,4 +1,4 @@
-"""Conversion of published CLIPs to and from `networks.clip.CLIP`: OpenAI, open_clip, Hugging Face, and GLIDE's noised one.
+"""Conversion of published CLIPs (OpenAI, open_clip, Hugging Face, GLIDE) to and from `networks.clip.CLIP`.
 
     flat = clip.read("ViT-B-32.pt")                       # or ….safetensors, pytorch_model.bin
     s = clip.describe(flat, gelu="quick")                  # sizes from the tensors
