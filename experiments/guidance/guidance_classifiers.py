@@ -92,16 +92,16 @@ def noisy(model: models.Model, level: int, count: int, seed: int) -> tuple[np.nd
     return np.asarray(q_sample(jnp.asarray(x), jnp.asarray(eps), made.table.level(jnp.asarray(level)))), labels
 
 
-def trained_logits(judge: models.Model, z: np.ndarray, level: int) -> np.ndarray:
+def trained_logits(guide: models.Model, z: np.ndarray, level: int) -> np.ndarray:
     """Return the logits of the noisy classifier, [N, K]."""
-    made = classifier.model(judge.config)
+    made = classifier.model(guide.config)
 
     def run(params: Any, batch: dict[str, Array], index: Array) -> Array:
         of = made.diffusion.table.level(jnp.broadcast_to(index, batch["index"].shape))
         return made.logits(params, batch["index"])(batch["z"], of)
 
-    step = compiled_once(("logits",), judge, run)
-    return in_batches(judge, {"z": z}, lambda batch: step(judge.params, batch, np.int32(level)))
+    step = compiled_once(("logits",), guide, run)
+    return in_batches(guide, {"z": z}, lambda batch: step(guide.params, batch, np.int32(level)))
 
 
 def implicit_logits(model: models.Model, z: np.ndarray, level: int, noises: int, seed: int) -> np.ndarray:

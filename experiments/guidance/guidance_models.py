@@ -39,7 +39,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "paper": {},
 }
 # Fields of the noisy classifier.
-JUDGE: dict[str, dict[str, Any]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "mini": {"training.num_steps": 600, "training.checkpoint_every": 600},
     "paper": {
         **CLASSIFIER,
@@ -73,7 +73,7 @@ def overrides(scale: str, role: str, p_uncond: float = 0.1) -> dict[str, Any]:
     if role == "classifier-free":
         own |= {"model.null_class": True, "training.label_dropout": p_uncond}
     elif role == "classifier":
-        own |= {"method": "classifier", "optimizer.weight_decay": 0.2, "evaluation.weights": "raw"} | JUDGE[scale]
+        own |= {"method": "classifier", "optimizer.weight_decay": 0.2, "evaluation.weights": "raw"} | SIZES[scale]
     else:
         own["model.num_classes"] = 0
     return {**SHARED[scale], **own}
@@ -95,28 +95,34 @@ def _trained(file: str, changes: tuple[tuple[str, Any], ...], seed: int, workdir
 
 
 def chain(
-    draw: Draw, model: models.Model, judge: models.Model | None, params: Any, judging: Any, told: Array, strength: Array
+    draw: Draw,
+    model: models.Model,
+    guide: models.Model | None,
+    params: Any,
+    guide_params: Any,
+    labels: Array,
+    strength: Array,
 ) -> chains.Chain:
     """Return a guided chain of ancestral steps.
 
     Args:
       draw: how samples are drawn.
       model: the diffusion model.
-      judge: the guiding classifier, or None.
+      guide: the guiding classifier, or None.
       params: parameters of the model.
-      judging: parameters of the classifier.
-      told: labels [b].
+      guide_params: parameters of the classifier.
+      labels: labels [b].
       strength: the guidance weight w, or the classifier scale s, [b].
     """
     fields = {"clip": True, "percentile": draw.percentile, "sampler": "ancestral", "respacing": ""}
     config = models.with_fields(model.config, {f"sampling.{name}": value for name, value in fields.items()})
     made = ddpm.model(config)
-    cond: Any = {LABEL: told}
+    cond: Any = {LABEL: labels}
     if draw.by == "classifier-free":
         cond = Guided(cond, {LABEL: strength})
-    if judge is None:
+    if guide is None:
         return made.chain(params, cond, draw.steps)
-    gradient = guidance.class_gradient(classifier.model(judge.config).logits(judging, told), told)
+    gradient = guidance.class_gradient(classifier.model(guide.config).logits(guide_params, labels), labels)
     guided = made.chain(params, cond, draw.steps, gradient, strength)
     if draw.by == "Σ":
         return guided
@@ -143,27 +149,27 @@ def compiled_once(key: tuple[Any, ...], model: models.Model, function: Callable[
     return _PROGRAMS[key]
 
 
-def program(draw: Draw, model: models.Model, judge: models.Model | None = None) -> Callable[..., Array]:
-    """Return (params, params of the classifier, seed, {'index', 'told', 'strength': [b]}) → samples [b, …]."""
+def program(draw: Draw, model: models.Model, guide: models.Model | None = None) -> Callable[..., Array]:
+    """Return (params, params of the classifier, seed, {'index', 'labels', 'strength': [b]}) → samples [b, …]."""
 
-    def run(params: Any, judging: Any, seed: Array, batch: dict[str, Array]) -> Array:
-        made = chain(draw, model, judge, params, judging, batch["told"], batch["strength"])
+    def run(params: Any, guide_params: Any, seed: Array, batch: dict[str, Array]) -> Array:
+        made = chain(draw, model, guide, params, guide_params, batch["labels"], batch["strength"])
         return chains.run(made, example_keys(jax.random.key(seed), batch["index"]))[0]
 
-    return compiled_once((draw, judge is None), model, run)
+    return compiled_once((draw, guide is None), model, run)
 
 
 def images(
-    draw: Draw, model: models.Model, judge: models.Model | None, strength: float, count: int, seed: int
+    draw: Draw, model: models.Model, guide: models.Model | None, strength: float, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw samples that cycle through the classes, uint8 [count, …]; return them and their labels."""
-    run, size = program(draw, model, judge), round_up(min(count, 500), model.mesh)
-    classes = judge.config.model.num_classes if judge else model.config.model.num_classes
-    judging = judge.params if judge else {}
+    run, size = program(draw, model, guide), round_up(min(count, 500), model.mesh)
+    classes = guide.config.model.num_classes if guide else model.config.model.num_classes
+    guide_params = guide.params if guide else {}
     parts, labels = [], np.arange(count) % max(classes, 1)
     for first in range(0, count, size):
         index = first + np.arange(size, dtype=np.int32)
-        batch = {"index": index, "told": (index % max(classes, 1)).astype(np.int32)}
+        batch = {"index": index, "labels": (index % max(classes, 1)).astype(np.int32)}
         batch["strength"] = np.full(size, strength, np.float32)
-        parts.append(np.asarray(run(model.params, judging, np.uint32(seed), put_batch(model.mesh, batch))))
+        parts.append(np.asarray(run(model.params, guide_params, np.uint32(seed), put_batch(model.mesh, batch))))
     return np.concatenate(parts)[:count], labels
