@@ -42,6 +42,7 @@ def test_levels_outside_the_schedule_are_refused(model: Any) -> None:
                 function(points, gamma)
 
 
+@pytest.mark.slow
 def test_trajectory_has_every_state(model: Any) -> None:
     samples, path = model.sample(4, num_steps=3, trajectory=True)
     assert samples.shape == (4, 2) and path.shape == (3, 4, 2)
@@ -53,6 +54,7 @@ def test_weights_without_a_config_are_a_sentence(tmp_path: Any) -> None:
         api.load(str(epath.Path(tmp_path)))
 
 
+@pytest.mark.slow
 def test_editing_goes_from_a_new_sample_to_the_image(model: Any) -> None:
     """Nothing known or all noise: the samples of the same seed. All known: the images. Half of each: both."""
     given = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)

@@ -363,6 +363,7 @@ def test_command_in_another_directory(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_reader_that_ends_early_and_a_terminal_without_unicode(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """`… | head -1` ends quietly; ± and × become ? where the encoding lacks them."""
     command = f"{sys.executable} -m vdm_jax.main --workdir={run} --mode=inspect"

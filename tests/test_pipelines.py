@@ -111,6 +111,7 @@ def test_the_command_line_checks_stages_before_it_loads_them_and_records_them(tm
     assert (made["workdir"], made["step"], made["sampling"]["label"]) == (str(base), 7, 2)
 
 
+@pytest.mark.slow
 def test_three_stages_link_in_order() -> None:
     top = settings(data__vocabulary=VALUES, data__shape=(8, 8, 1), model__low_resolution=4, model__attention_at=(4,))
     drawn = Pipeline((model(BASE), model(UP), model(top))).sample(3, all_stages=True)

@@ -137,6 +137,7 @@ def test_labels_in_a_notebook(model: api.Model) -> None:
         api.Model(points(), methods.build(points()), model.params, 0).bits_per_dim(some, labels=1)
 
 
+@pytest.mark.slow
 def test_guided_samples_of_a_model(model: api.Model) -> None:
     """w = −1 is the null class's samples whatever the label, w = 0 the label's; each image has its own w."""
     plain, none = (model.sample(4, label=label) for label in (1, 3))

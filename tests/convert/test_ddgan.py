@@ -206,6 +206,7 @@ def save(file: Path, tensors: dict[str, np.ndarray]) -> None:
     file.write_bytes(archive(program(values), storages))
 
 
+@pytest.mark.slow
 def test_released_files_load_and_others_are_one_sentence(tmp_path: Path) -> None:
     config, z = config_of(), jnp.zeros((1, 16, 16, 3))
     judge = jax.eval_shape(JUDGES["small"].init, jax.random.key(0), z, z, jnp.zeros(1))["params"]

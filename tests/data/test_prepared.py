@@ -54,6 +54,7 @@ def test_the_newest_version_is_read_and_one_can_be_named(prepare, monkeypatch):
     assert data.load("cifar10", "test").version == "tfds:cifar10:3.0.10"
 
 
+@pytest.mark.slow
 def test_reading_needs_neither_tensorflow_nor_a_network(prepare, tmp_path):
     """TensorFlow is a decoy on the path that says when it is imported, as if it were installed."""
     root = prepare("cifar10", "3.0.2", _cifar())
@@ -78,6 +79,7 @@ print(batch["image"].shape, batch["label"].dtype)
     assert run.stdout.strip() == "(4, 32, 32, 3) int32"
 
 
+@pytest.mark.slow
 def test_importing_the_room_and_loading_digits_does_not_import_tfds():
     program = (
         "import sys; from vdm_jax import data; data.load('digits', 'train'); "

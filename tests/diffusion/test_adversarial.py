@@ -64,6 +64,7 @@ def test_posterior_of_x_is_the_posterior_of_its_noise() -> None:
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4)  # the other loses digits where α is .007
 
 
+@pytest.mark.slow
 def test_pairs_lie_on_one_path_and_the_posterior_leads_back() -> None:
     """Moments over 40,000 draws of x = 0.8: (z_s, z_t) of the forward process; z_s of (z_t, x) by the posterior."""
     count, x = 40_000, 0.8

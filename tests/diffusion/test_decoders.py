@@ -79,6 +79,7 @@ def test_levels_are_the_centers_of_equal_bins():
     assert bytes_.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_one_level_per_example(x64):
     z = jnp.asarray(np.random.default_rng(0).standard_normal((3, 2, 2, 1)))
     x = jnp.asarray(np.random.default_rng(1).integers(0, 9, z.shape))

@@ -66,6 +66,7 @@ def test_log_q_is_the_change_of_variables_and_every_number_moves(x64):
     assert np.all(dequantization.kept((1,), 0) == 0)
 
 
+@pytest.mark.slow
 def test_the_bound_tightens_to_the_probability_of_the_level(x64):
     """p = N(m, s²) in five bins, one coupling whose s and t are free for every level, the expectation by quadrature."""
     vocabulary, mean, deviation = 5, 0.1, 0.3

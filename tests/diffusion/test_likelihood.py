@@ -124,6 +124,7 @@ def test_an_example_does_not_depend_on_its_batch():
         np.testing.assert_array_equal(some_evaluations, evaluations[part])
 
 
+@pytest.mark.slow
 def test_evaluations_are_counted():
     calls = []
     ode = gaussian_ode(tolerance=1e-4)
@@ -182,6 +183,7 @@ def test_bound_is_never_below_the_likelihood_of_the_model(x64):
         np.testing.assert_allclose(np.mean(weights), np.exp(-exact), atol=5 * np.std(weights) / np.sqrt(draws))
 
 
+@pytest.mark.slow
 def test_failure_is_nan_and_too_fine_a_tolerance_is_refused():
     z_0 = normal((2, 3))
     log_p, z_1, _ = likelihood.log_prob(gaussian_ode(tolerance=1e-5, max_steps=3), z_0, None, keys_of(z_0))

@@ -147,6 +147,7 @@ def test_forward_path_has_the_marginals_of_the_chain():
     np.testing.assert_allclose(path[:-1].std(1), jnp.broadcast_to(expand(sigma, 2), (len(alpha), 2)), rtol=0.02)
 
 
+@pytest.mark.slow
 def test_the_ratio_along_a_path_is_the_likelihood_where_the_model_is_exact():
     """−log p(x) on every path, without any variance, whatever the chain."""
     x = jnp.array([0.4, -1.1, 2.0])

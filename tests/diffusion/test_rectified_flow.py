@@ -47,6 +47,7 @@ def test_the_process_is_the_straight_line_between_data_and_noise() -> None:
     np.testing.assert_allclose(FLOW.prior_variance(gamma), t**2 + (1 - t) ** 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_schedule_is_uniform_in_t_and_exact_at_its_cut_ends() -> None:
     schedule = rectified_flow.schedule(0.02, 0.97)
     assert schedule.gamma(jnp.zeros(())) == schedule.gamma_0 and schedule.gamma(jnp.ones(())) == schedule.gamma_1
@@ -117,6 +118,7 @@ def test_euler_in_its_own_coordinates_is_ddim(num_steps: int) -> None:
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_heun_is_of_second_order_and_euler_of_first() -> None:
     """The flow of N(0, s²) is z_0 = z_1 √(Var z_0/Var z_1)."""
     schedule = rectified_flow.schedule(0.01, 0.99)

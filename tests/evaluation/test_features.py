@@ -85,6 +85,7 @@ def test_a_damaged_file_and_data_without_labels_are_refused(trained, tmp_path):
         features.classifier(epath.Path(tmp_path), "swirl")
 
 
+@pytest.mark.slow
 def test_labels_beyond_the_number_of_classes_are_refused(tmp_path):
 
     with pytest.raises(UserError, match="number of classes"):

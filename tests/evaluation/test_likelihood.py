@@ -84,6 +84,7 @@ def trained() -> tuple[ConfigDict, Method, Any]:
     return config, method, jax.tree.unflatten(tree, moved)
 
 
+@pytest.mark.slow
 def test_values_do_not_depend_on_batch_size_or_devices(trained: Any) -> None:
     config, method, params = trained
     config.evaluation.passes = 2

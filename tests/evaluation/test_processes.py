@@ -116,6 +116,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_record_that_one_process_cannot_decode_stops_all_of_them(tmp_path: Any) -> None:
     from PIL import Image
 

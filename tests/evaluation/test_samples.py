@@ -44,6 +44,7 @@ def drawn(config: ConfigDict, method: Method, params: Any, count: int, keep: tup
     return results
 
 
+@pytest.mark.slow
 def test_noise_of_an_image_is_the_same_to_the_bit() -> None:
     noise = lambda params, keys, cond, num_steps, keep: (normal_like(keys, (4,), 1), jnp.zeros((0, len(keys))))
     config = points()
@@ -80,6 +81,7 @@ def test_images_do_not_depend_on_batch_size_or_devices() -> None:
         assert (levels != first[0]).mean() < 1e-2  # a latent on the edge of two levels may fall either way
 
 
+@pytest.mark.slow
 def test_trajectory_ends_where_the_sample_is(tmp_path: Any) -> None:
     config = points()
     config.sampling.num_steps = 5

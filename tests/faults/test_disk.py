@@ -65,6 +65,7 @@ with checkpoints.manager(epath.Path(sys.argv[1]), 3) as saver:
 """
 
 
+@pytest.mark.slow
 def test_failed_saving_is_told_once_and_by_the_next(tmp_path: pathlib.Path) -> None:
     with job(program(LIMITED, 1, str(tmp_path / "run")), tmp_path, devices=2) as running:
         done = running.wait(together=True)[0]

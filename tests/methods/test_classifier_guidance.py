@@ -52,6 +52,7 @@ class ExactNoise(Exact):
         return (-jnp.sqrt(1 - bar) * score).reshape(z.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
 def test_an_exact_classifier_makes_samples_of_its_class(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """∇ log p(z) + ∇ log p(c|z) = ∇ log p(z|c): at s = 1 the mean and spread of the class; at s = 0 all classes."""
@@ -76,6 +77,7 @@ def test_an_exact_classifier_makes_samples_of_its_class(sampler: str, monkeypatc
     assert min(spread[0.0]) > 2 * SPREAD
 
 
+@pytest.mark.slow
 def test_a_notebook_s_samples_are_those(monkeypatch: pytest.MonkeyPatch) -> None:
     """At s = 1 those of the config, at s = 0 those of the model alone; each sample may have its own."""
     exact = {"ddpm": ExactNoise, "classifier": Exact}

@@ -43,6 +43,7 @@ def context(count: int = SIZE) -> Context:
     return Context(example_keys(jax.random.key(1), index), jax.random.key(2), index, count)
 
 
+@pytest.mark.slow
 def test_accumulation_through_embeddings_has_the_gradients_of_the_batch() -> None:
     """GradCache, in float32; agreement to 1e-10 in float64 is tested in tests/training."""
     method, config = methods.build(runs.clip()), runs.clip()
@@ -59,6 +60,7 @@ def test_accumulation_through_embeddings_has_the_gradients_of_the_batch() -> Non
         assert float(jnp.max(jnp.abs(a - b))) <= 2e-5 * scale + 1e-8, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_embeddings() -> None:
     config = runs.clip()
     made, batch = clip.model(config), batch_of(config)

@@ -88,6 +88,7 @@ def test_levels_beyond_the_table_are_clamped_and_counted() -> None:
 # ---------------------------------------------------------------- the gradient
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_scaled_cosine() -> None:
     """Along a direction, against finite differences of exp(log_scale) cos, at levels of another schedule."""
     config = clip_config()

@@ -50,6 +50,7 @@ def at_point(z: Array, t: Array, w: Array) -> Array:
     return jnp.broadcast_to(POINT, z.shape)
 
 
+@pytest.mark.slow
 def test_with_the_true_x_real_and_fake_are_two_draws_of_one_distribution() -> None:
     """At each level E[z_s] = α_s x and the residual of z_s given (z_t, x) has the posterior's variance, for both."""
     about = made(at_point).drawn(PARAMS, BATCH, context())

@@ -99,6 +99,7 @@ def test_bound_of_gaussian_data_is_its_closed_form(levels: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_terms_by_level_are_the_terms() -> None:
     model = exact(settings())
     terms = model.bits_per_dim({"network": {}}, batch_of(3), keys_for(3))
@@ -130,6 +131,7 @@ def test_drawn_levels_stand_for_all_of_them() -> None:
     assert abs(estimates.mean() - f.sum()) < 4 * estimates.std() / math.sqrt(20_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variance", "sampler"), [("posterior", "ancestral"), ("beta", "ancestral"), ("posterior", "ddim")]
 )

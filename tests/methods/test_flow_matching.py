@@ -90,6 +90,7 @@ def test_training_s_estimate_of_the_bound_is_right_however_t_is_drawn(times: str
     assert abs(found.mean() - nats) < 4 * found.std() / math.sqrt(count) + 0.01 * nats
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", ["stratified", "independent", "logit_normal"])
 def test_losses_are_reported_with_the_t_of_the_flow_and_networks_are_told_it_in_their_units(times: str) -> None:
     images = {"data__shape": (4, 4, 1), "model__network": "multiscale", "model__attention_at": (4,)}
@@ -104,6 +105,7 @@ def test_losses_are_reported_with_the_t_of_the_flow_and_networks_are_told_it_in_
             np.testing.assert_allclose(model.level_of(draw.gamma).t, units * t, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["euler", "heun", "ddim"])
 def test_samples_have_the_variance_of_the_flow(sampler: str) -> None:
     """z_0 = z_1 √(Var z_0/Var z_1): the latents of pure noise come out with the data's variance at t_min."""

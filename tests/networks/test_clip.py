@@ -41,6 +41,7 @@ def test_a_text_is_read_at_its_end_and_what_follows_changes_nothing(key: jax.Arr
     np.testing.assert_allclose(right.tokens.states[0, 3] @ kernel, right.embedding[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_embeddings_have_norm_one_and_the_scale_starts_at_one_over_0_07(key: jax.Array) -> None:
     out, _ = jax.jit(CLIP(PICTURE).init_with_output)(key, IMAGES, IDS)
     for rows in (out.image, out.text):

@@ -218,7 +218,7 @@ def write(name: str, found: dict[str, list[Any]]) -> None:
     GOLDEN.write_text("{\n" + ",\n".join(f' "{k}": {t}' for k, t in zip(ordered, texts, strict=True)) + "\n}\n")
 
 
-QUICK = {"mlp", "mlp_classes", "mlp_learned_monotone", "mlp_ddpm", "ddpm"}
+QUICK = {"mlp", "mlp_classes", "mlp_learned_monotone", "mlp_ddpm"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in CONFIGS])

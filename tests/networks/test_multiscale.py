@@ -125,6 +125,7 @@ def test_bfloat16_computes_nearly_the_same_on_the_same_parameters():
     assert 0 < np.abs(half - out).mean() < 0.05 * np.abs(out).mean()
 
 
+@pytest.mark.slow
 def test_masks_of_dropout_do_not_depend_on_the_split_of_the_batch():
     params, (z, t, _), keys = random_params(NCSNPP), inputs(4), jax.random.split(jax.random.key(1), 4)
     apply = jax.jit(UNet(NCSNPP).apply)

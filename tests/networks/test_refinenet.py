@@ -86,6 +86,7 @@ def refused(flat: dict[str, np.ndarray], **changes: int) -> str:
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_what_is_not_the_network_s_is_named() -> None:
     missing = {k: v for k, v in theirs().items() if k != "refine3.crp.convs.1.weight"}
     one = np.zeros(1, np.float32)

@@ -29,6 +29,7 @@ def x(key):
     return jax.random.normal(key, (2, 6, 8, 3))
 
 
+@pytest.mark.slow
 def test_filters_are_those_of_stylegan2(x):
     np.testing.assert_allclose(halve(x), filtered(x, TAPS, 1, 2, 1, 1), atol=1e-6)
     np.testing.assert_allclose(double(x), filtered(x, 2 * TAPS, 2, 1, 2, 1), atol=1e-6)
@@ -47,6 +48,7 @@ def test_doubling_is_four_times_the_adjoint_of_halving(up, down, x, key):
     np.testing.assert_allclose(4 * jnp.sum(down(x) * y), jnp.sum(x * up(y)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_constant_stays_itself_away_from_the_border():
     ones = jnp.ones((1, 8, 8, 1))
     for out in (halve(ones), double(ones), blur(ones)):

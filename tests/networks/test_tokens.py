@@ -49,6 +49,7 @@ X, STATES = draw(0, 2, 3, 2, 4), draw(1, 2, 5, 6)
 MASK = jnp.array([[True, True, False, True, False], [False] * 5])
 
 
+@pytest.mark.slow
 def test_attention_over_pixels_and_tokens_is_the_formula() -> None:
     module, heads = attention(), 2
     out, variables = module.init_with_output(jax.random.key(2), X, Tokens(STATES, MASK))

@@ -80,6 +80,7 @@ def test_both_kinds_of_attention_are_the_definition(causal: bool, masked: bool, 
         np.testing.assert_allclose(out.astype(np.float32), expected, atol=0.05)
 
 
+@pytest.mark.slow
 def test_both_kinds_of_attention_have_the_same_gradients() -> None:
     s, params = replace(SMALL, causal=True), params_of(SMALL)
     loss = lambda p, s: jnp.sum(jnp.sin(Transformer(s).apply(p, X, MASK)) * MASK[..., None].astype(float))
@@ -162,6 +163,7 @@ def test_bfloat16_computes_near_float32_with_parameters_in_float32() -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_kernels_start_with_the_deviations_of_clip(key: jax.Array) -> None:
     """width^−½ for q, k, v; over √(2 depth) for what is added to the states; (2 width)^−½ for the wide layer."""
     s = Settings(width=64, depth=4, heads=4)

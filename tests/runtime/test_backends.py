@@ -21,7 +21,10 @@ OLD = (
 BUSY = "Unable to initialize backend 'tpu': ABORTED: The TPU is already in use by process with pid 7. (set JAX_PLA…)"
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu", "foo"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("platform", [pytest.param("cuda", marks=SLOW), pytest.param("tpu", marks=SLOW), "foo"])
 def test_platform_that_is_not_there_is_one_sentence(platform: str, tmp_path: pathlib.Path) -> None:
     """The command line in a process of its own, on this machine, which has CPUs only."""
     done = subprocess.run(

@@ -62,6 +62,7 @@ def one_step(variant: bool) -> tuple[TrainState, TrainState]:
     return first, jax.device_get(state)
 
 
+@pytest.mark.slow
 def test_each_phase_has_its_rate_and_only_the_generator_an_average() -> None:
     """Adam's first step is its rate for every weight with a gradient; the average starts at (1 + n)/(10 + n)."""
     first, after = one_step(False)
@@ -74,6 +75,7 @@ def test_each_phase_has_its_rate_and_only_the_generator_an_average() -> None:
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_variants_differ_by_the_penalty_on_the_discriminator_s_turn() -> None:
     (_, plain), (_, with_r1) = one_step(False), one_step(True)
     assert float(plain.window["discriminator/penalty"]) == 0 < float(with_r1.window["discriminator/penalty"])

@@ -68,6 +68,7 @@ def test_weight_decay_pulls_on_kernels_alone() -> None:
         np.testing.assert_array_equal(now, then)
 
 
+@pytest.mark.slow
 def test_schedule_is_outside_the_clip() -> None:
     # Clipping rescales the network's gradient by its own norm; a schedule gradient of 10⁶ in the norm
     # would scale it to nothing. Adam hides scales, so its epsilon is made large enough to show them.

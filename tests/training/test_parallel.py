@@ -22,7 +22,7 @@ from vdm_jax.training.gradients import strided, unstrided
 from vdm_jax.training.loop import next_stop
 from vdm_jax.training.program import abstract_batch, check_parallelism, functions
 
-QUICK = ["fsdp, accumulated", "pmap, calls of five steps"]
+QUICK = ["pmap, accumulated"]
 
 
 def agreement(which: str, dtype: str, ways: list[str]) -> dict[str, dict[str, float]]:

@@ -303,6 +303,7 @@ def test_a_missing_evaluation_and_grid_are_made_up_for(tmp_path: Any) -> None:
     assert (directory / "samples" / "6.png").exists()
 
 
+@pytest.mark.slow
 def test_a_trace_of_a_few_steps(tmp_path: Any) -> None:
     config, directory = points(), epath.Path(tmp_path)
     config.training.num_steps, config.training.profile_steps = 6, (3, 4)
@@ -311,6 +312,7 @@ def test_a_trace_of_a_few_steps(tmp_path: Any) -> None:
     assert len(traces) == 1 and traces[0].stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_step_is_compiled_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     real = loop.functions
@@ -321,6 +323,7 @@ def test_the_step_is_compiled_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatc
     assert made[1].step is made[0].step and made[0].step._cache_size() == before
 
 
+@pytest.mark.slow
 def test_the_share_of_the_chip_that_the_model_uses(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop.chips, "peak_flops", lambda kind, dtype: 1e9)
     config, directory = points(), epath.Path(tmp_path)
