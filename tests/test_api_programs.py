@@ -71,6 +71,7 @@ CALLS: dict[str, Call] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_a_second_call_traces_nothing_whatever_its_seed_and_labels(name: str, model: Any) -> None:
     call = CALLS[name]
@@ -85,6 +86,7 @@ def test_a_second_call_traces_nothing_whatever_its_seed_and_labels(name: str, mo
     assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(first))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_batches_leave_the_results_as_they_are(name: str, model: Any, capsys: Any) -> None:
     """Images to the bit; real numbers up to the rounding of matrix products of other shapes.

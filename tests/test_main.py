@@ -207,6 +207,7 @@ def test_train_leaves_what_the_design_says(run: pathlib.Path) -> None:
     assert result["bits_per_dim"] == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_train_says_what_it_waits_for(run: pathlib.Path, tmp_path: pathlib.Path, capfd: Any) -> None:
     """Compilation with its seconds, the weights of the evaluation, and the samples before they are drawn."""
     capfd.readouterr()
@@ -356,6 +357,7 @@ def python(*arguments: str, cwd: pathlib.Path, **options: Any) -> subprocess.Com
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_command_in_another_directory(tmp_path: pathlib.Path) -> None:
     done = python("-m", "vdm_jax.main", "--config=configs/digits.py:smok", "--workdir=run", cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""

@@ -63,6 +63,7 @@ def test_a_network_with_labels_begins_as_the_one_without(made: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, with_labels, without)
 
 
+@pytest.mark.slow
 def test_the_gradient_reaches_the_classes_of_the_batch_alone() -> None:
     given = labeled(points(), 5, share=0.5)
     given.data.name = "digits"  # for its labels; the images are not looked at
@@ -148,6 +149,7 @@ def test_guided_samples_of_a_model(model: api.Model) -> None:
     np.testing.assert_allclose(model.sample(4)[:3], model.sample(3, label=np.arange(3)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_line_s_samples_are_those(model: api.Model, tmp_path: Any) -> None:
     """Two weights, one after the other, and in the file what each sample is."""
     given = api.ConfigDict(model.config.to_dict())

@@ -128,6 +128,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sentence", FIELDS)
 def test_a_field_that_differs_is_named_and_so_is_the_first_leaf(sentence: str) -> None:
     with pytest.raises(UserError) as error:

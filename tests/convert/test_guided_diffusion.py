@@ -193,6 +193,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "parameters", "keys", "classes", "s"),
     [pytest.param(*row, marks=[pytest.mark.slow] * (k > 1), id=f"{row[1]:,}") for k, row in enumerate(PUBLISHED)],

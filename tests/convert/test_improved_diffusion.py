@@ -83,6 +83,7 @@ def test_tensors_tell_the_settings(name: str) -> None:
     assert found == {field: asked[field] if field in asked else getattr(s, field) for field in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "keys", "other"),
     [
@@ -105,6 +106,7 @@ def refused(flat: dict[str, np.ndarray], s: Settings = CONDITIONAL, size: tuple[
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "key", "changes"),
     [

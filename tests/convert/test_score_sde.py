@@ -163,6 +163,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sentence", FIELDS)
 def test_a_field_that_differs_is_named_and_so_is_the_first_leaf(sentence: str) -> None:
     text = refused("ddpmpp", tree("ddpmpp"), **FIELDS[sentence])
@@ -341,6 +342,7 @@ def test_discrete_checkpoints_want_a_network_that_is_told_numbers() -> None:
     score_sde.from_original(tree("ncsnpp_vp"), unet_tables.settings_of(config), SHAPE)
 
 
+@pytest.mark.slow
 def test_discrete_vp_checkpoints_are_a_ddpm_s_too(saved: Path) -> None:
     """DDPM++ trained on DDPM's levels is told 0 … 999 by method 'ddpm'."""
     config = sde_config()

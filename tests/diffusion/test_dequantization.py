@@ -10,6 +10,7 @@ from vdm_jax.diffusion import decoders, dequantization
 from vdm_jax.optimizer import promoting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", [2, 17, 256])
 def test_every_place_of_a_bin_comes_back_as_its_level(vocabulary):
     x = np.arange(vocabulary)

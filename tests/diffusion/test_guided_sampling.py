@@ -85,6 +85,7 @@ STEPS = {
 QUICK = ("ddim", "heun", "table")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -51,6 +51,7 @@ def test_log_likelihood_of_gaussian_data_is_the_closed_form(process, divergence,
     assert np.all(evaluations > 30) and np.all(evaluations < 2000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
 def test_error_stays_near_the_tolerance(tolerance, x64):
     variance = float(marginal(level(GAMMA_0)))
@@ -61,6 +62,7 @@ def test_error_stays_near_the_tolerance(tolerance, x64):
     assert per_dim.max() < 20 * tolerance
 
 
+@pytest.mark.slow
 def test_float32_is_good_to_its_rounding():
     variance = float(marginal(level(GAMMA_0)))
     z_0 = normal((4, 8)) * variance**0.5

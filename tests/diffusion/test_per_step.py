@@ -159,6 +159,7 @@ def test_the_ratio_along_a_path_is_the_likelihood_where_the_model_is_exact():
         np.testing.assert_allclose(values, np.full(50, -log_normal(x[None], 0.6)[0]), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_numbers_of_both_forms_on_a_gaussian_chain():
     """x = .4 from N(0, ½), ten steps of σ² = .15, exact model: .7324 by either form, by KLs with a deviation of .80
     and by the ratio with none; at level 5 alone the log-ratio has .223 and the KL .031."""

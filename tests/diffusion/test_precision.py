@@ -149,6 +149,7 @@ def errors(
     return {name: np.abs(found[name] - exact[name]) / (size + np.abs(exact[name])) for name in exact}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MARKED)
 def test_steps_from_x_keep_their_digits(name: str) -> None:
     """Whether x is what the network gives or a clipped guess from an ε that has nothing of z."""
@@ -159,6 +160,7 @@ def test_steps_from_x_keep_their_digits(name: str) -> None:
             assert error.max() < 1e-6, (rule, kind, clip, error.max(), error.max(axis=1).argmax())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("clip", [False, True])
 def test_steps_from_eps_lose_what_its_last_digit_says_of_x(name: str, clip: bool) -> None:

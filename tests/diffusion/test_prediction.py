@@ -68,6 +68,7 @@ def test_score_of_a_gaussian_is_tweedies(x64):
     np.testing.assert_allclose(out.x, (z + column(noise.sigma) ** 2 * score) / column(noise.alpha), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_eps_is_the_noise_of_all_steps(x64):
     """Mixture π = (.3, .5, .2), μ = (−1.2, .3, 1.5), s = (.15, .2, .1), ᾱ 0.5 → 0.49, z = .9.
 

@@ -131,6 +131,7 @@ def seen_noise(batch_keys):
     return z, path
 
 
+@pytest.mark.slow
 def test_an_image_gets_the_same_noise_whatever_the_batch_size():
     keys = jax.random.split(jax.random.key(0), 8)
     run = jax.jit(seen_noise)
@@ -158,6 +159,7 @@ def test_prior_sample_has_the_prior_of_its_process():
     np.testing.assert_allclose(np.var(samplers.prior_sample(keys, (8,), gamma_1, VE)), 1 + np.exp(2.0), rtol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "euler", "heun"])
 def test_the_path_is_an_option_and_ends_at_the_result(name):
     rule, keys = getattr(samplers, name)(exact_predict()), jax.random.split(jax.random.key(0), 2)
@@ -169,6 +171,7 @@ def test_the_path_is_an_option_and_ends_at_the_result(name):
     np.testing.assert_allclose(alone, last, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [(0,), (5,), (2,), (0, 1, 4), (1, 3, 5)])
 def test_some_states_of_the_path_are_those_of_the_whole(keep):
     rule, keys = samplers.ancestral(exact_predict()), jax.random.split(jax.random.key(0), 2)

@@ -27,6 +27,7 @@ def test_endpoints_are_exact_in_float32(kind):
     np.testing.assert_array_equal(np.stack(ends(low[0], high[0])), [low[0], high[0]] * 2)  # no jit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
 def test_monotone_network_holds_its_endpoints_whatever_its_weights(scale):
     def ends_and_path(seed):
@@ -99,6 +100,7 @@ def test_monotone_delta_keeps_its_precision_where_every_unit_is_saturated():
     np.testing.assert_allclose(jax.jit(shape.slope)(t), slope, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_timesteps", [1000, 10**6])
 def test_discrete_loss_in_float32_agrees_with_float64(kind, num_timesteps):

@@ -50,6 +50,7 @@ def test_euler_maruyama_of_a_gaussian(kind, x64):
         np.testing.assert_allclose(n, step.frm.sigma * np.sqrt(h) * eps, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_reverse_sde_keeps_the_marginals_as_steps_shrink(kind, x64):
     """Variance under the exact recursion of N steps: the data's, with an error that halves as N doubles."""
@@ -208,6 +209,7 @@ PREDICTORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("ve", "ancestral"), ("sub_vp", "ancestral"), ("vp", "reverse_diffusion"), ("sub_vp", "euler_maruyama")],
@@ -216,6 +218,7 @@ def test_samples_have_the_law_of_the_data(kind, name):
     assert distance(sample_mixture(PREDICTORS[name], kind, 250)) < 1.63 / np.sqrt(4000) + 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sub_vp", "ve"])
 def test_langevin_steps_correct_a_coarse_predictor(kind):
     """Ten steps of reverse diffusion miss the law; with 10 Langevin steps at each level they are nearer to it."""

@@ -45,6 +45,7 @@ def batches_of(dataset: data.Dataset, size: int) -> Iterator[dict[str, Any]]:
     return (conditioning.batch_of((), records) for records in data.eval_batches(dataset, batch_size=size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "count"), [(64, 2), (50, 2), (7, 1), (297, 1), (298, 2), (1000, 2)])
 def test_no_image_is_dropped_or_repeated(size: int, count: int) -> None:
     dataset = data.load("digits", "test")
@@ -100,6 +101,7 @@ def test_values_do_not_depend_on_batch_size_or_devices(trained: Any) -> None:
     assert not np.allclose(seen[0]["total"][0], seen[0]["total"][1])  # passes have noise of their own
 
 
+@pytest.mark.slow
 def test_examples_are_the_first_of_the_split(trained: Any) -> None:
     config, method, params = trained
     config.evaluation.passes, config.evaluation.batch_size = 1, 16

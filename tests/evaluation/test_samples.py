@@ -56,6 +56,7 @@ def test_noise_of_an_image_is_the_same_to_the_bit() -> None:
     assert not np.any(drawn(config, methods.build(config)._replace(sample=noise), {}, 10)[0][0] == first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["ancestral", pytest.param("heun", marks=pytest.mark.slow)])
 def test_samples_do_not_depend_on_batch_size_or_devices(sampler: str) -> None:
     config = points()

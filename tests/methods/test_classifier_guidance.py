@@ -108,6 +108,7 @@ class OfLabel(Exact):
         return jnp.ones_like(z) * 0.1 * (1 + cond["label"].astype(z.dtype)[:, None, None, None])
 
 
+@pytest.mark.slow
 def test_both_guidances_act_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the classifier's scale is 0 the samples are those of classifier-free guidance; the command line agrees."""
     monkeypatch.setattr(networks, "build", lambda c: {"ddpm": OfLabel, "classifier": Exact}[c.method](c))

@@ -79,6 +79,7 @@ def test_the_loss_is_that_of_the_embeddings() -> None:
     np.testing.assert_array_equal(aux["image_accuracy"], expected.image_accuracy)
 
 
+@pytest.mark.slow
 def test_what_stands_behind_the_end_does_not_change_an_embedding() -> None:
     """Not the padding, and not how much of it there is."""
     config = runs.clip()

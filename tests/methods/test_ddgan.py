@@ -68,6 +68,7 @@ def test_with_the_true_x_real_and_fake_are_two_draws_of_one_distribution() -> No
     assert np.abs(np.asarray(about.real - about.fake))[level > 0].min() > 0
 
 
+@pytest.mark.slow
 def test_turns_draw_times_noise_and_latents_of_their_own() -> None:
     seen: list[np.ndarray] = []
 

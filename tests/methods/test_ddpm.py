@@ -221,6 +221,7 @@ def test_stratified_levels_cover_all_of_them_evenly() -> None:
     np.testing.assert_array_equal(weight, np.ones(100))
 
 
+@pytest.mark.slow
 def test_images_end_as_levels_and_the_last_step_has_no_noise() -> None:
     config = settings(data__vocabulary=17)
     x, _ = chains.sampler(exact(config).chain)({"network": {}}, keys_for(5), {}, 50)
@@ -238,6 +239,7 @@ def test_networks_are_told_what_the_originals_were() -> None:
     np.testing.assert_array_equal(networks.time_input(config, 4), [0, 250, 500, 750])
 
 
+@pytest.mark.slow
 def test_a_method_is_built_from_a_config() -> None:
     method = methods.build(settings(training__weighting="vlb", training__times="importance"))
     params = method.init(jax.random.key(0))

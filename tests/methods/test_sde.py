@@ -89,6 +89,7 @@ def paper(kind, t):
     return np.exp(-b / 2), rest, beta * -np.expm1(-2 * b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_likelihood_weighting_is_g_squared_over_two_times_the_score_s_error(kind, silent):
     """½ γ′ ‖ε − ε̂‖² = ½ g² ‖score − score^‖² at the t of the SDE, score = −ε/σ."""
@@ -274,6 +275,7 @@ def drawn(kind, sampler, count, **changes):
     return run, keys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "sampler", "steps"),
     [
@@ -296,6 +298,7 @@ def test_samples_have_the_variance_of_the_data(kind, sampler, steps, silent):
     assert 0.5 < np.var(path) < 1.5
 
 
+@pytest.mark.slow
 def test_samples_of_levels_are_levels_and_depend_on_their_own_key_alone(silent):
     run, keys = drawn("ve_sde", "predictor_corrector", 4, data__vocabulary=5)
     x, _ = run(keys, 12)

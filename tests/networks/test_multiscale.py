@@ -45,6 +45,7 @@ def inputs(batch=2, shape=(4, 4, 3)):
     return z, jnp.linspace(-1.3, 1.7, batch), {"label": jnp.arange(batch)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "size", "total", "other"),
     [

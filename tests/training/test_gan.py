@@ -102,6 +102,7 @@ def test_a_run_may_go_on_in_another_way(
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_of_a_generator_alone_begin_a_run_with_a_new_discriminator(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_muon_leaves_edges_biases_and_the_schedule_to_adam() -> None:
         np.testing.assert_allclose(np.abs(leaf), 0.01, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_weight_decay_of_muon_is_for_its_kernels() -> None:
     _, plain = moved_by_muon()
     _, decayed = moved_by_muon(weight_decay=0.5)

@@ -48,6 +48,7 @@ def two_phases() -> Method:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallelism", ["jit", "pmap"])
 def test_two_phases_and_their_state(parallelism: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop.methods, "build", lambda config: two_phases())
